@@ -1,0 +1,249 @@
+"""`Fetcher`: the bytes of an event, within the policy and a size limit, transient errors retried.
+
+Permanent (`PermanentFetchError`, a dead letter): not there, forbidden by the policy or the storage, larger than the
+limit, not a file. Everything else is transient, time-outs, throttling, 5xx, expired credentials and errors nobody
+knows: retried with growing pauses, then `TransientFetchError`, which fails the slice, so that no label depends on the
+network's mood. Local files are read with plain system calls. Safe to call from many threads.
+"""
+
+import errno
+import os
+import stat
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from adapters.events import ImageRef, seed_of
+from adapters.storage.filesystems import open_filesystem, scheme_of
+from adapters.storage.manifest import LinePointer, read_line
+from adapters.storage.policy import ForbiddenUri, UriPolicy
+
+DEFAULT_MAX_BYTES = 32 * 2**20
+_TIMEOUT = 60.0
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+_PASSING_STATUS = frozenset({401, 408, 409, 425, 429})
+_EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestExpired", "TokenRefreshRequired"}
+)
+
+
+class PermanentFetchError(Exception):
+    """This event's bytes cannot be had, however often one asks."""
+
+    stage = "fetch"
+    """The stage of the dead letter."""
+
+
+class NotFound(PermanentFetchError):
+    """There is no such file or object."""
+
+
+class Forbidden(PermanentFetchError):
+    """The storage does not let the job read it."""
+
+
+class ForbiddenByPolicy(PermanentFetchError):
+    """The URI policy does not let the job read it."""
+
+    stage = "policy"
+
+
+class TooManyBytes(PermanentFetchError):
+    """It is larger than the limit."""
+
+
+class Unreadable(PermanentFetchError):
+    """It is no regular file, the storage refuses the request for good, or the manifest changed."""
+
+
+class TransientFetchError(Exception):
+    """The last of several attempts failed for a reason that may pass; the slice fails and can be run again."""
+
+
+class Fetcher:
+    """Reads events' bytes. ``attempts`` in all, pausing ``first_pause`` seconds, then twice as long, up to
+    ``max_pause``.
+
+    ``sleep`` is injectable. Raises ValueError for a limit out of range.
+    """
+
+    def __init__(
+        self,
+        policy: UriPolicy,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        attempts: int = 5,
+        first_pause: float = 0.2,
+        max_pause: float = 10.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be >= 1, got {max_bytes}")
+        if attempts < 1:
+            raise ValueError(f"attempts must be >= 1, got {attempts}")
+        if not 0 <= first_pause <= max_pause:
+            raise ValueError(f"pauses must satisfy 0 <= first_pause <= max_pause, got {first_pause} and {max_pause}")
+        self.policy = policy
+        self.max_bytes = max_bytes
+        self._attempts = attempts
+        self._first_pause = first_pause
+        self._max_pause = max_pause
+        self._sleep = sleep
+
+    def fetch(self, ref: ImageRef) -> bytes:
+        """The bytes of an event. Raises `PermanentFetchError` or `TransientFetchError`."""
+        if ref.data is not None:
+            self._check_size(ref, len(ref.data))
+            return ref.data
+        self._check_size(ref, ref.size)
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return self._read(ref)
+            except PermanentFetchError:
+                raise
+            except Exception as error:
+                permanent = permanent_error(error)
+                if permanent is not None:
+                    raise permanent(f"{ref.uri}: {_message(error)}") from error
+                if attempt == self._attempts:
+                    raise TransientFetchError(
+                        f"{ref.uri}: {attempt} attempts failed, the last with {_message(error)}"
+                    ) from error
+            self._sleep(self._pause(ref, attempt))
+        raise AssertionError("attempts >= 1")
+
+    def _pause(self, ref: ImageRef, attempt: int) -> float:
+        """Between half of the full pause and all of it, by the event: many workers do not come back at one moment."""
+        full = min(self._max_pause, self._first_pause * 2 ** (attempt - 1))
+        return full * (0.5 + seed_of(f"{attempt} {ref.coordinate}") / 2**64)
+
+    def _check_size(self, ref: ImageRef, size: int) -> None:
+        if size > self.max_bytes:
+            raise TooManyBytes(f"{ref.uri or ref.coordinate}: {size} bytes exceed the limit of {self.max_bytes}")
+
+    def _read(self, ref: ImageRef) -> bytes:
+        if ref.uri is None:
+            raise Unreadable(f"event {ref.coordinate} has neither a uri nor data")
+        pointer = LinePointer.parse(ref.uri)
+        try:
+            uri = self.policy.check(pointer.manifest if pointer else ref.uri)
+        except ForbiddenUri as error:
+            raise ForbiddenByPolicy(str(error)) from error
+        if pointer is not None:
+            return self._inline(ref, uri, pointer)
+        data = read_bytes(uri, 0, self.max_bytes + 1, size=ref.size)
+        self._check_size(ref, len(data))
+        return data
+
+    def _inline(self, ref: ImageRef, manifest: str, pointer: LinePointer) -> bytes:
+        line = read_bytes(manifest, pointer.start, pointer.stop)
+        try:
+            data = read_line(line, ref.id)
+        except ValueError as error:
+            raise Unreadable(f"{ref.uri}: {error}") from error
+        self._check_size(ref, len(data))
+        return data
+
+
+def read_bytes(uri: str, start: int, stop: int, *, size: int = -1) -> bytes:
+    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown."""
+    scheme = scheme_of(uri)
+    if scheme == "file":
+        return _read_local(uri, start, stop)
+    if scheme in ("http", "https"):
+        return _read_web(uri, stop)[start:]
+    filesystem, path = open_filesystem(uri)
+    if size < 0:
+        size = int(filesystem.info(path).get("size") or 0)
+    if size <= start:  # a range of an empty object is an error in most stores
+        return b""
+    return bytes(filesystem.cat_file(path, start=start, end=stop))
+
+
+def _read_local(path: str, start: int, stop: int) -> bytes:
+    """The path is resolved: a link in its place now was put there after the check. A pipe must not block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable(f"{path} is not a regular file")
+        if start:
+            file.seek(start)
+        parts: list[bytes] = []
+        left, wanted = stop - start, max(status.st_size - start, 0) + 1
+        while left > 0 and (part := file.read(min(left, wanted))):
+            parts.append(part)
+            left, wanted = left - len(part), 2**20
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """No redirect is followed: the policy has judged this address, not another."""
+
+
+def _read_web(uri: str, stop: int) -> bytes:
+    with urllib.request.build_opener(_NoRedirect).open(uri, timeout=_TIMEOUT) as response:
+        return bytes(response.read(stop))
+
+
+def permanent_error(error: BaseException) -> type[PermanentFetchError] | None:
+    """What a failed read means for its event: a class of dead letter, or None where it may pass.
+
+    Looks at the error and what it was raised from: HTTP statuses as botocore, aiohttp, gcsfs, azure and urllib carry
+    them, then errno.
+    """
+    chain: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = seen.__cause__
+    for one in chain:
+        if _error_code(one) in _EXPIRED:
+            return None
+        status = _http_status(one)
+        if status is not None:
+            return _of_status(status)
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return NotFound
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and str(error).startswith("Forbidden: ")):
+        return Forbidden
+    if isinstance(error, OSError) and error.errno in _GONE:
+        return NotFound
+    return Forbidden if isinstance(error, OSError) and error.errno in _FORBIDDEN else None
+
+
+def _of_status(status: int) -> type[PermanentFetchError] | None:
+    if status in (404, 410):
+        return NotFound
+    if status == 403:
+        return Forbidden
+    if 300 <= status < 500 and status not in _PASSING_STATUS:
+        return Unreadable
+    return None
+
+
+def _error_code(error: BaseException) -> object:
+    response = getattr(error, "response", None)
+    found = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "error_code", None)
+    return found if isinstance(found, str) else None
+
+
+def _http_status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        candidates = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+    else:
+        candidates = [getattr(error, name, None) for name in ("status", "status_code", "code")]
+        candidates.append(getattr(response, "status_code", None))
+    for value in candidates:
+        if isinstance(value, int | str) and str(value).isdigit() and 100 <= int(value) <= 599:
+            return int(value)
+    return None
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

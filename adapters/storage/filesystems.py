@@ -1,0 +1,122 @@
+"""The thin edge to fsspec: which file system a URL names, opened when first used, with errors that say what is missing.
+
+Local files are not fsspec's business here: a path or ``file:`` URL becomes a plain absolute path (`local_path`).
+Listings are never cached, so that what another process wrote is seen.
+"""
+
+import io
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
+WILD = re.compile(r"[*?\[]")
+_SAME = {"local": "file", "s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
+_EXTRAS = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
+_VERSION_KEYS = ("generation", "ETag", "etag")
+_TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+
+
+class MissingBackend(ValueError):
+    """A URL names a file system that is unknown or not installed."""
+
+
+def scheme_of(url: str) -> str:
+    """The URL's scheme in its one spelling (``s3a`` is ``s3``); ``file`` for a bare path."""
+    match = _SCHEME.match(url)
+    if match is None:
+        return "file"
+    scheme = match[1].lower()
+    return _SAME.get(scheme, scheme)
+
+
+def local_path(url: str) -> str | None:
+    """The absolute path of a bare path or ``file:`` URL (percent-decoded once), None for any other scheme.
+
+    Raises ValueError for a ``file:`` URL that names another host or a relative path.
+    """
+    if scheme_of(url) != "file":
+        return None
+    match = _SCHEME.match(url)
+    if match is None:
+        return os.path.abspath(url)
+    rest = unquote(url[match.end() :], errors="surrogateescape")
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise ValueError(f"{url!r} names the host {host!r}; a file: URL is file:///absolute/path")
+        rest = slash + path
+    if not rest.startswith("/"):
+        raise ValueError(f"{url!r} has no absolute path; a file: URL is file:///absolute/path")
+    return "/" + rest.lstrip("/")
+
+
+def is_glob(url: str) -> bool:
+    """Whether the URL holds wildcards; a local path that exists as it is spelt is no glob."""
+    path = local_path(url)
+    return WILD.search(url if path is None else path) is not None and not (path is not None and os.path.lexists(path))
+
+
+def is_manifest(url: str) -> bool:
+    """Whether the URL names a JSON Lines file."""
+    return url.lower().endswith(".jsonl") and not is_glob(url)
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path it takes (instances are shared by fsspec).
+
+    Raises `MissingBackend`.
+    """
+    scheme = scheme_of(url)
+    options = {} if scheme == "memory" else {"use_listings_cache": False}
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        way_out = f"pip install 'grpo-tta[{extra}]'" if extra else f"install its fsspec package ({error})"
+        raise MissingBackend(f"{scheme}:// needs a package that is not installed: {way_out}") from error
+    except ValueError as error:
+        if scheme in fsspec.available_protocols():
+            raise
+        raise MissingBackend(
+            f"unknown scheme {scheme!r}; use a path or one of file, s3, gs, az, memory, or another fsspec protocol"
+        ) from error
+    return filesystem, path.strip("/")
+
+
+def open_stream(filesystem: Any, path: str) -> BinaryIO:
+    """A file for reading from front to back, seekable."""
+    if isinstance(filesystem, MemoryFileSystem):  # it hands every reader the same file object, position included
+        return io.BytesIO(filesystem.cat_file(path))
+    return cast(BinaryIO, filesystem.open(path, "rb"))
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """A file's version from its fsspec info: generation, etag, or modification time and size."""
+    for key in _VERSION_KEYS:
+        if info.get(key):
+            return str(info[key]).strip('"')
+    modified = modified_of(info)
+    return f"{'unknown' if modified is None else modified}-{info.get('size')}"
+
+
+def modified_of(info: Mapping[str, Any]) -> int | None:
+    """A file's modification time in microseconds since the epoch from its fsspec info, None where there is none."""
+    for key in _TIME_KEYS:
+        value = info.get(key)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                continue
+        if isinstance(value, datetime):
+            value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, int | float):
+            return round(value * 1_000_000)
+    return None

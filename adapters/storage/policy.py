@@ -1,0 +1,178 @@
+"""`UriPolicy`: the one rule for what an event may make the job read.
+
+A URI passes when, normalised and resolved, it lies under one of the allowed prefixes. Prefixes are compared segment
+by segment: ``s3://bucket`` allows neither ``s3://bucket-evil`` nor ``s3://other/bucket``. Refused whatever the
+prefixes are: chained URLs (``::``), credentials in the URL, backslashes, control characters, relative URIs and
+percent-encoded dots or slashes that would climb. Local paths are resolved through symbolic links; ``http(s)`` must be
+allowed by a prefix.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from adapters.storage.filesystems import WILD, is_glob, is_manifest, local_path, scheme_of
+
+MAX_URI = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*:")
+_MAX_ENCODINGS = 4
+_WEB = ("http", "https")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+class ForbiddenUri(ValueError):
+    """The policy does not let this URI be read."""
+
+
+class _Place(NamedTuple):
+    """A normalised URI: ``authority`` is empty for local paths and memory."""
+
+    scheme: str
+    authority: str
+    path: str
+    query: str = ""
+
+    def text(self) -> str:
+        if self.scheme == "file":
+            return self.path
+        path = self.path if self.scheme == "memory" or not self.path else "/" + self.path
+        return f"{self.scheme}://{self.authority}{path}{self.query}"
+
+    def holds(self, other: "_Place") -> bool:
+        if self.scheme != other.scheme or self.authority not in ("", other.authority):
+            return False
+        folder = self.path.rstrip("/")
+        return not folder or other.path == folder or other.path.startswith(folder + "/")
+
+
+class UriPolicy:
+    """Allowed schemes and prefixes.
+
+    ``prefixes``: absolute folders, objects or URLs (``/data/feed``, ``s3://bucket/images``, ``https://host/path``);
+    each allows itself and what lies below it. ``schemes`` bounds what a prefix can open; every prefix must be of one
+    of them. Raises ValueError naming a prefix that is malformed or of another scheme.
+    """
+
+    def __init__(self, schemes: Iterable[str], prefixes: Iterable[str]) -> None:
+        self.schemes = tuple(sorted({scheme_of(f"{scheme}:") for scheme in schemes}))
+        self.prefixes = tuple(prefixes)
+        self._places = tuple(self._prefix(prefix) for prefix in self.prefixes)
+
+    @classmethod
+    def for_source(cls, source: str, allow_uris: Iterable[str] = ()) -> "UriPolicy":
+        """The default policy of a source (folder, glob, file or manifest): its own folder, and ``allow_uris``."""
+        prefixes = (source_folder(source), *allow_uris)
+        return cls([scheme_of(prefix) for prefix in prefixes], prefixes)
+
+    def _prefix(self, prefix: str) -> _Place:
+        try:
+            place = _normalise(prefix, prefix=True)
+        except ForbiddenUri as error:
+            raise ValueError(f"allowed prefix {prefix!r}: {error}") from error
+        if place.scheme not in self.schemes:
+            raise ValueError(f"allowed prefix {prefix!r} is of scheme {place.scheme!r}, allowed are {self.schemes}")
+        return place
+
+    def check(self, uri: str) -> str:
+        """The URI normalised: an absolute path for a local file, else ``scheme://...``; raises `ForbiddenUri`."""
+        place = _normalise(uri)
+        if not any(prefix.holds(place) for prefix in self._places):
+            allowed = ", ".join(repr(prefix) for prefix in self.prefixes) or "none"
+            resolved = place.text()
+            also = "" if resolved == uri else f" (resolved: {_show(resolved)})"
+            raise ForbiddenUri(
+                f"uri {_show(uri)}{also} is under no allowed prefix; allowed: {allowed}; more by 'allow_uris'"
+            )
+        return place.text()
+
+
+def source_folder(source: str) -> str:
+    """The folder a source lies in: itself for a folder, the longest part without wildcards for a glob, the parent of
+    a manifest.
+
+    A single file is its own folder, so that nothing beside it is allowed.
+    """
+    path = local_path(source)
+    head, separator, tail = ("", "", path) if path is not None else source.rstrip("/").partition("://")
+    if is_glob(source):
+        tail = tail[: WILD.search(tail).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    elif is_manifest(source):
+        tail = tail.rpartition("/")[0]
+    return f"{head}{separator}{tail}" or "/"
+
+
+def _show(uri: str) -> str:
+    return repr(uri if len(uri) <= 200 else uri[:199] + "…")
+
+
+def _normalise(uri: str, *, prefix: bool = False) -> _Place:
+    if not uri or not uri.strip():
+        raise ForbiddenUri("the uri is empty")
+    if len(uri) > MAX_URI:
+        raise ForbiddenUri(f"the uri has {len(uri)} characters, the limit is {MAX_URI}: {_show(uri)}")
+    if "::" in uri:
+        raise ForbiddenUri(f"uri {_show(uri)} is chained ('::'); give the address of the file itself")
+    if _CONTROL.search(uri) or "\\" in uri:
+        raise ForbiddenUri(f"uri {_show(uri)} holds a backslash or control character")
+    scheme = scheme_of(uri)
+    return _local(uri) if scheme == "file" else _remote(uri, scheme, prefix=prefix)
+
+
+def _local(uri: str) -> _Place:
+    if not uri.startswith("/") and not _SCHEME.match(uri):
+        raise ForbiddenUri(f"uri {_show(uri)} is relative; give an absolute path or a URL")
+    try:
+        path = local_path(uri)
+    except ValueError as error:
+        raise ForbiddenUri(str(error)) from error
+    if path is None or _CONTROL.search(path) or "\\" in path:
+        raise ForbiddenUri(f"uri {_show(uri)} hides a backslash or control character")
+    return _Place("file", "", os.path.realpath("/" + path.lstrip("/")))
+
+
+def _remote(uri: str, scheme: str, *, prefix: bool) -> _Place:
+    head, separator, rest = uri.partition("://")
+    if not separator or ":" in head:
+        raise ForbiddenUri(f"uri {_show(uri)} is malformed; expected {scheme}://...")
+    query = ""
+    if scheme in _WEB:
+        rest = rest.partition("#")[0]
+        rest, mark, text = rest.partition("?")
+        query = mark + text
+    if scheme == "memory":
+        return _Place(scheme, "", _climb(uri, rest.lstrip("/")))
+    authority, _, path = rest.partition("/")
+    if not authority and not prefix:
+        raise ForbiddenUri(f"uri {_show(uri)} names no bucket or host")
+    return _Place(scheme, _authority(uri, scheme, authority), _climb(uri, path), query)
+
+
+def _authority(uri: str, scheme: str, authority: str) -> str:
+    """Hosts in lower case without default port; buckets as they are, since two spellings are two buckets."""
+    if not authority.isascii() or "%" in authority:
+        raise ForbiddenUri(f"uri {_show(uri)}: write the host in plain ASCII")
+    container, at, host = authority.rpartition("@")
+    if at and (scheme != "abfs" or ":" in container or not container):
+        raise ForbiddenUri(f"uri {_show(uri)} carries credentials; give them by the environment")
+    if scheme in _WEB:
+        return authority.lower().removesuffix(_DEFAULT_PORTS[scheme]).rstrip(".")
+    return f"{container}{at}{host.lower()}" if at else authority
+
+
+def _climb(uri: str, path: str) -> str:
+    """Resolve ``.`` and ``..``; refuse what would climb only after decoding, since a server may decode it."""
+    if re.search(r"(^|/)\.{1,2}(/|$)", path):
+        resolved = posixpath.normpath("/" + path).lstrip("/")
+        path = resolved + "/" if path.endswith("/") and resolved else resolved
+    decoded = path
+    for _ in range(_MAX_ENCODINGS):
+        decoded, encoded = unquote(decoded), decoded
+        if decoded == encoded:
+            return path
+        if ".." in decoded.split("/") or "\\" in decoded or _CONTROL.search(decoded):
+            raise ForbiddenUri(f"uri {_show(uri)} hides dots, a backslash or control characters in percent-encoding")
+    raise ForbiddenUri(f"uri {_show(uri)} is percent-encoded {_MAX_ENCODINGS} times over")

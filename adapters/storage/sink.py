@@ -1,0 +1,89 @@
+"""Output files: wire records in, one file a call, JSON Lines or Parquet, and the reader of both.
+
+A file is complete before it appears and its bytes depend on nothing but its records: they are sorted by a total order
+and no time or host is written. The caller gives stable names, so that a replay overwrites what the first attempt
+wrote.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from adapters.storage.objects import ObjectStore
+from adapters.storage.parquet import from_parquet, to_parquet
+from schemas import WireModel
+
+FileFormat = Literal["jsonl", "parquet"]
+FORMATS: tuple[FileFormat, ...] = ("jsonl", "parquet")
+Record = TypeVar("Record", bound=WireModel)
+_STEM = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def default_key(record: WireModel) -> tuple[Any, ...]:
+    """By stream, event time, coordinate, frame; an update before the reset it led to."""
+    return (
+        getattr(record, "stream", None) or "",
+        getattr(record, "event_time", None) or _NO_TIME,
+        getattr(record, "coordinate", ""),
+        getattr(record, "frame", 0),
+        getattr(record, "reset", False),
+    )
+
+
+class RecordFiles:
+    """Files of one kind of record, in ``folder`` of a store. Raises ValueError for an unknown format or bad folder."""
+
+    def __init__(self, store: ObjectStore, folder: str, file_format: FileFormat = "jsonl") -> None:
+        if file_format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {file_format!r}")
+        if not _STEM.fullmatch(folder):
+            raise ValueError(f"folder must be one plain name, got {folder!r}")
+        self._store = store
+        self._folder = folder
+        self._format = file_format
+
+    def path(self, name_stem: str) -> str:
+        """The object's name in the store. Raises ValueError for a stem that is no plain file name."""
+        if not _STEM.fullmatch(name_stem):
+            raise ValueError(f"file name must be of letters, digits, '_', '.', '-', got {name_stem!r}")
+        return f"{self._folder}/{name_stem}.{self._format}"
+
+    def write(
+        self, name_stem: str, records: Sequence[WireModel], key: Callable[[WireModel], Any] = default_key
+    ) -> str | None:
+        """Write the records, sorted by ``key`` and then by their text; the object's name, None where there are none."""
+        path = self.path(name_stem)
+        if not records:
+            return None
+        rows = sorted(((key(record), _line(record), record) for record in records), key=lambda row: row[:2])
+        if self._format == "parquet":
+            data = to_parquet(type(records[0]), [record for _, _, record in rows])
+        else:
+            data = "".join(line for _, line, _ in rows).encode()
+        self._store.write(path, data)
+        return path
+
+
+def _line(record: WireModel) -> str:
+    return record.model_dump_json(exclude_none=True) + "\n"
+
+
+def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]:
+    """All records under ``url``/``folder``, of both formats, file by file in the order of their names.
+
+    Raises ValueError naming the file and line of one that is no such record.
+    """
+    store = ObjectStore(url)
+    for name in store.names(f"{folder}/"):
+        if name.endswith(".jsonl"):
+            with store.open_read(name) as file:
+                for number, line in enumerate(file, 1):
+                    try:
+                        yield model.model_validate_json(line)
+                    except ValueError as error:
+                        raise ValueError(f"{url}/{name}, line {number}: {error}") from error
+        elif name.endswith(".parquet"):
+            with store.open_read(name) as file:
+                yield from from_parquet(model, file)

@@ -1,0 +1,208 @@
+"""What there is to label: `list_source` walks a folder, glob, bucket or file, or reads a manifest, and yields events.
+
+An event is every file whose name ends, in any case, in jpg, jpeg, png, gif, bmp, webp, tif or tiff; what it holds is
+decided when it is decoded. Other files, hidden files and folders (a name beginning with a dot) and linked folders are
+not events. A ``*.jsonl`` file given as the source is a manifest (`adapters.storage.manifest`).
+
+For files: ``id`` is the path relative to the source's root (the folder; for a glob, its longest part without
+wildcards), ``stream`` and ``event_time`` come from that path by pattern. A file whose stream or time cannot be told
+is a `BadRecord`. Nothing is sorted here, and what is in memory is bounded: locally by a folder's depth, in a bucket
+by the largest folder directly under the root.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import fsspec.utils
+
+from adapters.events import BadRecord, ImageRef
+from adapters.storage.filesystems import (
+    is_glob,
+    is_manifest,
+    local_path,
+    modified_of,
+    open_filesystem,
+    scheme_of,
+    version_of,
+)
+from adapters.storage.manifest import read_manifest
+from adapters.storage.names import NamePattern
+from adapters.storage.policy import source_folder
+from schemas.events import MAX_ID, MAX_STREAM, MAX_URI
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+
+
+_GONE = "gone"
+
+
+class SourceError(Exception):
+    """The source as a whole cannot be used: it is missing, empty, or may not be read."""
+
+
+class _Entry(NamedTuple):
+    path: str
+    relative: str
+    version: str
+    size: int
+    modified: int | None
+
+
+def list_source(
+    url: str, *, stream_pattern: str | None = None, time_pattern: str | None = None, allow_empty: bool = False
+) -> Iterator[ImageRef | BadRecord]:
+    """All events of a source, unsorted; positions are not set yet.
+
+    ``stream_pattern`` and ``time_pattern``: regular expressions searched in the relative path, with a group named
+    ``stream`` or ``time``. Without them the stream is the first folder (``default`` for a file in the root) and the
+    time is the modification time. Neither is used for a manifest.
+
+    Raises ValueError at once for a bad pattern or URL; `SourceError`, while iterating, for a source that is missing,
+    unreadable or (unless ``allow_empty``) without a single event or bad record.
+    """
+    names = NamePattern(stream_pattern, time_pattern)
+    if not url or "::" in url:
+        raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {url!r}")
+    scheme = scheme_of(url)
+    if scheme in ("http", "https"):
+        raise ValueError(f"source {url!r}: a web server cannot be listed; name its files in a manifest")
+    if scheme == "file":
+        local_path(url)
+    records = read_manifest(url) if is_manifest(url) else _files(url, names)
+    return _guarded(url, records, allow_empty=allow_empty)
+
+
+def _guarded(url: str, records: Iterator[ImageRef | BadRecord], *, allow_empty: bool) -> Iterator[ImageRef | BadRecord]:
+    empty = not allow_empty
+    try:
+        for record in records:
+            empty = False
+            yield record
+    except SourceError:
+        raise
+    except FileNotFoundError as error:
+        raise SourceError(f"source {url!r} does not exist") from error
+    except PermissionError as error:
+        raise SourceError(f"source {url!r} may not be read: {error}") from error
+    except Exception as error:  # every back end has errors of its own
+        raise SourceError(f"source {url!r} cannot be listed: {type(error).__name__}: {error}") from error
+    if empty:
+        what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join(IMAGE_SUFFIXES)})"
+        raise SourceError(f"source {url!r} {what}")
+
+
+def _files(url: str, names: NamePattern) -> Iterator[ImageRef | BadRecord]:
+    wanted = _Wanted(url)
+    for entry in _local_entries(url, wanted) if scheme_of(url) == "file" else _remote_entries(url, wanted):
+        if wanted.file(entry.relative):
+            yield _event(entry, names)
+
+
+class _Wanted:
+    """Which files are events of a source, and which folders may hold some, by their paths relative to its root."""
+
+    def __init__(self, url: str) -> None:
+        self._segments: list[str] | None = None
+        self._match: Callable[[str], object] = lambda _: True
+        if is_glob(url):
+            whole = local_path(url) or url.rstrip("/")
+            pattern = whole[len(source_folder(url)) :].lstrip("/")
+            self._segments = pattern.split("/")
+            self._match = re.compile(fsspec.utils.glob_translate(pattern)).match
+
+    def file(self, relative: str) -> bool:
+        return _is_image(relative) and self._match(relative) is not None
+
+    def folder(self, relative: str) -> bool:
+        depth = relative.count("/")
+        if relative.rpartition("/")[2].startswith("."):
+            return False
+        if self._segments is None or "**" in self._segments[: depth + 1]:
+            return True
+        return depth < len(self._segments) - 1 and fnmatchcase(relative.rpartition("/")[2], self._segments[depth])
+
+
+def _is_image(relative: str) -> bool:
+    if not relative.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    return not (relative.startswith(".") or "/." in relative)
+
+
+def _event(entry: _Entry, names: NamePattern) -> ImageRef | BadRecord:
+    try:
+        if entry.version == _GONE:
+            raise FileNotFoundError("the file is gone, or a link to nothing")
+        coordinate = f"{entry.path}@{entry.version}"
+        coordinate.encode()
+        stream = names.stream(entry.relative)
+        time = names.time(entry.relative, entry.modified)
+        for name, value, limit in (("id", entry.relative, MAX_ID), ("stream", stream, MAX_STREAM)):
+            if len(value) > limit:
+                raise ValueError(f"the {name} has {len(value)} characters, the limit is {limit}")
+        if len(entry.path) > MAX_URI:
+            raise ValueError(f"the path has {len(entry.path)} characters, the limit is {MAX_URI}")
+    except (ValueError, FileNotFoundError) as error:
+        path = entry.path.encode("utf-8", "backslashreplace").decode()
+        message = "the file's name is not UTF-8" if isinstance(error, UnicodeEncodeError) else str(error)
+        return BadRecord(f"{path}@{entry.version}", "source", type(error).__name__, message, path[:MAX_URI])
+    return ImageRef(coordinate, entry.relative, stream, time, uri=entry.path, size=entry.size)
+
+
+def _local_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
+    root = local_path(source_folder(url)) or "/"
+    if os.path.isfile(root):
+        yield _local_entry(root, os.path.basename(root))
+        return
+    skip = len(root.rstrip("/")) + 1
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            found = os.scandir(folder)
+        except FileNotFoundError:
+            if folder == root:
+                raise
+            continue
+        with found:
+            for item in found:
+                if item.is_dir(follow_symlinks=False):
+                    if wanted.folder(item.path[skip:]):
+                        folders.append(item.path)
+                elif _is_image(item.name) and not item.is_dir():
+                    yield _local_entry(item.path, item.path[skip:])
+
+
+def _local_entry(path: str, relative: str) -> _Entry:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return _Entry(path, relative, _GONE, -1, None)
+    return _Entry(path, relative, f"{status.st_mtime_ns}-{status.st_size}", status.st_size, status.st_mtime_ns // 1000)
+
+
+def _remote_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
+    folder = source_folder(url)
+    filesystem, root = open_filesystem(folder)
+    below = folder.partition("://")[2].strip("/")
+    skip = len(root) + 1 if root else 0
+    for path, info in _infos(filesystem, root, wanted):
+        relative = path[skip:]
+        uri = f"{scheme_of(folder)}://{'/'.join(part for part in (below, relative) if part)}"
+        size = info.get("size")
+        name = relative or path.rpartition("/")[2]
+        yield _Entry(uri, name, version_of(info), -1 if size is None else int(size), modified_of(info))
+
+
+def _infos(filesystem: Any, root: str, wanted: _Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and info of every file under the root: one flat listing for each folder directly under it."""
+    for info in filesystem.ls(root, detail=True):
+        path = str(info["name"]).strip("/")
+        if info["type"] != "directory":
+            if not str(info["name"]).endswith("/"):
+                yield path, info
+        elif path != root and wanted.folder(path.rpartition("/")[2]):
+            found = filesystem.find(path, detail=True)
+            yield from ((name.strip("/"), found[name]) for name in found if not name.endswith("/"))

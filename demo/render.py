@@ -1,0 +1,79 @@
+"""Render every concept of every picture set to 72x72 RGBA, one ``build/demo/pictures/<set>.npz`` a set.
+
+Arrays of a set: ``pictures`` uint8 ``[N, 72, 72, 4]`` (straight alpha) and ``concepts`` int64 ``[N]``, rows of
+``build/demo/concepts.json``. Held-out sets are rendered for the classes only.
+"""
+
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import resvg_py
+from PIL import Image
+
+from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts
+from demo.fetch import BUILD, packages
+
+SIZE = 72
+
+
+class RenderError(Exception):
+    """An icon cannot be turned into a picture."""
+
+
+def render_icon(icons: dict[str, Any], name: str) -> np.ndarray:
+    """uint8 ``[72, 72, 4]`` of one icon or alias; an alias may mirror or turn its parent. Raises ``RenderError``."""
+    alias = icons.get("aliases", {}).get(name, {})
+    if alias and alias["parent"] not in icons["icons"]:
+        raise RenderError(f"alias {name!r} of {icons['prefix']} has the parent {alias['parent']!r}, which is no icon")
+    icon = icons["icons"][alias.get("parent", name)]
+    width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" '
+        f'width="{SIZE}" height="{SIZE}" color="#202020">{icon["body"]}</svg>'
+    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
+    picture = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
+    if picture.shape != (SIZE, SIZE, 4):
+        raise RenderError(f"{name!r} of {icons['prefix']} rendered to {picture.shape}, expected {(SIZE, SIZE, 4)}")
+    picture = np.rot90(picture, -alias.get("rotate", 0))
+    if alias.get("hFlip"):
+        picture = picture[:, ::-1]
+    if alias.get("vFlip"):
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
+
+
+def render_set(pictures: PictureSet, known: list[Concept]) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures and their concept rows; blank renderings (a drawing that needs a font) are left out."""
+    training = pictures.package.set_name in TRAINING_VENDORS
+    rows, drawn = [], []
+    for row, concept in enumerate(known):
+        name = pictures.icon_name(concept) if training or concept.is_class else None
+        if name is None:
+            continue
+        picture = render_icon(pictures.icons, name)
+        if picture[..., 3].any():
+            rows.append(row)
+            drawn.append(picture)
+    return np.stack(drawn), np.array(rows, dtype=np.int64)
+
+
+def main() -> None:
+    """Render everything and write the list of concepts."""
+    sets = {p.set_name: PictureSet(p) for p in packages("train", "development", "shipped", "final")}
+    known = concepts(sets)
+    folder = BUILD / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    (BUILD / "concepts.json").write_text(json.dumps([asdict(concept) for concept in known], ensure_ascii=False))
+    for name, pictures in sets.items():
+        drawn, rows = render_set(pictures, known)
+        np.savez(folder / f"{name}.npz", pictures=drawn, concepts=rows)
+        print(f"{name}: {len(rows)} pictures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""GRPO-TTA: test-time adaptation of CLIP-style image classifiers, usable alone.
+
+classifier = load_classifier(ModelSettings())
+method = create_method("grpo", classifier)
+prediction, state, report = method.step(Batch(canvases, seeds), method.initial_state())
+"""
+
+from grpo_tta._version import __version__
+from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
+from grpo_tta.methods import METHODS, create_method
+from grpo_tta.models import ModelSettings, load_classifier
+from grpo_tta.settings import GrpoSettings
+from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
+
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Classifier",
+    "GrpoSettings",
+    "Method",
+    "ModelError",
+    "ModelSettings",
+    "Prediction",
+    "PreprocessCfg",
+    "Report",
+    "State",
+    "Update",
+    "__version__",
+    "create_method",
+    "load_classifier",
+]

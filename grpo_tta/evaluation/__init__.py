@@ -1,0 +1,1 @@
+"""How well a method does: corruptions, streams, accuracy and its uncertainty."""

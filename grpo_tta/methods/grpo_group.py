@@ -1,0 +1,173 @@
+"""What both modes of GRPO-TTA share: looking at a batch with the frozen encoder, drawing groups, rewarding them.
+
+Everything here is without gradient and depends on frozen models, the images and the stream's marginal, never on what is
+being trained, but for the one dispersion reward (``probability``) that is about the current policy.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from grpo_tta import policy, rewards
+from grpo_tta.classifier import Classifier
+from grpo_tta.objective import advantages
+from grpo_tta.settings import GrpoSettings
+from grpo_tta.views import make_views
+
+SUMS = ("loss", "reward", "alignment", "dispersion", "advantage", "entropy", "disagreement")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch as the frozen encoder sees it: V views an image, S of them chosen to be trained on."""
+
+    canvases: Tensor
+    """Uint8 ``[B, 3, H, W]``."""
+    views: Tensor
+    """Pixels ``[B, V, 3, H, W]``; view 0 is the plain one."""
+    features: Tensor
+    """``[B, V, D]``."""
+    log_probabilities: Tensor
+    """``[B, V, C]``."""
+    probabilities: Tensor
+    """``[B, V, C]``."""
+    confident: Tensor
+    """Indices ``[B, S]`` of the views of lowest entropy."""
+    chosen: Tensor
+    """Indices ``[B, S]`` of the trained views."""
+
+    def trained(self, values: Tensor) -> Tensor:
+        """The trained views' rows ``[B, S, ...]`` of ``[B, V, ...]``."""
+        if values.shape[1] == 1:
+            return values
+        index = self.chosen.reshape(self.chosen.shape + (1,) * (values.ndim - 2))
+        return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates of every trained view and what they are worth: all ``[B, S, G]``."""
+
+    classes: Tensor
+    alignment: Tensor
+    dispersion: Tensor
+    """Not yet weighted."""
+    rewards: Tensor
+    advantages: Tensor
+
+
+class GroupMaker:
+    """Looks, draws and rewards by ``settings``. Raises ``ValueError`` where the classifier lacks what a reward needs.
+
+    ``forwards``: forwards without gradient that a look and its rewards cost an image.
+    """
+
+    def __init__(self, classifier: Classifier, settings: GrpoSettings, reward_model: Classifier | None) -> None:
+        if settings.alignment == "ensemble" and classifier.ensemble_vectors is None:
+            raise ValueError("alignment 'ensemble' needs ensemble vectors: give load_classifier ensemble_templates")
+        if (settings.alignment == "reward_model") != (reward_model is not None):
+            raise ValueError(f"alignment 'reward_model' and a reward model go together, got {settings.alignment!r}")
+        if reward_model is not None and reward_model.class_names != classifier.class_names:
+            raise ValueError("the reward model must have the same class names, in the same order")
+        self._classifier = classifier
+        self._settings = settings
+        self._reward_model = reward_model
+        self.forwards = settings.views + (reward_model is not None)
+
+    @torch.no_grad()
+    def look(self, canvases: Tensor, seeds: Tensor, *, keep_plain: bool) -> Look:
+        """One frozen forward over all views of canvases ``[B, 3, H, W]``.
+
+        The trained views are the confident ones, those of lowest entropy [peer:TPT]; with ``keep_plain`` the plain view
+        is one of them, in the first place, whatever its entropy.
+        """
+        settings, classifier = self._settings, self._classifier
+        pixels = classifier.normalise(canvases)
+        views = make_views(pixels, seeds, settings.views, min_area=settings.view_min_area, seed=settings.seed)
+        features = classifier.features(views.flatten(0, 1)).view(*views.shape[:2], -1)
+        log_probabilities = torch.log_softmax(classifier.logits(features), dim=-1)
+        probabilities = log_probabilities.exp()
+        confident = policy.confident_views(probabilities, settings.confident_views)
+        chosen = self._with_plain(probabilities) if keep_plain else confident
+        return Look(canvases, views, features, log_probabilities, probabilities, confident, chosen)
+
+    def _with_plain(self, probabilities: Tensor) -> Tensor:
+        plain = torch.zeros(len(probabilities), 1, dtype=torch.int64, device=probabilities.device)
+        others = self._settings.confident_views - 1
+        if not others:
+            return plain
+        return torch.cat([plain, 1 + policy.confident_views(probabilities[:, 1:], others)], dim=1)
+
+    @torch.no_grad()
+    def group(self, look: Look, seeds: Tensor, log_old: Tensor, marginal: Tensor | None) -> Group:
+        """Candidates drawn from the frozen policy, and their rewards ``alignment + weight * dispersion``.
+
+        [paper: candidates from CLIP's similarity distribution; the frozen one, ours] ``log_old`` ``[B, S, C]``: the
+        policy when the group is drawn; ``marginal`` ``[C]``, or ``None`` where no reward uses it.
+        """
+        settings = self._settings
+        frozen = look.trained(look.log_probabilities)
+        if settings.group_mode == "topk":
+            classes = policy.top_group(frozen, settings.group_size)
+        else:
+            classes = policy.sampled_group(
+                frozen, settings.group_size, settings.temperature, seeds.to(frozen.device), settings.seed
+            )
+        alignment = rewards.of_group(self._alignment(look), classes)
+        dispersion = self._dispersion(classes, log_old, marginal)
+        total = alignment + settings.dispersion_weight * dispersion
+        return Group(classes, alignment, dispersion, total, advantages(total, settings.advantage))
+
+    def _alignment(self, look: Look) -> Tensor:
+        """Alignment reward of every class on the trained views, ``[B, S, C]``."""
+        kind, classifier = self._settings.alignment, self._classifier
+        if kind == "frozen":
+            return look.trained(look.probabilities)
+        if kind == "view":
+            return look.trained(rewards.clip_score(look.features, classifier.class_vectors))
+        if kind == "ensemble":
+            assert classifier.ensemble_vectors is not None
+            logits = classifier.logit_scale * look.features @ classifier.ensemble_vectors.T
+            return look.trained(torch.softmax(logits, dim=-1))
+        if kind == "consensus":
+            values = rewards.consensus(look.probabilities, look.confident)
+        else:
+            values = self._other_probabilities(look.canvases)
+        return values[:, None].expand(-1, look.chosen.shape[1], -1)
+
+    def _other_probabilities(self, canvases: Tensor) -> Tensor:
+        """``[B, C]`` of the reward model on the plain view, resized to what it takes."""
+        model = self._reward_model
+        assert model is not None
+        if tuple(canvases.shape[2:]) != model.preprocess.size:
+            resized = F.interpolate(canvases.float(), model.preprocess.size, mode="bicubic", antialias=True)
+            canvases = resized.round().clamp(0, 255).to(torch.uint8)
+        probabilities = model.probabilities(model.features(model.normalise(canvases)))
+        return probabilities.to(self._classifier.device)
+
+    def _dispersion(self, classes: Tensor, log_old: Tensor, marginal: Tensor | None) -> Tensor:
+        kind = self._settings.dispersion
+        if kind == "marginal":
+            assert marginal is not None
+            return rewards.marginal_dispersion(marginal)[classes]
+        if kind == "probability":
+            return rewards.probability_dispersion(rewards.of_group(log_old, classes).exp())
+        if kind == "text":
+            return rewards.text_dispersion(self._classifier.class_vectors, classes)
+        return torch.zeros(classes.shape, device=classes.device)
+
+
+def sums_over_images(losses: Tensor, group: Group, probabilities: Tensor, frozen: Tensor) -> Tensor:
+    """``[7]``, in the order of ``SUMS``, from losses ``[B]`` and both encoders' probabilities ``[B, C]``."""
+    values = (
+        losses,
+        group.rewards.mean((1, 2)),
+        group.alignment.mean((1, 2)),
+        group.dispersion.mean((1, 2)),
+        group.advantages.abs().mean((1, 2)),
+        policy.normalised_entropy(probabilities),
+        (probabilities.argmax(-1) != frozen.argmax(-1)).float(),
+    )
+    return torch.stack([value.sum() for value in values])

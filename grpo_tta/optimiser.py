@@ -1,0 +1,24 @@
+"""Adam as a pure function of flat vectors: nothing is kept between calls but what the caller keeps."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_DECAY_1 = 0.9
+_DECAY_2 = 0.999
+_EPSILON = 1e-8
+
+
+def adam(
+    theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step (``step`` counts from 1) with bias correction and no weight decay; shapes are all alike, e.g. ``[P]``
+    or ``[B, P]``.
+
+    Returns the new parameters and both moments; the arguments are not modified.
+    """
+    first = torch.lerp(first, gradient, 1 - _DECAY_1)
+    second = torch.mul(second, _DECAY_2).addcmul_(gradient, gradient, value=1 - _DECAY_2)
+    deviation = second.sqrt().div_(math.sqrt(1 - _DECAY_2**step)).add_(_EPSILON)
+    return torch.addcdiv(theta, first, deviation, value=-rate / (1 - _DECAY_1**step)), first, second

@@ -1,0 +1,167 @@
+"""Every knob of GRPO-TTA, declared and checked once.
+
+A configuration layer wraps this dataclass; it declares no field a second time. The defaults are this project's measured
+recipe for the online mode; ``GrpoSettings.episodic()`` has those of the episodic mode. Labels tell where an item comes
+from: [paper] GRPO-TTA itself, [sibling] GRPO-RM, [peer:X] X's public source code, [ours] a choice of this project.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+Mode = Literal["online", "episodic"]
+Tune = Literal["norm", "lora", "full"]
+GroupMode = Literal["topk", "multinomial"]
+Alignment = Literal["frozen", "consensus", "view", "ensemble", "reward_model"]
+Dispersion = Literal["marginal", "probability", "text", "none"]
+Advantage = Literal["centred", "zscore"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": ("online", "episodic"),
+    "tune": ("norm", "lora", "full"),
+    "group_mode": ("topk", "multinomial"),
+    "alignment": ("frozen", "consensus", "view", "ensemble", "reward_model"),
+    "dispersion": ("marginal", "probability", "text", "none"),
+    "advantage": ("centred", "zscore"),
+}
+_AT_LEAST: dict[str, int] = {
+    "group_size": 2,
+    "inner_steps": 1,
+    "update_every": 1,
+    "views": 1,
+    "images_at_once": 1,
+    "lora_rank": 1,
+    "lora_blocks": 1,
+}
+_POSITIVE = ("temperature", "marginal_frames_per_class", "clip", "view_min_area", "confident_share")
+_NOT_NEGATIVE = ("dispersion_weight", "kl", "pull")
+_SHARES = ("pull", "view_min_area", "confident_share")
+_LEARNING_RATES: dict[str, float] = {"norm": 1e-3, "lora": 5e-3, "full": 1e-5}
+
+
+@dataclass(frozen=True)
+class GrpoSettings:
+    """Settings of GRPO-TTA; raises ``ValueError`` naming the field, the rule and the value."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    mode: Mode = "online"
+    """``online``: what a stream has learnt is carried on [ours]; ``episodic``: each image starts from the frozen
+    encoder [peer:RLCF, TPT]."""
+    tune: Tune = "norm"
+    """Tuned part of the visual encoder [paper: the visual encoder; the parts are ours]: ``norm`` affine parameters of
+    every normalisation layer, ``lora`` low-rank deltas on the attention of the last blocks, ``full`` everything."""
+    group_size: int = 10
+    """Candidates in a group, at most the number of classes. [paper: top-K; the value is ours]"""
+    group_mode: GroupMode = "topk"
+    """``topk`` [peer:RLCF]; ``multinomial``: Gumbel-top-G without replacement, seeded by the image."""
+    temperature: float = 1.0
+    """Of the sampling distribution of ``multinomial``."""
+    alignment: Alignment = "frozen"
+    """Alignment reward [paper: the name]: see ``grpo_tta.rewards``."""
+    dispersion: Dispersion = "marginal"
+    """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` needs a stream's memory: online
+    only."""
+    dispersion_weight: float = 0.1
+    marginal_frames_per_class: float = 30.0
+    """Memory of the marginal in frames, per class. [ours: long against the number of classes]"""
+    advantage: Advantage = "centred"
+    """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation, as GRPO does."""
+    clip: float = 0.2
+    """Width of the ratio's clip, GRPO's and PPO's usual value."""
+    kl: float = 0.0
+    """Weight of the exact KL divergence from the frozen policy; 0 as in [sibling]."""
+    inner_steps: int = 1
+    """Optimiser steps on one group. Online it must be 1: the frames of an update are not kept."""
+    update_every: int = 32
+    """Online: frames between two updates, whatever the batches. [ours]"""
+    learning_rate: float | None = None
+    """Adam's; ``None``: 1e-3 for ``norm`` [peer:WATT, BATCLIP], 5e-3 for ``lora`` [peer:TTL], 1e-5 for ``full``
+    [peer:RLCF]."""
+    pull: float = 0.01
+    """Online: share of the way back to the start after each update. [ours]"""
+    views: int = 1
+    """Views an image: the plain one and ``views - 1`` random resized crops with flips."""
+    confident_share: float = 1.0 / 3.0
+    """Share of the views, those of lowest entropy, that are trained on and make the consensus. [peer:TPT, there 0.1]"""
+    view_min_area: float = 0.5
+    """Smallest area of a crop, as a share of the image; the largest is 1."""
+    images_at_once: int = 16
+    """Episodic: images adapted in one forward; bounds memory, does not change a label."""
+    lora_rank: int = 16
+    """[peer:TTL]"""
+    lora_blocks: int = 3
+    """[peer:TTL]"""
+    seed: int = 0
+    """Mixed into every image's own seed."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        self._check_numbers()
+        self._check_mode()
+
+    def _check_numbers(self) -> None:
+        for name in (*_POSITIVE, *_NOT_NEGATIVE):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in _SHARES:
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be <= 1, got {getattr(self, name)}")
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"learning_rate must be > 0, got {rate}")
+
+    def _check_mode(self) -> None:
+        if self.mode == "online" and self.inner_steps > 1:
+            raise ValueError(
+                f"inner_steps must be 1 in online mode (the frames of an update are not kept), got {self.inner_steps}: "
+                "raise learning_rate or lower update_every, or use mode episodic"
+            )
+        if self.mode == "episodic" and self.dispersion == "marginal":
+            raise ValueError(
+                "dispersion must be probability, text or none in episodic mode, got 'marginal': "
+                "it needs a stream's memory"
+            )
+
+    @classmethod
+    def episodic(cls, **changes: Any) -> "GrpoSettings":
+        """Defaults of the episodic mode, with ``changes``: K = 3 [peer:RLCF], 8 views, the confident third, the views'
+        consensus as the reward, one step [ours]."""
+        defaults: dict[str, Any] = {
+            "mode": "episodic",
+            "group_size": 3,
+            "alignment": "consensus",
+            "dispersion": "probability",
+            "views": 8,
+        }
+        return cls(**{**defaults, **changes})
+
+    @classmethod
+    def for_mode(cls, mode: str, **changes: Any) -> "GrpoSettings":
+        """The defaults of ``mode`` with ``changes``."""
+        return cls.episodic(**changes) if mode == "episodic" else cls(**{"mode": mode, **changes})
+
+    def but(self, **changes: Any) -> "GrpoSettings":
+        """A copy with ``changes``, checked again."""
+        return replace(self, **changes)
+
+    @property
+    def step_size(self) -> float:
+        """The learning rate in use."""
+        return self.learning_rate if self.learning_rate is not None else _LEARNING_RATES[self.tune]
+
+    @property
+    def confident_views(self) -> int:
+        """How many of an image's views are trained on: at least one, rounded."""
+        return max(1, round(self.confident_share * self.views))

@@ -1,0 +1,241 @@
+"""`StreamLabeler`: events of one stream and its state in, records and the new state out. It knows no Beam.
+
+Images are fetched and decoded in threads while the model works on the batch before. What cannot be read becomes a dead
+letter and the batch is as if it had not been there. Batches are cut at the method's cadence, counted since its initial
+state, so that updates and the guard's decisions fall on the same frames however the events were batched. The state given
+is never modified: an exception leaves the caller with the state it had.
+"""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from adapters.events import ImageRef, seed_of
+from adapters.images import ImageError
+from adapters.storage.fetch import PermanentFetchError
+from grpo_tta.guard import Decision, DriftGuard
+from grpo_tta.state import StreamState
+from grpo_tta.types import Batch, Method, Prediction, Report
+from pipeline.records import RecordMaker, WindowedRef, dead_letter
+from pipeline.windows import Window, Windows
+from schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage
+
+_log = logging.getLogger(__name__)
+
+Canvas = np.ndarray
+"""uint8 ``[3, H, W]``, RGB, the model's input size."""
+Read = Callable[[ImageRef], Canvas]
+"""Fetch and decode; raises `PermanentFetchError` or `ImageError` for a dead letter, anything else fails the slice."""
+
+
+@dataclass
+class Labeled:
+    """What a stretch of one stream's events became. ``labels`` and ``dead_letters`` together are the events."""
+
+    state: StreamState
+    labels: list[LabeledImage] = field(default_factory=list)
+    adaptation: list[AdaptationLog] = field(default_factory=list)
+    drift: list[DriftEvent] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    forward_equivalents: float = 0.0
+    late: int = 0
+
+    def counters(self) -> Counters:
+        """Totals of this stretch."""
+        return Counters(
+            events=len(self.labels) + len(self.dead_letters),
+            labels=len(self.labels),
+            dead_letters=len(self.dead_letters),
+            updates=sum(not row.reset for row in self.adaptation),
+            late=self.late,
+            drift_events=len(self.drift),
+            resets=Counter(row.cause for row in self.adaptation if row.cause is not None),
+            forward_equivalents=self.forward_equivalents,
+        )
+
+
+class StreamLabeler:
+    """Labels streams with one read-only model; holds nothing of any stream.
+
+    ``allowed_lateness`` is in microseconds. ``read_ahead`` bounds the decoded images in memory, ``readers`` the threads.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        guard: DriftGuard,
+        make: RecordMaker,
+        read: Read,
+        windows: Windows,
+        *,
+        settings_fingerprint: str,
+        allowed_lateness: int,
+        max_batch_size: int,
+        readers: int,
+    ) -> None:
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size must be >= 1, got {max_batch_size}")
+        if readers < 1:
+            raise ValueError(f"readers must be >= 1, got {readers}")
+        self.method = method
+        self.guard = guard
+        self.make = make
+        self._read = read
+        self._windows = windows
+        self._settings_fingerprint = settings_fingerprint
+        self._allowed_lateness = allowed_lateness
+        self._max_batch_size = max_batch_size
+        self._read_ahead = 2 * max_batch_size + readers
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="read-image")
+
+    def initial_state(self) -> StreamState:
+        """The state of a stream that nothing was seen of yet."""
+        return StreamState(
+            method=self.method.initial_state(),
+            guard=self.guard.initial_state(),
+            counters={},
+            position={},
+            fingerprint=self.make.model_fingerprint,
+            method_name=self.method.name,
+            settings_fingerprint=self._settings_fingerprint,
+        )
+
+    def label(self, events: Sequence[WindowedRef], state: StreamState) -> Labeled:
+        """Step through ``events``, which are one stream's in order of (event time, coordinate)."""
+        out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
+        newest = state.position.get("event_time")
+        on_time = events
+        if newest is not None:
+            horizon = int(newest) - self._allowed_lateness
+            late = [event for event in events if event.ref.event_time < horizon]
+            on_time = events[len(late) :]
+            for batch, canvases in self._batches(late, out, lambda: self._max_batch_size):
+                self._label_late(batch, canvases, out)
+        for batch, canvases in self._batches(on_time, out, lambda: self._next_cut(out.state)):
+            self._step(batch, canvases, out)
+        return out
+
+    def _next_cut(self, state: StreamState) -> int:
+        cadence = self.method.cadence
+        if cadence is None:
+            return self._max_batch_size
+        return min(self._max_batch_size, cadence - int(state.method.get("frames", 0)) % cadence)
+
+    def _batches(
+        self, events: Sequence[WindowedRef], out: Labeled, limit: Callable[[], int]
+    ) -> Iterator[tuple[list[WindowedRef], list[Canvas]]]:
+        """Readable images in batches of at most ``limit()``, asked before each; the rest goes to the dead letters."""
+        batch: list[WindowedRef] = []
+        canvases: list[Canvas] = []
+        for event, future in self._reading(events):
+            try:
+                canvas = future.result()
+            except (PermanentFetchError, ImageError) as error:
+                stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
+                out.dead_letters.append(dead_letter(event.ref, stage, error))
+                continue
+            batch.append(event)
+            canvases.append(canvas)
+            if len(batch) >= limit():
+                yield batch, canvases
+                batch, canvases = [], []
+        if batch:
+            yield batch, canvases
+
+    def _reading(self, events: Sequence[WindowedRef]) -> Iterator[tuple[WindowedRef, Future[Canvas]]]:
+        waiting: deque[tuple[WindowedRef, Future[Canvas]]] = deque()
+        try:
+            for event in events:
+                waiting.append((event, self._pool.submit(self._read, event.ref)))
+                if len(waiting) > self._read_ahead:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _batch(self, events: list[WindowedRef], canvases: list[Canvas]) -> Batch:
+        seeds = torch.tensor([seed_of(event.ref.id) for event in events], dtype=torch.int64)
+        return Batch(torch.from_numpy(np.stack(canvases)), seeds)
+
+    def _label_late(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
+        prediction = self.method.predict(self._batch(events, canvases), out.state.method)
+        counts = [out.state.counters.get("updates", 0)] * len(events)
+        out.labels += self.make.labels(events, prediction, counts, late=True)
+        out.late += len(events)
+        out.state.counters["late"] = out.state.counters.get("late", 0) + len(events)
+
+    def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
+        events = self._join_windows(events, out.state)
+        batch = self._batch(events, canvases)
+        state = out.state
+        prediction, method_state, report = self.method.step(batch, state.method)
+        decision, guard_state = self.guard.step(report, state.guard)
+        if decision.serve_frozen and prediction.frozen is not None:
+            prediction = Prediction(prediction.frozen, prediction.frozen)
+        self._record(events, prediction, report, out)
+        if decision.serve_frozen:
+            method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
+        if decision.action == "pull":
+            method_state = self.method.pull(method_state, decision.pull)
+        elif decision.action == "reset":
+            self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
+            method_state = self.method.initial_state()
+        frame = state.counters["frames"]
+        out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
+        out.state = replace(state, method=method_state, guard=guard_state)
+
+    def _join_windows(self, events: list[WindowedRef], state: StreamState) -> list[WindowedRef]:
+        """Join sessions cut before, and note how far the stream has come."""
+        position = state.position
+        previous: Window | None = None
+        if "window_start" in position:
+            previous = (int(position["window_start"]), int(position["window_end"]))
+        joined = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
+        position["window_start"], position["window_end"] = joined[-1].window
+        position["event_time"] = max(int(position.get("event_time", joined[-1].ref.event_time)), joined[-1].ref.event_time)
+        position["coordinate"] = joined[-1].ref.coordinate
+        return joined
+
+    def _record(self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled) -> None:
+        counters = out.state.counters
+        before, updates = counters.get("updates", 0), list(report.updates)
+        cuts = _ends(updates, int(out.state.method.get("frames", 0)), len(events))
+        counts = [before + sum(cut <= i for cut in cuts) for i in range(len(events))]
+        out.labels += self.make.labels(events, prediction, counts, late=False)
+        frames = counters.get("frames", 0)
+        for number, (update, cut) in enumerate(zip(updates, cuts, strict=True), start=1):
+            out.adaptation.append(
+                self.make.update(events[cut - 1], update, frame=frames + cut, update_count=before + number)
+            )
+        counters["frames"] = frames + len(events)
+        counters["updates"] = before + len(updates)
+        out.forward_equivalents += report.forward_equivalents
+
+    def _record_reset(self, event: WindowedRef, decision: Decision, frames_since_reset: int, out: Labeled) -> None:
+        counters = out.state.counters
+        cause = decision.cause
+        if cause is None:
+            raise ValueError("a reset decision names its cause, got None")
+        counters[f"resets_{cause}"] = counters.get(f"resets_{cause}", 0) + 1
+        _log.info("stream %s: reset at frame %d, cause %s", event.ref.stream, counters["frames"], cause)
+        out.adaptation.append(
+            self.make.reset(
+                event,
+                cause,
+                frame=counters["frames"],
+                frames_since_reset=frames_since_reset,
+                update_count=counters.get("updates", 0),
+            )
+        )
+
+
+def _ends(updates: Sequence[object], frames_before: int, images: int) -> list[int]:
+    """For each update, how many of the batch's images came before it (1 to ``images``)."""
+    return [min(max(int(getattr(update, "frame")) - frames_before, 1), images) for update in updates]  # noqa: B009

@@ -1,0 +1,100 @@
+"""What a job writes about itself: the plan of a slice, the commit that makes it count, and the summary."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.base import SchemaVersion, Time, WireModel
+
+Position = Annotated[int, Field(ge=0)]
+
+
+class SliceRange(WireModel):
+    """A closed-open range of one source partition: positions ``start <= p < stop``."""
+
+    partition: str
+    start: Position
+    stop: Position
+
+
+class Plan(WireModel):
+    """Everything a slice's decisions depend on, written before it produces any output."""
+
+    schema_version: SchemaVersion = "1"
+    epoch: Position
+    sequence: Position
+    ranges: list[SliceRange]
+    clock: Time
+    """``now`` for every decision inside the slice; a replay uses this one."""
+    config_fingerprint: str
+    model_fingerprint: str
+    threads: Annotated[int, Field(ge=1)]
+    source_fingerprint: str
+    """Of the listing the positions are indices of."""
+
+
+class Counters(WireModel):
+    """Totals since the job began."""
+
+    events: Position = 0
+    labels: Position = 0
+    dead_letters: Position = 0
+    updates: Position = 0
+    late: Position = 0
+    drift_events: Position = 0
+    resets: dict[Literal["collapse", "shift", "nonfinite", "scheduled", "manual"], int] = Field(default_factory=dict)
+    forward_equivalents: float = 0.0
+    seconds: float = 0.0
+    """Busy time of committed slices. Never part of a label."""
+
+    def plus(self, other: "Counters") -> "Counters":
+        """The sum, field by field."""
+        resets = {
+            cause: self.resets.get(cause, 0) + other.resets.get(cause, 0)
+            for cause in sorted({*self.resets, *other.resets})
+        }
+        sums = {
+            name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields if name != "resets"
+        }
+        return Counters(resets=resets, **sums)
+
+
+class Commit(WireModel):
+    """The one record after which a slice counts."""
+
+    schema_version: SchemaVersion = "1"
+    epoch: Position
+    sequence: Position
+    positions: dict[str, Position]
+    """The next position to read, by partition."""
+    states: dict[str, str]
+    """Stream -> name of the packed file that holds its newest state."""
+    counters: Counters
+    config_fingerprint: str
+    model_fingerprint: str
+    source_fingerprint: str
+
+
+class Summary(WireModel):
+    """``summary.json``: what the job did, since its beginning."""
+
+    schema_version: SchemaVersion = "1"
+    finished: bool
+    events: Position
+    labels: Position
+    dead_letters: Position
+    updates: Position
+    late: Position
+    drift_events: Position
+    resets: dict[str, int]
+    """By cause."""
+    streams: Position
+    seconds: float
+    """Busy time of all committed slices; pauses between attempts do not count."""
+    images_per_second: float
+    forward_equivalents_per_image: float
+    model_fingerprint: str
+    config_fingerprint: str
+    method: str
+    versions: dict[str, str]
+    configuration: dict[str, Any]

@@ -1,0 +1,34 @@
+"""What comes in: one image event, by reference (``uri``) or inline (``data``)."""
+
+from typing import Annotated
+
+from pydantic import Base64Bytes, Field, model_validator
+
+from schemas.base import SchemaVersion, Time, WireModel
+
+MAX_ID = 1024
+MAX_STREAM = 256
+MAX_URI = 4096
+
+
+class ImageEvent(WireModel):
+    """One image of one stream. Exactly one of ``uri`` and ``data`` is given.
+
+    ``id`` is the producer's name for the image (two events may share one; outputs are keyed by the source coordinate
+    instead). ``stream`` is what adapts on its own: a camera, a feed.
+    """
+
+    schema_version: SchemaVersion
+    id: Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+    stream: Annotated[str, Field(min_length=1, max_length=MAX_STREAM)]
+    event_time: Time
+    uri: Annotated[str, Field(min_length=1, max_length=MAX_URI)] | None = None
+    data: Base64Bytes | None = None
+    content_type: Annotated[str, Field(max_length=128)] | None = None
+    attributes: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _one_payload(self) -> "ImageEvent":
+        if (self.uri is None) == (self.data is None):
+            raise ValueError("exactly one of 'uri' and 'data' must be given")
+        return self

@@ -1,0 +1,175 @@
+import io
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from adapters.storage.objects import ObjectStore
+from adapters.storage.parquet import arrow_schema
+from adapters.storage.sink import RecordFiles, read_records
+from schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+FIXED = {"model_fingerprint": "m", "method": "grpo"}
+
+
+def label(i, **fields):
+    return LabeledImage(
+        **{
+            "coordinate": f"c{i:03d}",
+            "id": f"ü {i}",
+            "stream": f"s{i % 3}",
+            "event_time": TIME + timedelta(seconds=i // 2, microseconds=1),
+            "window_start": TIME,
+            "window_end": TIME + timedelta(minutes=1),
+            "label": "cat",
+            "probability": 0.5,
+            "top_k": [ClassProbability(label="cat", probability=0.5), ClassProbability(label="dog", probability=0.25)],
+            "update_count": i,
+            **FIXED,
+            **fields,
+        }
+    )
+
+
+def log(i, **fields):
+    return AdaptationLog(
+        **{
+            "stream": "s",
+            "coordinate": "c",
+            "event_time": TIME,
+            "window_start": TIME,
+            "window_end": TIME,
+            "frame": i,
+            "frames_since_reset": i,
+            "update_count": i,
+            **FIXED,
+            **fields,
+        }
+    )
+
+
+DEAD = [
+    DeadLetter(coordinate="c1", stage="fetch", error_class="NotFound", error_message="m", event={"id": "i", "n": [1]}),
+    DeadLetter(coordinate="c2", stage="source", error_class="E", error_message="m", event="a line"),
+    DeadLetter(coordinate="c3", stage="source", error_class="E", error_message="m", stream="s", event_time=TIME),
+]
+RECORDS = {
+    "labels": [label(i, attributes={"b": "2", "a": "1"} if i % 2 else None, late=i == 3) for i in range(7)],
+    "adaptation": [log(1, loss=0.5), log(2, reset=True, cause="shift")],
+    "drift": [
+        DriftEvent(
+            stream="s", coordinate="c", event_time=TIME, frame=3, signal="shift", reset=True, message="m", **FIXED
+        )
+    ],
+    "dead_letters": DEAD,
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ObjectStore(str(tmp_path))
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_come_back(store, file_format, kind):
+    records = RECORDS[kind]
+    path = RecordFiles(store, kind, file_format).write("part-0-000", records)
+    assert path == f"{kind}/part-0-000.{file_format}"
+    found = list(read_records(store.url, kind, type(records[0])))
+    assert len(found) == len(records)
+    assert sorted(found, key=str) == sorted(records, key=str)
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_bytes_do_not_depend_on_the_order_of_arrival(store, file_format):
+    files = RecordFiles(store, "labels", file_format)
+    twins = [label(1), label(1, label="dog"), label(1, label="bird"), label(4)]
+    contents = {store.read(files.write(f"f{i}", order)) for i, order in enumerate(itertools.permutations(twins))}
+    assert len(contents) == 1
+
+
+def test_rows_are_sorted_by_stream_time_and_coordinate(store):
+    RecordFiles(store, "labels").write("f", list(reversed(RECORDS["labels"])))
+    keys = [(r.stream, r.event_time, r.coordinate) for r in read_records(store.url, "labels", LabeledImage)]
+    assert keys == sorted(keys)
+    RecordFiles(store, "other").write("f", RECORDS["labels"], key=lambda record: -record.update_count)
+    assert [r.update_count for r in read_records(store.url, "other", LabeledImage)] == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_an_update_stands_before_the_reset_it_led_to(store):
+    update, reset = log(5, images=32), log(5, reset=True, cause="shift")
+    RecordFiles(store, "adaptation").write("f", [reset, update])
+    assert list(read_records(store.url, "adaptation", AdaptationLog)) == [update, reset]
+
+
+def test_no_records_no_file(store):
+    assert RecordFiles(store, "labels").write("f", []) is None
+    assert store.names() == []
+    assert list(read_records(store.url, "labels", LabeledImage)) == []
+
+
+def test_json_lines_are_plain(store):
+    name = RecordFiles(store, "labels").write("f", [label(1)])
+    line = json.loads(store.read(name))
+    assert line["event_time"] == "2026-01-01T00:00:00.000001Z"
+    assert line["id"] == "ü 1"
+    assert "frozen_label" not in line
+    assert store.read(name).endswith(b"}\n")
+
+
+def test_the_parquet_schema_follows_from_the_model(store):
+    schema = arrow_schema(LabeledImage)
+    assert schema.field("event_time").type == pa.timestamp("us", tz="UTC")
+    assert not schema.field("event_time").nullable
+    assert schema.field("frozen_probability").nullable
+    assert schema.field("top_k").type == pa.list_(
+        pa.field(
+            "item",
+            pa.struct([pa.field("label", pa.string(), False), pa.field("probability", pa.float64(), False)]),
+            False,
+        )
+    )
+    assert schema.field("attributes").type == pa.map_(pa.string(), pa.string())
+    assert schema.field("late").type == pa.bool_()
+    assert arrow_schema(DeadLetter).field("event").type == pa.string()
+    assert arrow_schema(AdaptationLog).field("cause").type == pa.string()
+    name = RecordFiles(store, "labels", "parquet").write("f", RECORDS["labels"])
+    table = pq.read_table(io.BytesIO(store.read(name)))
+    assert table.column("event_time").to_pylist() == sorted_times(RECORDS["labels"])
+
+
+def sorted_times(records):
+    return [record.event_time for record in sorted(records, key=lambda r: (r.stream, r.event_time, r.coordinate))]
+
+
+def test_files_are_read_in_the_order_of_their_names(store):
+    files = RecordFiles(store, "labels")
+    for i in (2, 0, 1):
+        files.write(f"p-{i}", [label(i)])
+    store.write("labels/readme.txt", b"not a record")
+    assert [r.update_count for r in read_records(store.url, "labels", LabeledImage)] == [0, 1, 2]
+
+
+def test_a_broken_line_is_named(store):
+    store.write("labels/f.jsonl", RecordFiles(store, "x").path("f").encode() + b"\n")
+    with pytest.raises(ValueError, match=r"labels/f.jsonl, line 1"):
+        list(read_records(store.url, "labels", LabeledImage))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda store: RecordFiles(store, "labels", "csv"), "one of jsonl, parquet, got 'csv'"),
+        (lambda store: RecordFiles(store, "a/b"), "one plain name, got 'a/b'"),
+        (lambda store: RecordFiles(store, "labels").write("../x", []), r"letters, digits.*got '../x'"),
+        (lambda store: RecordFiles(store, "labels").write("", []), "got ''"),
+    ],
+)
+def test_bad_names_are_refused(store, build, message):
+    with pytest.raises(ValueError, match=message):
+        build(store)

@@ -1,0 +1,239 @@
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.storage.policy import ForbiddenUri, UriPolicy, source_folder
+
+BUCKET = UriPolicy(["s3"], ["s3://bucket"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inside, outside = tmp_path / "feed", tmp_path / "secret"
+    (inside / "cam").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "x.jpg").write_bytes(b"s")
+    (inside / "cam" / "a b.jpg").write_bytes(b"a")
+    (inside / "cam" / "100%25.jpg").write_bytes(b"p")
+    (inside / "link.jpg").symlink_to(outside / "x.jpg")
+    (inside / "linked").symlink_to(outside)
+    (inside / "alias.jpg").symlink_to(inside / "cam" / "a b.jpg")
+    return inside
+
+
+def test_local_uris_become_absolute_paths(folder):
+    policy = UriPolicy.for_source(str(folder))
+    expected = str(folder / "cam" / "a b.jpg")
+    for uri in (
+        expected,
+        f"{folder}/cam/../cam/./a b.jpg",
+        f"//{folder}/cam/a b.jpg",
+        f"file://{folder}/cam/a%20b.jpg",
+        f"file://localhost{folder}/cam/a%20b.jpg",
+        f"FILE://{folder}/cam/a b.jpg",
+        f"file:{folder}/cam/%61 b.jpg",
+        f"{folder}/alias.jpg",
+    ):
+        assert policy.check(uri) == expected
+    assert policy.check(policy.check(expected)) == expected
+
+
+def test_a_bare_path_is_not_percent_decoded(folder):
+    policy = UriPolicy.for_source(str(folder))
+    assert policy.check(f"{folder}/cam/100%25.jpg") == f"{folder}/cam/100%25.jpg"
+    assert policy.check(f"file://{folder}/cam/100%2525.jpg") == f"{folder}/cam/100%25.jpg"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "file:/etc/passwd",
+        "{folder}/../secret/x.jpg",
+        "file://{folder}/%2e%2e/secret/x.jpg",
+        "file://{folder}/..%2fsecret%2fx.jpg",
+        "{folder}-evil/x.jpg",
+        "{folder}/link.jpg",
+        "{folder}/linked/x.jpg",
+        "file://host{folder}/cam/a b.jpg",
+        "file://etc/passwd",
+        "file:cam/a.jpg",
+        "file:",
+        "file://",
+        "cam/a b.jpg",
+        "./cam/a b.jpg",
+        "",
+        "  ",
+        "{folder}/cam/a\0.jpg",
+        "file://{folder}/cam/a%00.jpg",
+        "file://{folder}/cam/a%5c.jpg",
+        "{folder}/cam\\..\\..\\x.jpg",
+        "{folder}/cam/a\n.jpg",
+        "C:\\windows\\x.jpg",
+        "C:/windows/x.jpg",
+        "memory::file://{folder}/cam/a b.jpg",
+        "simplecache::s3://bucket/a.jpg",
+        "zip://a.jpg::file://{folder}/x.zip",
+        "{folder}/a::b.jpg",
+        "s3://bucket/a.jpg",
+        "http://localhost{folder}/cam/a.jpg",
+        "data:image/png;base64,AAAA",
+        "javascript:alert(1)",
+        "memory://{folder}/cam/a b.jpg",
+    ],
+)
+def test_what_a_local_source_must_not_read(folder, template):
+    policy = UriPolicy.for_source(str(folder))
+    with pytest.raises(ForbiddenUri):
+        policy.check(template.replace("{folder}", str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("S3://bucket/a b ü.jpg", "s3://bucket/a b ü.jpg"),
+        ("s3a://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("s3://bucket/x/../a.jpg", "s3://bucket/a.jpg"),
+        ("s3://bucket/../../a.jpg", "s3://bucket/a.jpg"),
+        ("s3://bucket/a//b.jpg", "s3://bucket/a//b.jpg"),
+        ("s3://bucket/100%25.jpg", "s3://bucket/100%25.jpg"),
+        ("s3://bucket/50%.jpg", "s3://bucket/50%.jpg"),
+        ("s3://bucket", "s3://bucket"),
+    ],
+)
+def test_bucket_uris_are_normalised(uri, expected):
+    assert BUCKET.check(uri) == expected
+    assert BUCKET.check(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket-evil/a.jpg",
+        "s3://bucket.evil/a.jpg",
+        "s3://Bucket/a.jpg",
+        "s3://evil/bucket/a.jpg",
+        "s3://key:secret@bucket/a.jpg",
+        "s3://key@bucket/a.jpg",
+        "s3:///bucket/a.jpg",
+        "s3://",
+        "s3:bucket/a.jpg",
+        "s3:/bucket/a.jpg",
+        "gs://bucket/a.jpg",
+        "s3://bucket/..%2f..%2fother/a.jpg",
+        "s3://bucket/%2e%2e/other",
+        "s3://bucket/%252e%252e/other",
+        "s3://bucket/a%00.jpg",
+        "s3://bucket/a%5c..%5cb.jpg",
+        "s3://bucket/%25252525252e%25252525252e/x",
+        "s3://bück%65t/a.jpg",
+        "s3://bucket\\@evil/a.jpg",
+        "https://bucket/a.jpg",
+    ],
+)
+def test_what_a_bucket_source_must_not_read(uri):
+    with pytest.raises(ForbiddenUri):
+        BUCKET.check(uri)
+
+
+def test_a_prefix_is_compared_by_segments():
+    policy = UriPolicy(["gs", "s3"], ["gs://bucket/images/", "s3://bucket/one.jpg"])
+    assert policy.check("gs://bucket/images/a.jpg") == "gs://bucket/images/a.jpg"
+    assert policy.check("s3://bucket/one.jpg") == "s3://bucket/one.jpg"
+    for uri in (
+        "gs://bucket/images-evil/a.jpg",
+        "gs://bucket/a.jpg",
+        "s3://bucket/one.jpg2",
+        "gs://bucket/images/../x",
+    ):
+        with pytest.raises(ForbiddenUri):
+            policy.check(uri)
+
+
+def test_a_scheme_alone_allows_all_of_it():
+    assert UriPolicy(["s3"], ["s3://"]).check("s3://any/a.jpg") == "s3://any/a.jpg"
+    assert UriPolicy(["memory"], ["memory://"]).check("memory:///a/b.jpg") == "memory://a/b.jpg"
+    assert UriPolicy(["file"], ["/"]).check("/etc/../etc/hostname") == os.path.realpath("/etc/hostname")
+
+
+def test_web_addresses_only_where_allowed():
+    policy = UriPolicy(["https"], ["https://Example.org:443/images"])
+    assert policy.check("https://EXAMPLE.org/images/a%20b.jpg?v=1#top") == "https://example.org/images/a%20b.jpg?v=1"
+    assert policy.check("https://example.org./images/a.jpg") == "https://example.org/images/a.jpg"
+    for uri in (
+        "http://example.org/images/a.jpg",
+        "https://example.org:8443/images/a.jpg",
+        "https://example.org.evil/images/a.jpg",
+        "https://example.org@evil/images/a.jpg",
+        "https://evil/https://example.org/images/a.jpg",
+        "https://example.org/images/..%2fprivate",
+        "https://example.org/images/%2e%2e/private",
+        "https://example.org/other?/images/a.jpg",
+        "https://example.org/other#/images/a.jpg",
+    ):
+        with pytest.raises(ForbiddenUri):
+            policy.check(uri)
+
+
+def test_an_azure_container_is_not_a_user():
+    policy = UriPolicy(["az"], ["abfs://box@Account.dfs.core/images"])
+    assert policy.check("abfss://box@account.DFS.core/images/a.jpg") == "abfs://box@account.dfs.core/images/a.jpg"
+    for uri in ("abfs://box:key@account.dfs.core/images/a.jpg", "abfs://other@account.dfs.core/images/a.jpg"):
+        with pytest.raises(ForbiddenUri):
+            policy.check(uri)
+
+
+def test_more_prefixes_by_configuration(folder):
+    policy = UriPolicy.for_source(str(folder), ["s3://bucket/x", str(folder.parent / "secret")])
+    assert policy.check(f"{folder}/link.jpg") == str(folder.parent / "secret" / "x.jpg")
+    assert policy.check("s3://bucket/x/a.jpg") == "s3://bucket/x/a.jpg"
+
+
+def test_errors_name_the_value_and_the_way_out():
+    with pytest.raises(
+        ForbiddenUri, match=r"'s3://other/a.jpg' is under no allowed prefix; .*'s3://bucket'.*allow_uris"
+    ):
+        BUCKET.check("s3://other/a.jpg")
+    with pytest.raises(ForbiddenUri, match="5000 characters, the limit is 4096"):
+        BUCKET.check("s" * 5000)
+    with pytest.raises(ValueError, match=r"'gs://b' is of scheme 'gs', allowed are \('s3',\)"):
+        UriPolicy(["s3"], ["gs://b"])
+    with pytest.raises(ValueError, match="allowed prefix 'relative'"):
+        UriPolicy(["file"], ["relative"])
+
+
+@given(st.text(max_size=60))
+def test_nothing_made_of_odd_characters_leaves_the_bucket(text):
+    for uri in (text, f"s3://bucket{text}", f"s3://bucket/{text}", f"s3://{text}bucket/a"):
+        try:
+            checked = BUCKET.check(uri)
+        except ForbiddenUri:
+            continue
+        assert checked == "s3://bucket" or checked.startswith("s3://bucket/")
+        assert ".." not in checked.split("/")
+        assert BUCKET.check(checked) == checked
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        ("/data/feed", "/data/feed"),
+        ("/data/feed/", "/data/feed"),
+        ("/data/feed/*/a.jpg", "/data/feed"),
+        ("/data/fe*d/a.jpg", "/data"),
+        ("/*.jpg", "/"),
+        ("/data/feed.jsonl", "/data"),
+        ("/data/photo.jpg", "/data/photo.jpg"),
+        ("file:///data/my%20feed", "/data/my feed"),
+        ("s3://bucket/images/", "s3://bucket/images"),
+        ("s3://bucket/**/*.jpg", "s3://bucket"),
+        ("s3://bucket/m.JSONL", "s3://bucket"),
+        ("memory://x/[ab]/c.png", "memory://x"),
+    ],
+)
+def test_the_folder_of_a_source(source, folder):
+    assert source_folder(source) == folder

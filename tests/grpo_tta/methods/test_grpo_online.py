@@ -1,0 +1,254 @@
+"""Online: the recipe as it is written, updates at fixed frames, streams that never see each other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from grpo_tta import Batch, Classifier, GrpoSettings, Report, State, create_method
+from grpo_tta.classifier import digest_tensors
+from grpo_tta.methods import EpisodicGrpo, OnlineGrpo
+from grpo_tta.rewards import marginal_dispersion
+
+Batches = Callable[..., Batch]
+Classifiers = Callable[..., Classifier]
+
+
+def online(classifier: Classifier, **changes: Any) -> OnlineGrpo:
+    return OnlineGrpo(classifier, GrpoSettings(**{"update_every": 16, **changes}))
+
+
+def run(method: OnlineGrpo, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
+    state = state or method.initial_state()
+    probabilities, reports = [], []
+    for start in range(0, len(batch), size):
+        prediction, state, report = method.step(batch[start : start + size], state)
+        probabilities.append(prediction.probabilities)
+        reports.append(report)
+    return torch.cat(probabilities), state, reports
+
+
+def assert_same(left: State, right: State) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        other = right[name]
+        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
+        assert same, name
+
+
+@pytest.mark.parametrize("views", [1, 4])
+def test_batches_of_1_7_and_64_give_the_same_updates_at_the_same_frames(
+    classifier: Classifier, batches: Batches, views: int
+) -> None:
+    method = online(classifier, views=views, alignment="consensus" if views > 1 else "frozen")
+    batch = batches(75)
+    results = [run(method, batch, size) for size in (1, 7, 64)]
+    labels, state, reports = results[-1]
+    assert state["frames"] == 75
+    assert state["updates"] == 4
+    for other_labels, other, other_reports in results[:-1]:
+        assert torch.equal(other_labels.argmax(1), labels.argmax(1))
+        for name, value in state.items():
+            torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-2)
+        seen = [(u.frame, u.update, u.images) for report in other_reports for u in report.updates]
+        assert seen == [(u.frame, u.update, u.images) for report in reports for u in report.updates]
+    assert [u.frame for report in reports for u in report.updates] == [16, 32, 48, 64]
+
+
+def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier, group_size=5)
+    batch = batches(16)
+    state = method.initial_state()
+    generator = torch.Generator().manual_seed(0)
+    marginal = torch.rand(24, generator=generator)
+    state["marginal"] = marginal = marginal / marginal.sum()
+    prediction, new, report = method.step(batch, state)
+
+    pixels = classifier.normalise(batch.canvases)
+    frozen = classifier.probabilities(classifier.features(pixels))
+    theta = method.fast_weights.start.clone().requires_grad_()
+    log_policy = classifier.logits(classifier.features(pixels, method.fast_weights.overrides(theta))).log_softmax(-1)
+    group = frozen.topk(5).indices
+    reward = (frozen + 0.1 * marginal_dispersion(marginal)).gather(1, group)
+    advantage = reward - reward.mean(1, keepdim=True)
+    loss = -(advantage * log_policy.gather(1, group)).mean()
+    (gradient,) = torch.autograd.grad(loss, theta)
+    moved = theta.detach() - 1e-3 * gradient / (gradient.abs() + 1e-8)
+    expected = moved + 0.01 * (method.fast_weights.start - moved)
+    torch.testing.assert_close(new["theta"], expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(prediction.probabilities, frozen)
+    kept = torch.exp(torch.tensor(-16 / (30 * 24)))
+    torch.testing.assert_close(new["marginal"], kept * marginal + (1 - kept) * frozen.mean(0))
+    (update,) = report.updates
+    assert update.gradient_norm == pytest.approx(float(gradient.norm()), rel=1e-3)
+    assert update.reward == pytest.approx(float(reward.mean()), rel=1e-3)
+    assert update.disagreement == 0
+    assert update.forward_equivalents == 4
+    assert report.forward_equivalents == 4 * 16
+    assert not new["grad"].any()
+
+
+def test_a_frame_is_labelled_before_its_own_update(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier, learning_rate=0.05)
+    prediction, state, _ = method.step(batches(32), method.initial_state())
+    first = method.predict(batches(16), method.initial_state()).probabilities
+    torch.testing.assert_close(prediction.probabilities[:16], first)
+    assert prediction.frozen is not None
+    assert not torch.allclose(prediction.probabilities[16:], prediction.frozen[16:], atol=1e-3)
+    assert not torch.allclose(method.predict(batches(16), state).probabilities, first, atol=1e-3)
+
+
+def test_a_step_changes_neither_its_state_nor_the_classifier(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier)
+    _, state, _ = method.step(batches(20), method.initial_state())
+    before = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    weights = digest_tensors(classifier.visual.state_dict())
+    method.step(batches(40, start=20), state)
+    assert_same(state, before)
+    assert digest_tensors(classifier.visual.state_dict()) == weights
+    assert all(not value.requires_grad for value in state.values() if isinstance(value, Tensor))
+
+
+def test_two_streams_never_see_each_other(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier)
+    streams = {"a": batches(64), "b": batches(64, start=500)}
+    alone = {name: run(method, batch, 8) for name, batch in streams.items()}
+    states = {name: method.initial_state() for name in streams}
+    labels: dict[str, list[Tensor]] = {name: [] for name in streams}
+    for start in range(0, 64, 8):
+        steps = method.step_many({name: batch[start : start + 8] for name, batch in streams.items()}, states)
+        for name, (prediction, state, _) in steps.items():
+            states[name] = state
+            labels[name].append(prediction.probabilities)
+    for name, (expected, state, _) in alone.items():
+        assert torch.equal(torch.cat(labels[name]), expected)
+        assert_same(states[name], state)
+
+
+def test_initial_state_is_new_every_time_and_a_reset_is_exact(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier)
+    fresh = method.initial_state()
+    expected, _, _ = run(method, batches(32), 8)
+    assert_same(method.initial_state(), fresh)
+    again, _, _ = run(method, batches(32), 8)
+    assert torch.equal(again, expected)
+    assert len({value.data_ptr() for value in fresh.values() if isinstance(value, Tensor)}) == 7
+
+
+def test_pull_moves_theta_towards_the_start_and_nothing_else(vit: Classifier, batches: Batches) -> None:
+    method = online(vit)
+    _, state, _ = run(method, batches(40), 8)
+    half, whole, none = (method.pull(state, strength) for strength in (0.5, 1.0, 0.0))
+    start = method.initial_state()["theta"]
+    assert torch.equal(whole["theta"], start)
+    assert torch.equal(none["theta"], state["theta"])
+    torch.testing.assert_close(half["theta"] - start, (state["theta"] - start) / 2)
+    assert_same({**half, "theta": state["theta"]}, state)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"strength must be in \[0, 1\]"):
+            method.pull(state, strength)
+
+
+def test_values_that_are_not_finite_are_reported_and_not_accumulated(vit: Classifier, batches: Batches) -> None:
+    method = online(vit)
+    _, state, report = method.step(batches(4), method.initial_state())
+    assert report.finite
+    broken = {**state, "theta": state["theta"] * float("nan")}
+    _, after, report = method.step(batches(4, start=4), broken)
+    assert not report.finite
+    assert after["frames"] == 8
+    for name in ("grad", "marginal_sum", "sums"):
+        assert torch.equal(after[name], state[name])
+
+
+def test_a_report_has_a_row_an_image(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier)
+    prediction, _, report = method.step(batches(21), method.initial_state())
+    assert len(report) == 21
+    assert report.frozen_probabilities is prediction.frozen
+    assert report.frozen_features is not None
+    torch.testing.assert_close(report.frozen_features.norm(dim=1), torch.ones(21))
+    for tensor in (report.probabilities, report.frozen_probabilities, report.frozen_features):
+        assert tensor is not None
+        assert tensor.dtype == torch.float32
+        assert not tensor.requires_grad
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune": "lora"},
+        {"tune": "full"},
+        {"group_mode": "multinomial", "seed": 5},
+        {"alignment": "consensus", "views": 4},
+        {"alignment": "view"},
+        {"alignment": "ensemble"},
+        {"dispersion": "probability", "alignment": "consensus", "views": 3},
+        {"dispersion": "text"},
+        {"dispersion": "none"},
+        {"advantage": "zscore"},
+        {"kl": 0.5},
+    ],
+)
+def test_every_setting_learns_and_stays_batch_invariant(
+    classifiers: Classifiers, batches: Batches, changes: dict[str, Any]
+) -> None:
+    vectors = torch.randn(24, 32, generator=torch.Generator().manual_seed(9))
+    method = online(classifiers(ensemble_vectors=vectors), update_every=8, **changes)
+    batch = batches(20)
+    labels, state, reports = run(method, batch, 20)
+    other_labels, other, _ = run(method, batch, 3)
+    assert torch.equal(labels.argmax(1), other_labels.argmax(1))
+    torch.testing.assert_close(other["theta"], state["theta"], atol=2e-3, rtol=0)
+    assert reports[0].finite
+    assert (state["theta"] - method.fast_weights.start).abs().max() > 0
+    views = method.settings.views
+    assert reports[0].forward_equivalents == 20 * (views + 3 * method.settings.confident_views)
+
+
+def test_another_frozen_model_can_reward(classifiers: Classifiers, vit: Classifier, batches: Batches) -> None:
+    base = classifiers()
+    settings = GrpoSettings(alignment="reward_model", dispersion="none", update_every=8, learning_rate=5e-3)
+    method = create_method("grpo", base, settings, reward_model=vit)
+    batch = batches(8)
+    _, _, report = method.step(batch, method.initial_state())
+    frozen = base.probabilities(base.features(base.normalise(batch.canvases)))
+    other = vit.probabilities(vit.features(vit.normalise(batch.canvases)))
+    expected = other.gather(1, frozen.topk(10).indices).mean()
+    assert report.updates[0].alignment == pytest.approx(float(expected), rel=1e-4)
+    assert report.forward_equivalents == 8 * 5
+
+
+def test_what_a_reward_needs_is_asked_for(vit: Classifier, classifiers: Classifiers) -> None:
+    with pytest.raises(ValueError, match="alignment 'ensemble' needs ensemble vectors: give load_classifier"):
+        online(vit, alignment="ensemble")
+    with pytest.raises(ValueError, match="go together, got 'reward_model'"):
+        online(vit, alignment="reward_model")
+    with pytest.raises(ValueError, match="go together, got 'frozen'"):
+        OnlineGrpo(vit, GrpoSettings(), vit)
+    with pytest.raises(ValueError, match="the reward model must have the same class names"):
+        OnlineGrpo(vit, GrpoSettings(alignment="reward_model"), classifiers(classes=23))
+
+
+def test_modes_and_empty_batches_are_refused_where_they_do_not_belong(vit: Classifier, batches: Batches) -> None:
+    with pytest.raises(ValueError, match="mode must be 'online' here, got 'episodic': use EpisodicGrpo"):
+        OnlineGrpo(vit, GrpoSettings.episodic())
+    with pytest.raises(ValueError, match="mode must be 'episodic' here, got 'online': use OnlineGrpo"):
+        EpisodicGrpo(vit, GrpoSettings())
+    method = online(vit)
+    with pytest.raises(ValueError, match="a batch must hold at least one image, got 0"):
+        method.step(batches(1)[0:0], method.initial_state())
+
+
+def test_adaptation_follows_the_reward(classifiers: Classifiers, batches: Batches) -> None:
+    """With the frozen encoder's own favourite rewarded, predictions sharpen around it."""
+    method = online(classifiers(logit_scale=10.0), dispersion="none", learning_rate=3e-3, pull=0.0, update_every=8)
+    _, state, reports = run(method, batches(160), 16)
+    first, last = reports[0].updates[0], reports[-1].updates[-1]
+    assert last.entropy < first.entropy
+    probe = batches(32, start=1000)
+    before = method.predict(probe, method.initial_state()).probabilities
+    after = method.predict(probe, state).probabilities
+    assert after.max(1).values.mean() > before.max(1).values.mean()

@@ -1,0 +1,65 @@
+"""The registry, the frozen classifier as a method, and what every method owes its callers."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from grpo_tta import METHODS, Batch, Classifier, GrpoSettings, Method, create_method
+
+Batches = Callable[..., Batch]
+
+
+def every_method(classifier: Classifier) -> list[Method]:
+    return [create_method("grpo", classifier, GrpoSettings.for_mode(mode)) for mode in ("online", "episodic")] + [
+        create_method("zero-shot", classifier)
+    ]
+
+
+def test_methods_by_name(vit: Classifier) -> None:
+    assert set(METHODS) == {"grpo", "zero-shot"}
+    assert [method.name for method in every_method(vit)] == ["grpo-online", "grpo-episodic", "zero-shot"]
+    assert [method.cadence for method in every_method(vit)] == [32, None, None]
+    with pytest.raises(ValueError, match="method must be one of grpo, zero-shot, got 'tent'"):
+        create_method("tent", vit)
+
+
+def test_every_method_counts_frames_and_reports_what_a_guard_needs(vit: Classifier, batches: Batches) -> None:
+    for method in every_method(vit):
+        state = method.initial_state()
+        assert state["frames"] == state["updates"] == 0
+        prediction, state, report = method.step(batches(5), state)
+        assert state["frames"] == 5
+        assert prediction.probabilities.shape == (5, 24)
+        assert report.frozen_features is not None
+        assert report.frozen_features.shape == (5, 32)
+        assert report.frozen_probabilities is not None
+        assert report.finite
+        pulled = method.pull(state, 0.5)
+        assert pulled.keys() == state.keys()
+        assert method.predict(batches(5), state).probabilities.shape == (5, 24)
+
+
+def test_states_hold_numbers_and_float32_tensors_on_cpu(vit: Classifier, batches: Batches) -> None:
+    for method in every_method(vit):
+        _, state, _ = method.step(batches(3), method.initial_state())
+        for value in state.values():
+            if isinstance(value, Tensor):
+                assert value.dtype == torch.float32
+                assert value.device.type == "cpu"
+                assert value.ndim == 1
+            else:
+                assert isinstance(value, int)
+
+
+def test_zero_shot_is_the_classifier(classifier: Classifier, batches: Batches) -> None:
+    method = create_method("zero-shot", classifier)
+    batch = batches(6)
+    prediction, state, report = method.step(batch, method.initial_state())
+    expected = classifier.probabilities(classifier.features(classifier.normalise(batch.canvases)))
+    torch.testing.assert_close(prediction.probabilities, expected)
+    assert torch.equal(method.predict(batch, state).probabilities, prediction.probabilities)
+    assert state == {"frames": 6, "updates": 0}
+    assert report.forward_equivalents == 6
+    assert not report.updates
