@@ -85,7 +85,10 @@ def batches(
         first = round(size * share)
         for _ in range(steps):
             rows = np.concatenate(
-                [rng.choice(group, n, replace=n > len(group)) for group, n in zip(groups, (first, size - first), strict=True)]
+                [
+                    rng.choice(group, n, replace=n > len(group))
+                    for group, n in zip(groups, (first, size - first), strict=True)
+                ]
             )
             seeds = rng.integers(2**62, size=size)
             frames = scenes(data.pictures, rows, seeds, spread=SPREAD, flip=FLIP)

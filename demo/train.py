@@ -79,7 +79,9 @@ class Captions:
     @torch.no_grad()
     def vectors(self, model: open_clip.CLIP) -> Tensor:
         """Unit class vectors of all concepts: the normalised mean over the captions."""
-        texts = torch.cat([F.normalize(model.encode_text(part), dim=-1) for part in self.tokens.flatten(0, 1).split(512)])
+        texts = torch.cat(
+            [F.normalize(model.encode_text(part), dim=-1) for part in self.tokens.flatten(0, 1).split(512)]
+        )
         return F.normalize(texts.unflatten(0, self.tokens.shape[:2]).mean(dim=1), dim=-1)
 
 

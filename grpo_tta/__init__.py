@@ -8,6 +8,7 @@ prediction, state, report = method.step(Batch(canvases, seeds), method.initial_s
 from grpo_tta._version import __version__
 from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
 from grpo_tta.methods import METHODS, create_method
+from grpo_tta.device import keep_freed_memory
 from grpo_tta.models import ModelSettings, load_classifier
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
@@ -27,5 +28,6 @@ __all__ = [
     "Update",
     "__version__",
     "create_method",
+    "keep_freed_memory",
     "load_classifier",
 ]

@@ -93,12 +93,7 @@ def load_classifier(
     """
     settings = settings or ModelSettings()
     _check_arguments(class_names, templates, prompts, class_vectors, ensemble_templates)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    try:
-        device = resolve_device(settings.device)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    device = _prepare(settings)
     from_file = None if class_vectors is None else _read_class_vectors(Path(class_vectors), class_names)
     source = _load_demo() if settings.name is None else _load_open_clip(settings, with_text=from_file is None)
     scale, bias = _scale_and_bias(source.model)
@@ -126,6 +121,15 @@ def load_classifier(
         ensemble_vectors=ensemble,
         text_digest=digest,
     )
+
+
+def _prepare(settings: ModelSettings) -> torch.device:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        return resolve_device(settings.device)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
 
 
 def _check_arguments(

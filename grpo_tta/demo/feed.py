@@ -20,7 +20,16 @@ from grpo_tta.demo.packaged import class_prompts, pictures
 from grpo_tta.demo.scenes import scenes
 from grpo_tta.evaluation.corruptions import corrupt
 
-__all__ = ["DEFAULT_IMAGES", "STREAM_PATTERN", "STREAMS", "TIME_PATTERN", "FeedSummary", "Segment", "Stream", "write_feed"]
+__all__ = [
+    "DEFAULT_IMAGES",
+    "STREAM_PATTERN",
+    "STREAMS",
+    "TIME_PATTERN",
+    "FeedSummary",
+    "Segment",
+    "Stream",
+    "write_feed",
+]
 
 STREAM_PATTERN = r"(?P<stream>[^/]+)/[^/]+\.jpg$"
 """Finds the stream in a path: the folder that holds the file."""

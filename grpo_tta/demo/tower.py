@@ -102,5 +102,7 @@ def grpo_tta_hybrid(pretrained: bool = False, **options: Any) -> Hybrid:
     """timm's entry point; ``pretrained`` must be false, for the weights come with the open_clip checkpoint."""
     if pretrained:
         raise ValueError("grpo_tta_hybrid has no timm weights of its own: load the demo model's open_clip checkpoint")
-    known = {key: options[key] for key in ("num_classes", "img_size", "dim", "depth", "heads", "mlp_ratio") if key in options}
+    known = {
+        key: options[key] for key in ("num_classes", "img_size", "dim", "depth", "heads", "mlp_ratio") if key in options
+    }
     return Hybrid(**known)

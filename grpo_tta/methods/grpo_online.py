@@ -68,7 +68,10 @@ class OnlineGrpo(Method):
     """GRPO-TTA online. State, beside ``frames`` and ``updates``, flat float32 vectors: ``theta``, ``adam_m``,
     ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum`` ``[C]``, ``sums`` ``[7]``.
 
-    A frame whose gradient is not finite adds nothing to the accumulators, and its report says ``finite=False``.
+    The group is drawn and trained on with the same parameters, so the ratio is 1: the clip does not bind, and an
+    update's ``loss`` is zero but for rounding, as the advantages sum to zero. Its gradient is not; reward, gradient
+    norm and disagreement are what to watch. A stretch of frames whose gradient is not finite adds nothing to the
+    accumulators, and its report says ``finite=False``.
     """
 
     name: ClassVar[str] = "grpo-online"

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -243,6 +245,35 @@ def test_a_model_that_is_not_contrastive_has_no_scale() -> None:
     model.logit_scale = torch.nn.Parameter(torch.tensor(0.0))
     model.logit_bias = torch.nn.Parameter(torch.tensor([-10.0]))
     assert _scale_and_bias(model) == (1.0, -10.0)
+
+
+def test_the_demo_model_has_its_own_classes_and_prompts(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = {"cat": ["an icon of a cat", "a drawing of a cat"], "dog": ["an icon of a dog"]}
+    preprocess = json.loads((model_folder / "open_clip_config.json").read_text())["preprocess_cfg"]
+
+    def load_model() -> tuple[Any, Any, dict[str, Any]]:
+        name = f"local-dir:{model_folder}"
+        return open_clip.create_model(name).eval(), open_clip.get_tokenizer(name), preprocess
+
+    demo = SimpleNamespace(load_model=load_model, class_prompts=lambda: prompts)
+    monkeypatch.setitem(sys.modules, "grpo_tta.demo", demo)
+    own = load_classifier()
+    assert own.class_names == ("cat", "dog")
+    assert load_classifier(prompts=prompts).fingerprint == own.fingerprint
+    chosen = load_classifier(class_names=["dog", "red fox"])
+    torch.testing.assert_close(chosen.class_vectors[0], own.class_vectors[1])
+    other = load_classifier(class_names=["dog", "red fox"], templates=["a photo of a {}."])
+    torch.testing.assert_close(other.class_vectors[1], chosen.class_vectors[1])
+    assert not torch.allclose(other.class_vectors[0], chosen.class_vectors[0])
+
+
+def test_threads_are_set_for_the_process(local: ModelSettings) -> None:
+    before = torch.get_num_threads()
+    try:
+        load_classifier(ModelSettings(local.name, device="cpu", threads=1), class_names=NAMES)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_device_that_is_not_there(model_folder: Path) -> None:

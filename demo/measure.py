@@ -1,0 +1,91 @@
+"""Print the packaged model's accuracies: training vendors, pictures held out of them, and the development data.
+
+Nothing else may be measured here: the sets and corruptions kept for a final table stay unseen (``demo/README.md``).
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo.concepts import TRAINING_VENDORS
+from demo.data import Pictures, load_set, split
+from grpo_tta.demo import class_prompts, load_model, pictures, scenes
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, corrupt
+
+DEVELOPMENT_SET = "fluent-emoji"
+BATCH = 128
+
+
+@torch.no_grad()
+def class_vectors(model: nn.Module, tokenizer: object) -> Tensor:
+    """Unit class vectors of the packaged prompts."""
+    vectors = []
+    for prompts in class_prompts().values():
+        texts = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)  # type: ignore[operator]
+        vectors.append(F.normalize(texts.mean(dim=0), dim=-1))
+    return torch.stack(vectors)
+
+
+@torch.no_grad()
+def predict(visual: nn.Module, vectors: Tensor, frames: np.ndarray) -> np.ndarray:
+    """Class indices of uint8 frames."""
+    found = []
+    for part in np.array_split(frames, max(1, len(frames) // BATCH)):
+        images = (torch.from_numpy(part).float() / 255 - 0.5) / 0.5
+        found.append((visual(images.contiguous(memory_format=torch.channels_last)) @ vectors.T).argmax(dim=1))
+    return torch.cat(found).numpy()
+
+
+class Meter:
+    """The packaged model and the frames of its pictures."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+        model, tokenizer, _ = load_model()
+        self.vectors = class_vectors(model, tokenizer)
+        self.visual = model.visual.to(memory_format=torch.channels_last)
+
+    def accuracy(self, drawn: Pictures, kind: str = "fog", severity: int = 0) -> float:
+        """Top-1 in percent over ``views`` frames of every picture that shows a class."""
+        rows = np.tile(np.flatnonzero(drawn.concepts < len(self.vectors)), self.views)
+        seeds = np.arange(len(rows)) + 10**6
+        frames = corrupt(scenes(drawn.pictures, rows, seeds), kind, severity, seeds + 10**6)
+        return float(100 * np.mean(predict(self.visual, self.vectors, frames) == drawn.concepts[rows]))
+
+    def milliseconds(self, batch: int) -> float:
+        """Median time of a forward an image."""
+        images = torch.rand(batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+        times = []
+        with torch.no_grad():
+            for _ in range(40):
+                start = time.perf_counter()
+                self.visual(images)
+                times.append(time.perf_counter() - start)
+        return 1000 * float(np.median(times)) / batch
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--views", type=int, default=4, help="frames a picture")
+    parser.add_argument("--clean-only", action="store_true")
+    arguments = parser.parse_args()
+    meter = Meter(arguments.views)
+    _, held_out = split(len(meter.vectors))
+    for name in TRAINING_VENDORS:
+        print(f"{name} (all pictures, most of them trained on): {meter.accuracy(load_set(name)):.1f}", flush=True)
+    print(f"held-out pictures of training vendors: {meter.accuracy(held_out):.1f}", flush=True)
+    development = Pictures(*pictures(DEVELOPMENT_SET))
+    print(f"{DEVELOPMENT_SET}, clean: {meter.accuracy(development):.1f}", flush=True)
+    for kind in () if arguments.clean_only else CORRUPTIONS:
+        figures = [meter.accuracy(development, kind, severity) for severity in range(1, 6)]
+        print(f"{DEVELOPMENT_SET}, {kind} 1-5:", *(f"{figure:.1f}" for figure in figures), flush=True)
+    print(f"forward at batch 32: {meter.milliseconds(32):.2f} ms an image on {torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    main()

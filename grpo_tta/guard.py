@@ -1,0 +1,275 @@
+"""`DriftGuard`: tells when a stream's input has shifted and when its adapted encoder has gone wrong. A pure step.
+
+    decision, guard_state = guard.step(report, guard_state)
+
+The caller applies the decision. Everything counts frames: features and probabilities are summed per frame and looked at
+every ``probe_frames`` frames since the last restart, so the batch size changes nothing as long as batches end there.
+
+- *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a probe,
+  its squared distance to a reference standardised per dimension, that distance standardised by its leave-one-out values on
+  the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation cannot trigger it. [ours]
+- *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to ln C.
+  Paired, so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
+- *nonfinite*: a loss, gradient or parameter was not finite. *scheduled*: the backstop, counted in frames as RDumb does
+  [peer:RDumb], by default a soft pull towards the start.
+
+The reference is given, or made from the stream's own first probes ("warming up") and again after every alarm.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from grpo_tta.reference import Reference
+from grpo_tta.types import Report, State
+
+Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
+Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
+
+_ILL_RESETS = 3
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """Settings of the guard; raises ``ValueError`` naming the field and the value. All frames are a stream's own."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    enabled: bool = True
+    on_shift: Literal["reset", "event"] = "reset"
+    """A shift resets the stream, or is only reported."""
+    probe_frames: int = 32
+    reference_probes: int = 20
+    """Probes that make a stream's own reference."""
+    shift_lambda: float = 15.0
+    """Page-Hinkley's threshold, in standard deviations of a probe."""
+    shift_delta: float = 1.0
+    """Page-Hinkley's drift allowance a probe, in the same unit."""
+    collapse_threshold: float = 0.15
+    """Loss of marginal entropy against the frozen encoder, over ln C."""
+    collapse_probes: int = 8
+    """Memory of the marginals, in probes; nothing is judged before it is filled."""
+    backstop_frames: int = 64_000
+    """Frames without a reset after which the stream is pulled back; 0: never."""
+    backstop_pull: float = 0.5
+    cooldown_frames: int = 1_600
+    """Three collapses within ten cooldowns make the guard ill: the frozen encoder serves for ten cooldowns."""
+
+    def __post_init__(self) -> None:
+        if self.on_shift not in ("reset", "event"):
+            raise ValueError(f"on_shift must be one of reset, event, got {self.on_shift!r}")
+        for name, least in (("probe_frames", 1), ("reference_probes", 3), ("collapse_probes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        for name in ("shift_lambda", "collapse_threshold"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("shift_delta", "backstop_frames", "cooldown_frames"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.backstop_pull <= 1:
+            raise ValueError(f"backstop_pull must be in [0, 1], got {self.backstop_pull}")
+
+
+@dataclass(frozen=True)
+class GuardEvent:
+    """Something the guard noticed."""
+
+    signal: Signal
+    statistic: float
+    threshold: float
+    frame: int
+    """Frames of the stream the guard had seen."""
+    reset: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the caller is to do: ``reset`` the method to its initial state, ``pull`` it back, or nothing."""
+
+    action: Literal["none", "reset", "pull"] = "none"
+    cause: Cause | None = None
+    pull: float = 0.0
+    events: tuple[GuardEvent, ...] = ()
+    warming_up: bool = False
+    serve_frozen: bool = False
+    """The guard is ill: labels are the frozen encoder's and nothing is learnt."""
+
+
+class DriftGuard:
+    """Watches streams of one classifier; holds nothing of any stream.
+
+    ``class_vectors``: ``[C, D]``, unit rows. ``reference``: shared, read-only; ``None``: each stream makes its own.
+    """
+
+    def __init__(
+        self, settings: GuardSettings | None, class_vectors: Tensor, reference: Reference | None = None
+    ) -> None:
+        self.settings = settings or GuardSettings()
+        self._vectors = class_vectors.detach().float().cpu()
+        self._reference = reference
+        if reference is not None and reference.mean.shape != self._vectors.shape[1:]:
+            raise ValueError(
+                f"the reference has {reference.mean.numel()} dimensions, the class vectors {self._vectors.shape[1]}: "
+                "calibrate it with this model"
+            )
+
+    def initial_state(self) -> State:
+        """The state of a stream that nothing was seen of yet."""
+        state: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": torch.zeros(0)}
+        return {**state, **self._restarted(self._reference)}
+
+    def _restarted(self, reference: Reference | None) -> State:
+        classes, dimensions = self._vectors.shape
+        state: State = {
+            "frames": 0,
+            "probes": 0,
+            "sum": torch.zeros(dimensions),
+            "marginals": torch.zeros(2, classes),
+            "marginal_sums": torch.zeros(2, classes),
+            "statistic": 0.0,
+        }
+        return {**state, **(_own(reference) if reference is not None else {"rows": torch.zeros(0, dimensions)})}
+
+    @torch.no_grad()
+    def step(self, report: Report, state: State) -> tuple[Decision, State]:
+        """Take in a batch's report; the decision holds from the next batch on."""
+        if not self.settings.enabled:
+            return Decision(), state
+        state = {**state, "total": _int(state, "total") + len(report), "since_reset": _int(state, "since_reset") + len(report)}
+        ill = _int(state, "ill_until") > _int(state, "total")
+        if not report.finite:
+            return self._reset("nonfinite", math.nan, math.nan, "a loss, gradient or parameter was not finite", state)
+        if report.frozen_features is None or report.frozen_probabilities is None:
+            return self._backstop(Decision(serve_frozen=ill), state)
+        decision = Decision(serve_frozen=ill, warming_up="rows" in state)
+        residuals = report.frozen_features - report.frozen_probabilities @ self._vectors
+        start, size = 0, len(report)
+        while start < size:
+            room = self.settings.probe_frames - _int(state, "frames") % self.settings.probe_frames
+            part = slice(start, min(start + room, size))
+            state = self._add(residuals[part], report, part, state)
+            start = part.stop
+            if _int(state, "frames") % self.settings.probe_frames == 0:
+                found, state = self._probe(state)
+                if found.action != "none" or found.events:
+                    return replace(found, serve_frozen=found.serve_frozen or ill), state
+        return self._backstop(decision, state)
+
+    def manual(self, state: State) -> tuple[Decision, State]:
+        """A reset asked for from outside."""
+        return self._reset("manual", math.nan, math.nan, "asked for", state)
+
+    def _add(self, residuals: Tensor, report: Report, part: slice, state: State) -> State:
+        frozen = report.frozen_probabilities
+        assert frozen is not None
+        sums = torch.stack([frozen[part].sum(0), report.probabilities[part].sum(0)])
+        return {
+            **state,
+            "frames": _int(state, "frames") + len(residuals),
+            "sum": _tensor(state, "sum") + residuals.sum(0),
+            "marginal_sums": _tensor(state, "marginal_sums") + sums,
+        }
+
+    def _probe(self, state: State) -> tuple[Decision, State]:
+        settings = self.settings
+        row = _tensor(state, "sum") / settings.probe_frames
+        means = _tensor(state, "marginal_sums") / settings.probe_frames
+        probes = _int(state, "probes") + 1
+        rate = 1.0 / min(probes, settings.collapse_probes)
+        state = {
+            **state,
+            "probes": probes,
+            "sum": torch.zeros_like(row),
+            "marginal_sums": torch.zeros_like(means),
+            "marginals": torch.lerp(_tensor(state, "marginals"), means, rate),
+        }
+        gap = self._collapse(_tensor(state, "marginals"))
+        if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
+            message = "the adapted predictions lost diversity against the frozen encoder's"
+            return self._reset("collapse", gap, settings.collapse_threshold, message, state)
+        state, statistic = self._shift(row, state)
+        if statistic > settings.shift_lambda:
+            message = "the frozen encoder sees another input than the reference's"
+            if settings.on_shift == "reset":
+                return self._reset("shift", statistic, settings.shift_lambda, message, state)
+            event = GuardEvent("shift", statistic, settings.shift_lambda, _int(state, "total"), False, message)
+            return Decision(events=(event,), warming_up=True), self._relearn(state)
+        return Decision(), state
+
+    def _collapse(self, marginals: Tensor) -> float:
+        entropies = torch.special.entr(marginals).sum(1)
+        return float(entropies[0] - entropies[1]) / math.log(max(marginals.shape[1], 2))
+
+    def _shift(self, row: Tensor, state: State) -> tuple[State, float]:
+        """The state with the probe taken in, and Page-Hinkley's statistic."""
+        if "rows" in state:
+            rows = torch.cat([_tensor(state, "rows"), row[None]])
+            if len(rows) < self.settings.reference_probes:
+                return {**state, "rows": rows}, 0.0
+            state = {name: value for name, value in state.items() if name != "rows"}
+            return {**state, **_own(Reference.from_probes(rows, fingerprint=""))}, 0.0
+        distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
+        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)  # type: ignore[arg-type]
+        statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)  # type: ignore[arg-type]
+        return {**state, "statistic": statistic}, statistic
+
+    def _relearn(self, state: State) -> State:
+        """Restart with a reference still to be learnt from the frames to come."""
+        kept = {name: state[name] for name in ("total", "since_reset", "ill_until", "collapse_resets")}
+        return {**kept, **self._restarted(None)}
+
+    def _reset(
+        self, cause: Cause, statistic: float, threshold: float, message: str, state: State
+    ) -> tuple[Decision, State]:
+        total, cooldown = _int(state, "total"), self.settings.cooldown_frames
+        events = [GuardEvent(cause, statistic, threshold, total, True, message)]
+        state = {**self._relearn(state), "since_reset": 0}
+        ill = False
+        if cause in ("collapse", "nonfinite"):
+            recent = [frame for frame in _tensor(state, "collapse_resets").tolist() if frame > total - 10 * cooldown]
+            recent.append(float(total))
+            ill = len(recent) >= _ILL_RESETS
+            if ill:
+                state["ill_until"] = total + 10 * cooldown
+                said = f"{_ILL_RESETS} collapses within {10 * cooldown} frames: the frozen encoder serves for as many"
+                events.append(GuardEvent("ill", float(len(recent)), float(_ILL_RESETS), total, False, said))
+                recent = []
+            state["collapse_resets"] = torch.tensor(recent)
+        return Decision("reset", cause, events=tuple(events), warming_up=True, serve_frozen=ill), state
+
+    def _backstop(self, decision: Decision, state: State) -> tuple[Decision, State]:
+        limit, since = self.settings.backstop_frames, _int(state, "since_reset")
+        if not limit or since < limit:
+            return decision, state
+        if decision.serve_frozen or decision.warming_up:
+            return self._reset("scheduled", float(since), float(limit), "the backstop's hard form", state)
+        event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
+        return replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,)), {
+            **state,
+            "since_reset": 0,
+        }
+
+
+def _own(reference: Reference) -> State:
+    return {
+        "mean": reference.mean,
+        "spread": reference.spread,
+        "centre": reference.centre,
+        "scale": reference.scale,
+    }
+
+
+def _int(state: Mapping[str, Any], name: str) -> int:
+    return int(state[name])
+
+
+def _tensor(state: Mapping[str, Any], name: str) -> Tensor:
+    value = state[name]
+    assert isinstance(value, Tensor)
+    return value

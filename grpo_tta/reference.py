@@ -1,0 +1,100 @@
+"""What the guard compares a stream's input with: mean and spread of the frozen encoder's class residuals, probe by probe.
+
+Made from a stream's own first probes, or beforehand from a calibration source and then shared by all streams.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+_MIN_PROBES = 3
+_FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``mean``, ``spread``: float32 ``[D]``. ``centre``, ``scale``: of the probes' leave-one-out distances."""
+
+    mean: Tensor
+    spread: Tensor
+    centre: float
+    scale: float
+    fingerprint: str
+    """Of the classifier it was made with; empty for a stream's own."""
+
+    @classmethod
+    def from_probes(cls, rows: Tensor, fingerprint: str) -> "Reference":
+        """``rows``: mean residuals ``[probes, D]``, at least 3. Raises ``ValueError`` for fewer."""
+        count = len(rows)
+        if count < _MIN_PROBES:
+            raise ValueError(f"a reference needs at least {_MIN_PROBES} probes, got {count}")
+        rows = rows.double()
+        distances = torch.stack([_distance(rows[i], torch.cat([rows[:i], rows[i + 1 :]])) for i in range(count)])
+        centre = distances.median()
+        spread = 1.4826 * (distances - centre).abs().median()
+        mean, deviation = _moments(rows)
+        return cls(
+            mean.float(), deviation.float(), float(centre), float(torch.maximum(spread, _FLOOR * centre)), fingerprint
+        )
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file; deterministic."""
+        header = {"centre": self.centre, "scale": self.scale, "fingerprint": self.fingerprint}
+        return save({"mean": self.mean, "spread": self.spread}, metadata={"reference": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Reference":
+        """The inverse of `to_bytes`; raises ``ValueError`` for anything else."""
+        try:
+            tensors = load(data)
+            length = int.from_bytes(data[:8], "little")
+            header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["reference"])
+            return cls(tensors["mean"], tensors["spread"], header["centre"], header["scale"], header["fingerprint"])
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"not a drift reference: {error}; make one with 'grpo-tta calibrate'") from error
+
+
+class ReferenceBuilder:
+    """Collects frozen features and makes a `Reference`; ``class_vectors``: ``[C, D]``."""
+
+    def __init__(self, class_vectors: Tensor, fingerprint: str, probe_frames: int = 32) -> None:
+        self._vectors = class_vectors.detach().float().cpu()
+        self._fingerprint = fingerprint
+        self._probe_frames = probe_frames
+        self._pending = torch.zeros(0, self._vectors.shape[1])
+        self._rows: list[Tensor] = []
+
+    def add(self, features: Tensor, probabilities: Tensor) -> None:
+        """Frozen features ``[B, D]`` and probabilities ``[B, C]`` of a batch, on CPU."""
+        self._pending = torch.cat([self._pending, features - probabilities @ self._vectors])
+        while len(self._pending) >= self._probe_frames:
+            self._rows.append(self._pending[: self._probe_frames].mean(0))
+            self._pending = self._pending[self._probe_frames :]
+
+    @property
+    def frames(self) -> int:
+        """Frames in complete probes."""
+        return len(self._rows) * self._probe_frames
+
+    def build(self) -> Reference:
+        """Raises ``ValueError`` under 3 complete probes."""
+        if len(self._rows) < _MIN_PROBES:
+            raise ValueError(
+                f"a reference needs at least {_MIN_PROBES * self._probe_frames} images, got {self.frames} in whole probes"
+            )
+        return Reference.from_probes(torch.stack(self._rows), self._fingerprint)
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    deviation = rows.std(0, unbiased=True)
+    return rows.mean(0), deviation.clamp_min(_FLOOR * deviation.mean().clamp_min(1e-12))
+
+
+def _distance(row: Tensor, others: Tensor) -> Tensor:
+    mean, deviation = _moments(others)
+    return ((row - mean) / deviation).square().mean()

@@ -1,0 +1,125 @@
+"""A stream's whole state and its codec: safetensors with a JSON header, versioned, never a pickle.
+
+Equal states encode to equal bytes, and decoding gives back every tensor bit for bit and every number with its type. The
+codec refuses what it did not write; whether a state belongs to this model and method is `check_state`'s to say.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from grpo_tta.types import State
+
+VERSION = 1
+_FORMAT = "grpo-tta-stream-state"
+_LENGTH = struct.Struct("<Q")
+
+
+class StateError(ValueError):
+    """The bytes are not a stream state."""
+
+
+class StateVersionError(StateError):
+    """The bytes are a state of another codec version."""
+
+
+class ForeignStateError(StateError):
+    """The state is of another model, method or settings."""
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What a stream owns between two slices."""
+
+    method: State
+    guard: State
+    counters: dict[str, int]
+    """Totals since the stream began; a reset keeps them."""
+    position: dict[str, int | str]
+    """How far the stream has come: event time in microseconds, coordinate, the window last stepped."""
+    fingerprint: str
+    """Of the classifier."""
+    method_name: str
+    settings_fingerprint: str
+
+
+def _split(prefix: str, state: State) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+    tensors = {f"{prefix}/{name}": value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def encode_state(state: StreamState) -> bytes:
+    """The state as bytes. Not-a-number and infinite numbers keep their value."""
+    method_tensors, method_numbers = _split("method", state.method)
+    guard_tensors, guard_numbers = _split("guard", state.guard)
+    header = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "fingerprint": state.fingerprint,
+        "method_name": state.method_name,
+        "settings_fingerprint": state.settings_fingerprint,
+        "counters": state.counters,
+        "position": state.position,
+        "method": method_numbers,
+        "guard": guard_numbers,
+    }
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
+    return save({**method_tensors, **guard_tensors}, metadata={"header": text})
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        outer = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        header = json.loads(outer["__metadata__"]["header"])
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"not a stream state: {len(data)} bytes without a readable header") from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise StateError(f"not a stream state: format {header.get('format') if isinstance(header, dict) else header!r}")
+    if header.get("version") != VERSION:
+        raise StateVersionError(
+            f"stream state has codec version {header.get('version')}, this build reads {VERSION}: "
+            "continue with the build that wrote it, or start the streams afresh"
+        )
+    return header
+
+
+def decode_state(data: bytes) -> StreamState:
+    """The inverse of `encode_state`; raises `StateError` or `StateVersionError`."""
+    header = _header(data)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise StateError(f"not a stream state: {error}") from error
+    parts: dict[str, State] = {}
+    for part in ("method", "guard"):
+        numbers: Mapping[str, int | float] = header[part]
+        own = {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
+        parts[part] = {**numbers, **own}
+    return StreamState(
+        method=parts["method"],
+        guard=parts["guard"],
+        counters=header["counters"],
+        position=header["position"],
+        fingerprint=header["fingerprint"],
+        method_name=header["method_name"],
+        settings_fingerprint=header["settings_fingerprint"],
+    )
+
+
+def check_state(state: StreamState, fingerprint: str, method_name: str, settings_fingerprint: str) -> None:
+    """Raises `ForeignStateError` naming the first thing that differs."""
+    pairs = (
+        ("model", state.fingerprint, fingerprint),
+        ("method", state.method_name, method_name),
+        ("settings", state.settings_fingerprint, settings_fingerprint),
+    )
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            raise ForeignStateError(f"the stream's state is of another {name}: it has {theirs}, this job has {ours}")
