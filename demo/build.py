@@ -1,4 +1,7 @@
-"""``python -m demo.build``: fetch, render, train, pack and measure, in that order, from nothing but open packages."""
+"""``python -m demo.build``: fetch, render, train, pack and measure, in that order, from nothing but open packages.
+
+Needs npm and the environment of ``requirements/demo.txt``; run it in the root of the source tree.
+"""
 
 import os
 import subprocess
@@ -10,6 +13,7 @@ STEPS = (
     ("demo.train", "teacher"),
     ("demo.train", "text"),
     ("demo.train", "student"),
+    ("demo.train", "scale"),
     ("demo.pack",),
     ("demo.measure",),
 )

@@ -2,12 +2,15 @@
 
 A concept is one emoji of a single code point (a trailing variation selector aside: no flags, no keycaps, no skin-tone
 or joined sequences). A **class** is a concept of the groups that show things (animals, food, places, activities,
-objects) that every training vendor and every one of the three fluent sets has drawn. The other concepts that at least three training vendors have drawn are *extras*: they enter the
-training as further captions, and nothing is ever labelled with them.
+objects) that every training vendor and every one of the three fluent sets has drawn. The other
+concepts that at least three training vendors have drawn are *extras*: they enter the training as further concepts, and
+nothing is ever labelled with them. Things that fewer have drawn are *unseen*: no training ever meets them, and they
+show what the model does not know.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +30,7 @@ CLASS_GROUPS = (3, 4, 5, 6, 7)
 TRAINING_VENDORS = tuple(package.set_name for package in packages("train"))
 CLASS_VENDORS = (*TRAINING_VENDORS, "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 EXTRA_VENDORS = 3
+UNSEEN = 60
 TAGS = 4
 
 
@@ -35,7 +39,6 @@ class PictureSet:
     """The drawings of one vendor: SVG bodies by icon name, found by code point or by the concept's CLDR name."""
 
     package: Package
-    _names: dict[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def icons(self) -> dict[str, Any]:
@@ -79,9 +82,21 @@ def slug(label: str) -> str:
 
 
 def concepts(sets: dict[str, PictureSet]) -> list[Concept]:
-    """Classes first, then extras, each in the Unicode order of ``emojibase-data``."""
+    """What is trained on: classes first, then extras, each in the Unicode order of ``emojibase-data``."""
+    found = [concept for concept in _all(sets) if concept.is_class or len(concept.vendors) >= EXTRA_VENDORS]
+    return sorted(found, key=lambda concept: not concept.is_class)
+
+
+def unseen(sets: dict[str, PictureSet]) -> list[Concept]:
+    """The first things that noto has drawn and that are not trained on."""
+    groups = [GROUPS[group] for group in CLASS_GROUPS]
+    found = [c for c in _all(sets) if c.group in groups and not c.is_class and len(c.vendors) < EXTRA_VENDORS]
+    return [concept for concept in found if "noto" in concept.vendors][:UNSEEN]
+
+
+def _all(sets: dict[str, PictureSet]) -> Iterator[Concept]:
+    """Every single-code-point concept of ``GROUPS``, with the training vendors that drew it."""
     (names,) = packages("names")
-    found = []
     for entry in names.member("en/data.json"):
         hexcode = entry["hexcode"].removesuffix("-FE0F")
         if "-" in hexcode or entry.get("group") not in GROUPS:
@@ -91,6 +106,4 @@ def concepts(sets: dict[str, PictureSet]) -> list[Concept]:
         drawn = [vendor for vendor in CLASS_VENDORS if sets[vendor].icon_name(concept) is not None]
         is_class = entry["group"] in CLASS_GROUPS and len(drawn) == len(CLASS_VENDORS)
         vendors = tuple(vendor for vendor in drawn if vendor in TRAINING_VENDORS)
-        if is_class or len(vendors) >= EXTRA_VENDORS:
-            found.append(Concept(hexcode, concept.label, tags, concept.group, vendors, is_class))
-    return sorted(found, key=lambda concept: not concept.is_class)
+        yield replace(concept, vendors=vendors, is_class=is_class)

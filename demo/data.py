@@ -30,9 +30,9 @@ class Pictures:
     concepts: np.ndarray
 
 
-def load_concepts() -> list[Concept]:
-    """As ``demo.render`` wrote them: classes first."""
-    entries = json.loads((BUILD / "concepts.json").read_text())
+def load_concepts(name: str = "concepts") -> list[Concept]:
+    """As ``demo.render`` wrote them: classes first; or the ``unseen``."""
+    entries = json.loads((BUILD / f"{name}.json").read_text())
     return [Concept(**{**e, "tags": tuple(e["tags"]), "vendors": tuple(e["vendors"])}) for e in entries]
 
 

@@ -5,14 +5,17 @@ Nothing else may be measured here: the sets and corruptions kept for a final tab
 
 import argparse
 import time
+from collections.abc import Iterable
 
 import numpy as np
+import open_clip
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo.concepts import TRAINING_VENDORS
-from demo.data import Pictures, load_set, split
+from demo.data import Pictures, load_concepts, load_set, prompts, split
 from grpo_tta.demo import class_prompts, load_model, pictures, scenes
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, corrupt
 
@@ -21,11 +24,11 @@ BATCH = 128
 
 
 @torch.no_grad()
-def class_vectors(model: nn.Module, tokenizer: object) -> Tensor:
-    """Unit class vectors of the packaged prompts."""
+def class_vectors(model: open_clip.CLIP, tokenizer: SimpleTokenizer, by_class: Iterable[list[str]]) -> Tensor:
+    """Unit class vectors: the normalised mean over the prompts of each class."""
     vectors = []
-    for prompts in class_prompts().values():
-        texts = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)  # type: ignore[operator]
+    for texts_of_class in by_class:
+        texts = F.normalize(model.encode_text(tokenizer(texts_of_class)), dim=-1)
         vectors.append(F.normalize(texts.mean(dim=0), dim=-1))
     return torch.stack(vectors)
 
@@ -46,7 +49,8 @@ class Meter:
     def __init__(self, views: int) -> None:
         self.views = views
         model, tokenizer, _ = load_model()
-        self.vectors = class_vectors(model, tokenizer)
+        self.vectors = class_vectors(model, tokenizer, class_prompts().values())
+        self.unseen = class_vectors(model, tokenizer, map(prompts, load_concepts("unseen")))
         self.visual = model.visual.to(memory_format=torch.channels_last)
 
     def accuracy(self, drawn: Pictures, kind: str = "fog", severity: int = 0) -> float:
@@ -55,6 +59,13 @@ class Meter:
         seeds = np.arange(len(rows)) + 10**6
         frames = corrupt(scenes(drawn.pictures, rows, seeds), kind, severity, seeds + 10**6)
         return float(100 * np.mean(predict(self.visual, self.vectors, frames) == drawn.concepts[rows]))
+
+    def accuracy_unseen(self) -> float:
+        """Top-1 in percent among concepts that are not trained on, drawn by a training vendor."""
+        drawn = load_set("unseen")
+        rows = np.tile(np.arange(len(drawn.concepts)), self.views)
+        frames = scenes(drawn.pictures, rows, np.arange(len(rows)))
+        return float(100 * np.mean(predict(self.visual, self.unseen, frames) == drawn.concepts[rows]))
 
     def milliseconds(self, batch: int) -> float:
         """Median time of a forward an image."""
@@ -84,6 +95,8 @@ def main() -> None:
     for kind in () if arguments.clean_only else CORRUPTIONS:
         figures = [meter.accuracy(development, kind, severity) for severity in range(1, 6)]
         print(f"{DEVELOPMENT_SET}, {kind} 1-5:", *(f"{figure:.1f}" for figure in figures), flush=True)
+    chance = 100 / len(meter.unseen)
+    print(f"concepts never trained on, {len(meter.unseen)}-way: {meter.accuracy_unseen():.1f} (chance {chance:.1f})")
     print(f"forward at batch 32: {meter.milliseconds(32):.2f} ms an image on {torch.get_num_threads()} threads")
 
 

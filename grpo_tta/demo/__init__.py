@@ -1,6 +1,7 @@
 """A small CLIP model, pictures in a style it was not trained on, and a feed of drifting cameras; no network needed.
 
-The model knows a closed vocabulary of drawn things (``assets/MODEL_CARD.md``); ``demo/`` in the source tree rebuilds it.
+The model knows a closed vocabulary of drawn things (``assets/MODEL_CARD.md``); the scripts in ``demo/`` of the source
+tree rebuild it.
 """
 
 from grpo_tta.demo.feed import STREAM_PATTERN, TIME_PATTERN, FeedSummary, write_feed

@@ -52,12 +52,11 @@ class Segment:
     name: str
     kind: str | None = None
     severity: tuple[int, int] = (0, 0)
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One camera: its segments share its frames by weight; ``zipf`` is the exponent of the class shares (0: equal)."""
+    """One camera: its segments in order; ``zipf`` is the exponent of the class shares (0: equal)."""
 
     name: str
     segments: tuple[Segment, ...]
@@ -73,14 +72,14 @@ STREAMS = (
     Stream("cam-02", (Segment("1-clean"), _steady("2-fog", "fog", 3))),
     Stream(
         "cam-03",
-        (Segment("1-clean"), _steady("2-noise", "gaussian_noise", 4), Segment("3-clean")),
+        (Segment("1-clean"), _steady("2-noise", "gaussian_noise", 5), Segment("3-clean")),
     ),
     Stream(
         "cam-04",
         (Segment("1-clean"), Segment("2-dusk", "contrast", (0, 4)), _steady("3-low-contrast", "contrast", 4)),
     ),
-    Stream("cam-05", (_steady("1-fog", "fog", 3), _steady("2-blur", "defocus_blur", 4)), zipf=1.0),
-    Stream("cam-06", (_steady("1-noise", "gaussian_noise", 3),)),
+    Stream("cam-05", (_steady("1-fog", "fog", 3), _steady("2-blur", "defocus_blur", 5)), zipf=1.0),
+    Stream("cam-06", (_steady("1-noise", "gaussian_noise", 4),)),
 )
 """The schedules of the cameras."""
 
@@ -97,10 +96,10 @@ class FeedSummary:
 
 
 def write_feed(out: Path, seed: int = 0, images: int = DEFAULT_IMAGES) -> FeedSummary:
-    """Write the feed below ``out``; what an earlier call wrote there (the streams' folders, the truth) is replaced.
+    """Write the feed below ``out``, in place of an earlier feed where there is one.
 
-    The images are shared among the segments of ``STREAMS`` by weight. Raises ``ValueError`` for a negative seed or for
-    fewer images than segments.
+    All segments of ``STREAMS`` are equally long, give or take an image. Raises ``ValueError`` for a negative seed or
+    for fewer images than segments, ``FileExistsError`` where files would be replaced that are no feed.
     """
     total = sum(len(stream.segments) for stream in STREAMS)
     if images < total:
@@ -108,38 +107,46 @@ def write_feed(out: Path, seed: int = 0, images: int = DEFAULT_IMAGES) -> FeedSu
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    names = list(class_prompts())
+    truth = out / "truth.jsonl"
+    _make_room(out, truth)
+    names, drawn = list(class_prompts()), pictures()[0]
     sizes = _shares(images)
     segments: dict[str, int] = {}
-    truth = out / "truth.jsonl"
     with truth.open("w", encoding="utf-8", newline="\n") as lines:
         for number, stream in enumerate(STREAMS):
             folder = out / stream.name
-            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             frames = [sizes.pop(0) for _ in stream.segments]
             segments |= {f"{stream.name}/{s.name}": n for s, n in zip(stream.segments, frames, strict=True)}
             rng = np.random.Generator(np.random.PCG64([seed, number]))
-            for path, label, segment in _write_stream(folder, stream, frames, rng):
+            for path, label, segment in _write_stream(folder, stream, frames, drawn, rng):
                 record = {"id": f"{stream.name}/{path.name}", "label": names[label], "segment": segment}
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     streams = {s.name: sum(segments[f"{s.name}/{part.name}"] for part in s.segments) for s in STREAMS}
     return FeedSummary(out, truth, images, streams, segments)
 
 
+def _make_room(out: Path, truth: Path) -> None:
+    """Remove an earlier feed, known by its truth, and nothing else."""
+    folders = [folder for folder in (out / stream.name for stream in STREAMS) if folder.exists()]
+    if folders and not truth.is_file():
+        raise FileExistsError(f"{folders[0]} is there, but no feed ({truth} is missing): give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    truth.touch()
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
 def _shares(images: int) -> list[int]:
-    """Frames of every segment of every stream, at least one each, ``images`` in all."""
-    weights = np.array([segment.weight for stream in STREAMS for segment in stream.segments])
-    ends = np.round(np.cumsum(weights) / weights.sum() * (images - len(weights))).astype(int)
-    return (np.diff(ends, prepend=0) + 1).tolist()
+    """Frames of every segment of every stream, in order: equal, ``images`` in all."""
+    total = sum(len(stream.segments) for stream in STREAMS)
+    return [images // total + (number < images % total) for number in range(total)]
 
 
 def _write_stream(
-    folder: Path, stream: Stream, frames: list[int], rng: np.random.Generator
+    folder: Path, stream: Stream, frames: list[int], drawn: NDArray[np.uint8], rng: np.random.Generator
 ) -> Iterator[tuple[Path, int, str]]:
     """Write one camera's files in order of time; yields path, class and segment of each."""
-    drawn, classes = pictures()
     shares = _class_shares(len(drawn), stream.zipf, rng)
     step = 0
     for segment, count in zip(stream.segments, frames, strict=True):
@@ -154,7 +161,7 @@ def _write_stream(
                 stamp = when.strftime("%Y-%m-%dT%H-%M-%S.") + f"{when.microsecond // 1000:03d}Z"
                 path = folder / f"{stamp}_{step:06d}.jpg"
                 Image.fromarray(image.transpose(1, 2, 0)).save(path, "JPEG", quality=QUALITY, subsampling=0)
-                yield path, int(classes[row]), segment.name
+                yield path, int(row), segment.name
                 step += 1
 
 

@@ -15,7 +15,7 @@ import grpo_tta.demo.tower  # noqa: F401  (open_clip's configuration names the t
 
 __all__ = ["PICTURE_SETS", "assets_path", "class_prompts", "load_model", "pictures"]
 
-PICTURE_SETS = ("fluent-emoji", "fluent-emoji-flat")
+PICTURE_SETS = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 PICTURE_SIZE = 72
 
 

@@ -21,6 +21,7 @@ STEM = "tf_efficientnet_lite0"
 STEM_BLOCKS = 5
 STEM_WIDTH = 112
 STEM_STRIDE = 16
+_OPTIONS = ("num_classes", "img_size", "dim", "depth", "heads", "mlp_ratio")
 
 
 class Attention(nn.Module):
@@ -102,7 +103,4 @@ def grpo_tta_hybrid(pretrained: bool = False, **options: Any) -> Hybrid:
     """timm's entry point; ``pretrained`` must be false, for the weights come with the open_clip checkpoint."""
     if pretrained:
         raise ValueError("grpo_tta_hybrid has no timm weights of its own: load the demo model's open_clip checkpoint")
-    known = {
-        key: options[key] for key in ("num_classes", "img_size", "dim", "depth", "heads", "mlp_ratio") if key in options
-    }
-    return Hybrid(**known)
+    return Hybrid(**{key: value for key, value in options.items() if key in _OPTIONS})

@@ -1,0 +1,118 @@
+"""The command line, ``grpo-tta``. Exit codes: 0 done, 1 the job or its source failed, 2 bad configuration (nothing was
+read or written), 130 after Ctrl-C.
+
+Heavy imports happen inside the commands, so that ``--help`` and a mistyped flag answer at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+from grpo_tta._version import __version__
+
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+_HEAVY = ("label", "demo", "calibrate")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    own, beam_options = _split(given)
+    parsed = _parser().parse_args(own)
+    if arguments is None and parsed.command in _HEAVY:
+        _keep_memory()
+    _quiet(verbose=parsed.verbose)
+    from adapters.storage.source import SourceError
+    from pipeline.cli import commands
+    from pipeline.errors import ConfigurationError, JobError
+
+    try:
+        return int(getattr(commands, parsed.run)(parsed, beam_options))
+    except ConfigurationError as error:
+        print(f"bad configuration: {error}", file=sys.stderr)
+        return 2
+    except (JobError, SourceError, OSError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the running slice was dropped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _keep_memory() -> None:
+    """Start over with glibc told to keep freed memory: page faults cost a CPU run half of its time."""
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _KEEP_MEMORY):
+        return
+    os.environ.update(_KEEP_MEMORY)
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.cli", *sys.argv[1:]])
+
+
+def _quiet(*, verbose: bool) -> None:
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("grpo_tta", "adapters", "pipeline"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(lambda record: "apitools" not in record.getMessage())
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pipeline.cli.flags import add_job_flags
+
+    parser = argparse.ArgumentParser(
+        prog="grpo-tta",
+        description="Label drifting image streams with a CLIP that adapts itself.",
+        epilog="Options after -- go to Beam. Example: grpo-tta label --source 's3://bucket/cams' --out out --labels "
+        "classes.txt --model ViT-B-32 --pretrained weights.safetensors",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    label = commands.add_parser("label", help="label a folder, bucket or manifest; run again to resume")
+    add_job_flags(label, label=True)
+    label.set_defaults(run="label")
+
+    evaluate = commands.add_parser("evaluate", help="compare labels with a truth file")
+    evaluate.add_argument("--labels", required=True, metavar="OUT", help="the --out of a job")
+    evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
+    evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run="evaluate")
+
+    calibrate = commands.add_parser("calibrate", help="make the drift guard's reference from a source")
+    add_job_flags(calibrate, label=False)
+    calibrate.add_argument("--reference", required=True, metavar="FILE", help="safetensors file to write")
+    calibrate.add_argument("--max-images", type=int, default=3200, metavar="N", help="default: 3200")
+    calibrate.set_defaults(run="calibrate")
+
+    check = commands.add_parser("check", help="check configuration and access, label ten images, write nothing")
+    add_job_flags(check, label=True)
+    check.set_defaults(run="check")
+
+    config = commands.add_parser("config", help="show the effective configuration, or its JSON schema")
+    config.add_argument("what", choices=["show", "schema"])
+    add_job_flags(config, label=True)
+    config.set_defaults(run="config")
+
+    demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table")
+    demo.add_argument("what", nargs="?", choices=["feed"], help="feed: only write the feed")
+    demo.add_argument("--out", default="out/demo", metavar="DIR", help="default: out/demo")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    demo.add_argument("--images", type=int, default=None, metavar="N", help="images in the feed")
+    demo.add_argument("--fresh", action="store_true", help="throw an earlier demo away first")
+    demo.set_defaults(run="demo")
+
+    version = commands.add_parser("version", help="versions of the package and what it stands on")
+    version.set_defaults(run="version")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser

@@ -1,0 +1,99 @@
+"""The flags of the commands that take a job's configuration, and where each goes in it."""
+
+import argparse
+from typing import Any
+
+from pipeline.errors import ConfigurationError
+
+_JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
+    ("--labels", "labels.file", {"metavar": "FILE", "help": "one class a line, or YAML/JSON mapping class -> prompts"}),
+    (
+        "--template",
+        "labels.templates",
+        {"action": "append", "metavar": "TEXT", "help": "prompt with {} for the class; may be repeated"},
+    ),
+    ("--class-vectors", "labels.class_vectors", {"metavar": "FILE", "help": "safetensors file with 'class_vectors' [C, D]"}),
+    (
+        "--model",
+        "model.name",
+        {"metavar": "NAME", "help": "open_clip architecture, local-dir:PATH or hf-hub:ORG/NAME (default: the demo model)"},
+    ),
+    ("--pretrained", "model.pretrained", {"metavar": "TAG|PATH", "help": "open_clip tag or a local weight file"}),
+    ("--device", "model.device", {"choices": ["auto", "cpu", "cuda"], "help": "default: auto"}),
+    ("--threads", "model.threads", {"type": int, "metavar": "N", "help": "torch threads (default: torch's own)"}),
+    ("--stream-pattern", "source.stream_pattern", {"metavar": "REGEX", "help": "with (?P<stream>...), over the path"}),
+    ("--time-pattern", "source.time_pattern", {"metavar": "REGEX", "help": "with (?P<time>...), over the path"}),
+    (
+        "--allow-uri",
+        "source.allow_uris",
+        {"action": "append", "metavar": "PREFIX", "help": "a prefix a manifest may point at; may be repeated"},
+    ),
+    ("--max-batch-size", "max_batch_size", {"type": int, "metavar": "N", "help": "images a step (default: 32)"}),
+]
+_LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
+    ("--out", "output.url", {"metavar": "URL", "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/"}),
+    ("--method", "method.name", {"choices": ["grpo", "zero-shot"], "help": "default: grpo"}),
+    ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "default: online"}),
+    ("--tune", "method.settings.tune", {"choices": ["norm", "lora", "full"], "help": "default: norm"}),
+    ("--seed", "method.settings.seed", {"type": int, "metavar": "N", "help": "default: 0"}),
+    ("--window", "event_time.window", {"metavar": "fixed:60s|session:5m", "help": "default: fixed:60s"}),
+    ("--allowed-lateness", "event_time.allowed_lateness", {"metavar": "30s", "help": "default: 30s"}),
+    ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
+    ("--min-probability", "output.min_probability", {"type": float, "metavar": "P", "help": "under it: 'unknown'"}),
+    ("--checkpoint", "checkpoint.url", {"metavar": "URL", "help": "default: OUT/checkpoint"}),
+    ("--slice-records", "checkpoint.slice_records", {"type": int, "metavar": "N", "help": "events a commit (default: 2000)"}),
+    (
+        "--on-state-mismatch",
+        "checkpoint.on_state_mismatch",
+        {"choices": ["fail", "reset"], "help": "states of another model or settings (default: fail)"},
+    ),
+    ("--on-shift", "guard.settings.on_shift", {"choices": ["reset", "event"], "help": "default: reset"}),
+    ("--reference", "guard.reference", {"metavar": "FILE", "help": "of 'grpo-tta calibrate'"}),
+    ("--runner", "run.runner", {"metavar": "NAME", "help": "Beam runner (default: FnApiRunner)"}),
+]
+
+
+def add_job_flags(parser: argparse.ArgumentParser, *, label: bool) -> None:
+    """Every configuration flag; none has a default of its own: absent flags leave the file's or the model's value."""
+    parser.add_argument("--config", metavar="FILE.yaml", help="configuration file; flags win over it")
+    parser.add_argument("--source", metavar="URL|GLOB|MANIFEST.jsonl", help="where the images are")
+    for flag, _, options in _JOB_FLAGS + (_LABEL_FLAGS if label else []):
+        parser.add_argument(flag, default=None, **options)
+
+
+def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[str, Any]:
+    """The configuration's values from file and flags, not yet checked."""
+    from pipeline.config import merged, read_config_file
+
+    values = read_config_file(arguments.config) if arguments.config else {}
+    flags: dict[str, Any] = {}
+    for flag, key, _ in [("--source", "source.url", {}), *_JOB_FLAGS, *_LABEL_FLAGS]:
+        value = getattr(arguments, flag.lstrip("-").replace("-", "_"), None)
+        if value is not None:
+            _put(flags, key, value)
+    if beam_options:
+        _put(flags, "run.beam_options", beam_options)
+    values = merged(values, flags)
+    return _episodic(values)
+
+
+def _episodic(values: dict[str, Any]) -> dict[str, Any]:
+    """Episodic mode has defaults of its own; what was given explicitly wins over them."""
+    settings = values.get("method", {}).get("settings", {})
+    if not isinstance(settings, dict) or settings.get("mode") != "episodic":
+        return values
+    from dataclasses import asdict
+
+    from grpo_tta.settings import GrpoSettings
+    from pipeline.config import merged
+
+    return merged({"method": {"settings": asdict(GrpoSettings.episodic())}}, values)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{key}: {part} must hold keys and values")
+    values[last] = value

@@ -1,0 +1,248 @@
+"""`JobConfig`: the one configuration of a labelling job, from a YAML file, flags, or both (flags win).
+
+The method's and the guard's own settings are their dataclasses, declared once in ``grpo_tta``. Unknown keys are refused,
+and every problem becomes one line that names the key and the value.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from grpo_tta.guard import GuardSettings
+from grpo_tta.models import ModelSettings
+from grpo_tta.settings import GrpoSettings
+from pipeline.errors import ConfigurationError
+from pipeline.windows import SECOND, Windows
+
+_UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: str) -> int:
+    """``30s``, ``5m``, ``250ms``, ``1h``, ``2d`` in microseconds; raises ``ValueError``."""
+    match = _DURATION.fullmatch(str(text))
+    if match is None:
+        raise ValueError(f"a duration is a number with ms, s, m, h or d, like 30s, got {text!r}")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def _duration(value: Any) -> str:
+    parse_duration(value)
+    return str(value)
+
+
+def _window(value: Any) -> str:
+    kind, _, size = str(value).partition(":")
+    if kind not in ("fixed", "session") or not size:
+        raise ValueError(f"a window is fixed:LENGTH or session:GAP, like fixed:60s, got {value!r}")
+    if parse_duration(size) <= 0:
+        raise ValueError(f"a window's length must be > 0, got {value!r}")
+    return str(value)
+
+
+Duration = Annotated[str, BeforeValidator(_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SourceConfig(_Section):
+    """Where images come from."""
+
+    url: str = Field(min_length=1)
+    """Folder, glob, bucket URL or JSONL manifest."""
+    stream_pattern: str | None = None
+    time_pattern: str | None = None
+    allow_uris: tuple[str, ...] = ()
+    """Prefixes a manifest may point at, beside its own folder."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+
+    @model_validator(mode="after")
+    def _patterns(self) -> "SourceConfig":
+        for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
+            pattern = getattr(self, name)
+            if pattern is None:
+                continue
+            try:
+                compiled = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}, got {pattern!r}") from error
+            if group not in compiled.groupindex:
+                raise ValueError(f"{name} must have a group (?P<{group}>...), got {pattern!r}")
+        return self
+
+
+class LabelsConfig(_Section):
+    """What to tell apart. Without any of it the demo model's own classes."""
+
+    file: str | None = None
+    """One class a line, or YAML/JSON mapping class -> prompts."""
+    templates: tuple[str, ...] = ()
+    class_vectors: str | None = None
+
+
+class MethodConfig(_Section):
+    """The method and its settings."""
+
+    name: Literal["grpo", "zero-shot"] = "grpo"
+    settings: GrpoSettings = GrpoSettings()
+
+
+class GuardConfig(_Section):
+    """The drift guard."""
+
+    settings: GuardSettings = GuardSettings()
+    reference: str | None = None
+    """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
+
+
+class EventTimeConfig(_Section):
+    """Windows and lateness."""
+
+    window: Annotated[str, BeforeValidator(_window)] = "fixed:60s"
+    max_session: Duration = "1h"
+    allowed_lateness: Duration = "30s"
+    max_future: Duration = "10m"
+
+    def windows(self) -> Windows:
+        """As the pipeline uses them."""
+        kind, _, size = self.window.partition(":")
+        length = parse_duration(size)
+        return Windows("session" if kind == "session" else "fixed", length, max(parse_duration(self.max_session), length))
+
+
+class OutputConfig(_Section):
+    """Where and how results are written."""
+
+    url: str = Field(min_length=1)
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class CheckpointConfig(_Section):
+    """Slices and what a resume does."""
+
+    url: str | None = None
+    """Default: ``checkpoint`` under the output."""
+    slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
+    on_state_mismatch: Literal["fail", "reset"] = "fail"
+    keep: Annotated[int, Field(ge=2, le=1000)] = 8
+
+
+class RunConfig(_Section):
+    """How the graph is run; no label depends on it."""
+
+    runner: str = "FnApiRunner"
+    beam_options: tuple[str, ...] = ()
+    readers: Annotated[int, Field(ge=1, le=256)] = 4
+    """Threads that fetch and decode."""
+
+
+class JobConfig(_Section):
+    """A labelling job."""
+
+    source: SourceConfig
+    output: OutputConfig
+    labels: LabelsConfig = LabelsConfig()
+    model: ModelSettings = ModelSettings()
+    method: MethodConfig = MethodConfig()
+    guard: GuardConfig = GuardConfig()
+    event_time: EventTimeConfig = EventTimeConfig()
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def checkpoint_url(self) -> str:
+        """Where plans, states and commits lie."""
+        return self.checkpoint.url or self.output.url.rstrip("/") + "/checkpoint"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: what a YAML file would hold."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """Of everything a label depends on; not where results go, nor how the graph is run."""
+        plain = self.plain()
+        for section, key in (("output", "url"), ("checkpoint", "url"), ("checkpoint", "keep"), ("checkpoint", "slice_records")):
+            del plain[section][key]
+        del plain["run"], plain["checkpoint"]["on_state_mismatch"]
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def method_fingerprint(self) -> str:
+        """Of the settings a stream's state depends on."""
+        plain = self.plain()
+        text = json.dumps([plain["method"], plain["guard"]["settings"]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    """A YAML configuration; raises `ConfigurationError`."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"configuration file {path}: {error}") from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigurationError(f"configuration file {path}: expected keys and values, got {type(loaded).__name__}")
+    return loaded or {}
+
+
+def make_config(values: Mapping[str, Any]) -> JobConfig:
+    """Checked configuration; raises `ConfigurationError` with one line a problem."""
+    try:
+        return JobConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_problem(dict(item)) for item in error.errors()]
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+def _problem(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key}: unknown key"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
+    return f"{key}: {message}{shown}" if key else message + shown
+
+
+def read_labels(path: str) -> tuple[list[str] | None, dict[str, list[str]] | None]:
+    """Class names, or a mapping class -> prompts; raises `ConfigurationError` naming the line of a blank or repeated one."""
+    try:
+        text = Path(path).read_text()
+        loaded = yaml.safe_load(text) if Path(path).suffix in (".yaml", ".yml", ".json") else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"labels file {path}: {error}") from error
+    if loaded is not None:
+        if not isinstance(loaded, dict) or not loaded:
+            raise ConfigurationError(f"labels file {path}: expected a mapping class -> prompts, got {type(loaded).__name__}")
+        return None, {str(name): [prompts] if isinstance(prompts, str) else list(prompts) for name, prompts in loaded.items()}
+    names = text.splitlines()
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise ConfigurationError(f"labels file {path}: line {number} is blank")
+        if name.strip() in seen:
+            raise ConfigurationError(f"labels file {path}: {name.strip()!r} in line {seen[name.strip()]} and {number}")
+        seen[name.strip()] = number
+    if not seen:
+        raise ConfigurationError(f"labels file {path}: no classes in it")
+    return list(seen), None

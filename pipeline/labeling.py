@@ -1,0 +1,200 @@
+"""`LabelStream`: the stateful step as a Beam DoFn, keyed by stream, and the process-wide objects behind it.
+
+Beam state is per key *and window*, so the graph re-windows to global before it. A stream's state comes from the last
+commit when the slice first meets the stream, is read and written through our own codec, and is written last: a batch that
+fails leaves it as it was.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import torch
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+
+from adapters.events import ImageRef
+from adapters.images import Canvas, CanvasSpec, ImageLimits, decode
+from adapters.storage.fetch import Fetcher
+from adapters.storage.objects import ObjectStore
+from adapters.storage.policy import UriPolicy
+from grpo_tta import Classifier, create_method, load_classifier
+from grpo_tta.classifier import ModelError
+from grpo_tta.guard import DriftGuard
+from grpo_tta.reference import Reference
+from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, check_state, decode_state, encode_state
+from pipeline.coders import StreamBatch, StreamStateCoder
+from pipeline.config import JobConfig, parse_duration, read_labels
+from pipeline.errors import ConfigurationError
+from pipeline.labeler import Labeled, StreamLabeler
+from pipeline.records import RecordMaker
+from pipeline.state_packs import PackReader
+from schemas import Commit, DriftEvent
+
+_log = logging.getLogger(__name__)
+_labelers: dict[str, StreamLabeler] = {}
+_lock = threading.Lock()
+
+STATES, RECORDS, COUNTERS = "states", "records", "counters"
+
+
+def load_job_classifier(config: JobConfig) -> Classifier:
+    """The model and classes of a job; raises `ConfigurationError`."""
+    names, prompts = read_labels(config.labels.file) if config.labels.file else (None, None)
+    try:
+        return load_classifier(
+            config.model,
+            class_names=names,
+            templates=config.labels.templates or None,
+            prompts=prompts,
+            class_vectors=config.labels.class_vectors,
+        )
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def load_reference(config: JobConfig, classifier: Classifier) -> Reference | None:
+    """The guard's shared reference, if one is configured; raises `ConfigurationError`."""
+    if config.guard.reference is None:
+        return None
+    try:
+        reference = Reference.from_bytes(Path(config.guard.reference).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"reference {config.guard.reference}: {error}") from error
+    if reference.fingerprint != classifier.fingerprint:
+        raise ConfigurationError(
+            f"reference {config.guard.reference} was calibrated with model {reference.fingerprint}, this one is "
+            f"{classifier.fingerprint}: run 'grpo-tta calibrate' with this model and these classes"
+        )
+    return reference
+
+
+def job_labeler(config: JobConfig) -> StreamLabeler:
+    """The process's labeler for a configuration, made once: one read-only model a process."""
+    key = config.fingerprint()
+    with _lock:
+        if key not in _labelers:
+            _labelers.clear()
+            _labelers[key] = _make_labeler(config)
+        return _labelers[key]
+
+
+def _make_labeler(config: JobConfig) -> StreamLabeler:
+    classifier = load_job_classifier(config)
+    try:
+        method = create_method(config.method.name, classifier, config.method.settings)
+        guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    make = RecordMaker(
+        classifier.class_names,
+        classifier.fingerprint,
+        method.name,
+        top_k=config.output.top_k,
+        min_probability=config.output.min_probability,
+    )
+    return StreamLabeler(
+        method,
+        guard,
+        make,
+        ImageReader.make(config, classifier),
+        config.event_time.windows(),
+        settings_fingerprint=config.method_fingerprint(),
+        allowed_lateness=parse_duration(config.event_time.allowed_lateness),
+        max_batch_size=config.max_batch_size,
+        readers=config.run.readers,
+    )
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Fetches and decodes one event's image."""
+
+    fetcher: Fetcher
+    spec: CanvasSpec
+    limits: ImageLimits
+
+    @classmethod
+    def make(cls, config: JobConfig, classifier: Classifier) -> "ImageReader":
+        """With the source's policy and limits and the model's own preprocessing."""
+        cfg = classifier.preprocess
+        policy = UriPolicy.for_source(config.source.url, config.source.allow_uris)
+        return cls(
+            Fetcher(policy, max_bytes=config.source.max_image_bytes),
+            CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color),
+            ImageLimits(max_bytes=config.source.max_image_bytes, max_pixels=config.source.max_image_pixels),
+        )
+
+    def __call__(self, ref: ImageRef) -> Canvas:
+        """uint8 ``[3, H, W]``."""
+        return decode(self.fetcher.fetch(ref), self.spec, self.limits)
+
+
+class LabelStream(beam.DoFn):
+    """``(stream, StreamBatch)`` -> output records ``(kind, bytes)``, and the tagged outputs ``states`` and ``counters``."""
+
+    STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
+
+    def __init__(self, config: JobConfig, commit: Commit | None) -> None:
+        self._config = config
+        self._commit = commit
+        self._reset_foreign = config.checkpoint.on_state_mismatch == "reset"
+
+    def setup(self) -> None:
+        """Take the process's labeler; nothing is connected before."""
+        self._labeler = job_labeler(self._config)
+        self._packs = PackReader(ObjectStore(self._config.checkpoint_url))
+        torch.set_grad_enabled(True)
+
+    def process(self, element: tuple[str, StreamBatch], cell: Any = beam.DoFn.StateParam(STATE)) -> Iterator[Any]:
+        """Step one stretch of a stream."""
+        stream, batch = element
+        state, drift = cell.read(), []
+        if state is None:
+            state, drift = self._first(stream, batch)
+        labeled = self._labeler.label(batch.events, state)
+        labeled.drift[:0] = drift
+        self._count(labeled)
+        for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
+            yield from kind
+        yield beam.pvalue.TaggedOutput(COUNTERS, labeled.counters())
+        encoded = encode_state(labeled.state) if batch.last else None
+        if encoded is not None:
+            yield beam.pvalue.TaggedOutput(STATES, (stream, encoded))
+        cell.write(labeled.state)
+
+    def _first(self, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
+        if batch.index != 0:
+            raise RuntimeError(f"stream {stream!r}: stretch {batch.index} came before stretch 0")
+        pack = self._commit.states.get(stream) if self._commit else None
+        if pack is None:
+            return self._labeler.initial_state(), []
+        try:
+            state = decode_state(self._packs.read(pack, stream))
+            make = self._labeler.make
+            check_state(state, make.model_fingerprint, make.method, self._config.method_fingerprint())
+        except (ForeignStateError, StateVersionError) as error:
+            if not self._reset_foreign:
+                raise
+            _log.warning("stream %s starts afresh: %s", stream, error)
+            fresh = self._labeler.initial_state()
+            return fresh, [self._labeler.make.foreign_state(batch.events[0], str(error), frame=0)]
+        return state, []
+
+    def _count(self, labeled: Labeled) -> None:
+        counters = labeled.counters()
+        for name, value in (
+            ("num_inferences", counters.labels),
+            ("events", counters.events),
+            ("labels", counters.labels),
+            ("dead_letters", counters.dead_letters),
+            ("updates", counters.updates),
+            *((f"resets_{cause}", count) for cause, count in counters.resets.items()),
+        ):
+            if value:
+                Metrics.counter(type(self), name).inc(value)
+        Metrics.distribution(type(self), "inference_request_batch_size").update(counters.events)

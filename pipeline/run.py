@@ -1,0 +1,163 @@
+"""Run a labelling job: list the source once, run it slice by slice, write the summary."""
+
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import chain
+
+import apache_beam as beam
+import torch
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from adapters.events import BadRecord, ImageRef
+from adapters.storage.listing import Listing, write_listing
+from adapters.storage.objects import ObjectStore
+from adapters.storage.source import list_source
+from grpo_tta._version import __version__
+from pipeline.checkpoint_log import CheckpointLog
+from pipeline.config import JobConfig
+from pipeline.driver import Fingerprints, Progress, SliceDriver, SliceResult
+from pipeline.errors import ConfigurationError, JobError
+from pipeline.graph import build
+from pipeline.labeling import job_labeler
+from pipeline.state_packs import PackReader, pack_name
+from schemas import Commit, Counters, Plan, Summary
+
+_log = logging.getLogger(__name__)
+_KNOWN_TO_FAIL = {
+    "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
+    "DaskRunner": "it runs no stateful step",
+    "SparkRunner": "it keeps no Python state",
+}
+
+
+def _no_fault(point: str) -> None:
+    """Tests replace it by something that kills the process."""
+
+
+def _no_progress(progress: Progress) -> None:
+    """Nobody is watching."""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The summary, and whether anything was left to do."""
+
+    summary: Summary
+    did_nothing: bool
+
+
+def run_label_job(
+    config: JobConfig,
+    *,
+    progress: Callable[[Progress], None] = _no_progress,
+    stop: Callable[[], bool] = lambda: False,
+    fault_point: Callable[[str], None] = _no_fault,
+) -> JobResult:
+    """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices.
+
+    Raises `ConfigurationError` before anything was read or written, `JobError` or the source's ``SourceError`` later.
+    """
+    _check_runner(config.run.runner)
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    labeler = job_labeler(config)
+    store = ObjectStore(config.checkpoint_url)
+    listing = Listing.open(store)
+    if listing is None:
+        listing = write_listing(store, _listed(config))
+    log = CheckpointLog(store)
+    before = log.latest()
+    driver = SliceDriver(
+        log,
+        lambda plan, commit: _run_slice(config, plan, commit, fault_point),
+        Fingerprints(
+            config.fingerprint(), labeler.make.model_fingerprint, listing.fingerprint, torch.get_num_threads()
+        ),
+        total=len(listing),
+        slice_records=config.checkpoint.slice_records,
+        keep=config.checkpoint.keep,
+        reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
+        progress=progress,
+        stop=stop,
+        fault_point=fault_point,
+    )
+    latest = driver.run()
+    summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
+    ObjectStore(config.output.url).write("summary.json", summary.model_dump_json(indent=2).encode())
+    return JobResult(summary, did_nothing=before is not None and before == latest)
+
+
+def _check_runner(runner: str) -> None:
+    if runner in _KNOWN_TO_FAIL:
+        raise ConfigurationError(f"run.runner: {runner} cannot run this graph: {_KNOWN_TO_FAIL[runner]}")
+
+
+def _listed(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
+    """The source's events, with the first one looked at before anything is written."""
+    source = config.source
+    try:
+        records = list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
+    except ValueError as error:
+        raise ConfigurationError(f"source: {error}") from error
+    first = next(records)
+    return chain([first], records)
+
+
+def _run_slice(
+    config: JobConfig, plan: Plan, commit: Commit | None, fault_point: Callable[[str], None]
+) -> SliceResult:
+    """Steps 2 and 3 of a slice: one graph."""
+    fault_point("before:2")
+    options = PipelineOptions([*config.run.beam_options, "--save_main_session=false"])
+    pipeline = beam.Pipeline(runner=config.run.runner, options=options)
+    build(pipeline, config, plan, commit, fault_point)
+    try:
+        pipeline.run().wait_until_finish()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        _log.debug("slice %d failed", plan.sequence, exc_info=True)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        raise JobError(f"slice {plan.sequence} failed and was not committed: {_cause(lines)}") from error
+    reader, name = PackReader(ObjectStore(config.checkpoint_url)), pack_name(plan)
+    counters = Counters.model_validate(reader.record(name)["counters"])
+    return SliceResult(name, tuple(reader.streams(name)), counters)
+
+
+def _cause(lines: list[str]) -> str:
+    """The line of a runner's traceback that names the error."""
+    named = [line for line in lines if "Error" in line.split(":", 1)[0] or "Exception" in line.split(":", 1)[0]]
+    return (named or lines)[-1]
+
+
+def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, method: str) -> Summary:
+    counters = latest.counters if latest else Counters()
+    return Summary(
+        finished=latest is not None and sum(latest.positions.values()) == total,
+        events=counters.events,
+        labels=counters.labels,
+        dead_letters=counters.dead_letters,
+        updates=counters.updates,
+        late=counters.late,
+        drift_events=counters.drift_events,
+        resets={str(cause): count for cause, count in counters.resets.items()},
+        streams=len(latest.states) if latest else 0,
+        seconds=counters.seconds,
+        images_per_second=counters.labels / counters.seconds if counters.seconds else 0.0,
+        forward_equivalents_per_image=counters.forward_equivalents / counters.labels if counters.labels else 0.0,
+        model_fingerprint=model,
+        config_fingerprint=config.fingerprint(),
+        method=method,
+        versions=versions(),
+        configuration=config.plain(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of what a label may depend on."""
+    packages = {"torch": "torch", "open_clip": "open_clip_torch", "beam": "apache-beam"}
+    found = {name: version(package) for name, package in packages.items()}
+    return {"grpo_tta": __version__, "python": platform.python_version(), **found}
