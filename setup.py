@@ -1,4 +1,4 @@
-"""A shim, so that Beam's ``--setup_file ./setup.py`` can build the package on remote workers; see ``pyproject.toml``."""
+"""A shim for Beam's ``--setup_file ./setup.py``, which builds the package on remote workers; see ``pyproject.toml``."""
 
 from setuptools import setup
 

@@ -5,11 +5,12 @@
 The caller applies the decision. Everything counts frames: features and probabilities are summed per frame and looked at
 every ``probe_frames`` frames since the last restart, so the batch size changes nothing as long as batches end there.
 
-- *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a probe,
-  its squared distance to a reference standardised per dimension, that distance standardised by its leave-one-out values on
-  the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation cannot trigger it. [ours]
-- *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to ln C.
-  Paired, so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
+- *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
+  probe, its squared distance to a reference standardised per dimension, that distance standardised by its
+  leave-one-out values on the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation
+  cannot trigger it. [ours]
+- *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
+  ln C. Paired, so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
 - *nonfinite*: a loss, gradient or parameter was not finite. *scheduled*: the backstop, counted in frames as RDumb does
   [peer:RDumb], by default a soft pull towards the start.
 
@@ -141,7 +142,11 @@ class DriftGuard:
         """Take in a batch's report; the decision holds from the next batch on."""
         if not self.settings.enabled:
             return Decision(), state
-        state = {**state, "total": _int(state, "total") + len(report), "since_reset": _int(state, "since_reset") + len(report)}
+        state = {
+            **state,
+            "total": _int(state, "total") + len(report),
+            "since_reset": _int(state, "since_reset") + len(report),
+        }
         ill = _int(state, "ill_until") > _int(state, "total")
         if not report.finite:
             return self._reset("nonfinite", math.nan, math.nan, "a loss, gradient or parameter was not finite", state)
@@ -215,8 +220,8 @@ class DriftGuard:
             state = {name: value for name, value in state.items() if name != "rows"}
             return {**state, **_own(Reference.from_probes(rows, fingerprint=""))}, 0.0
         distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
-        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)  # type: ignore[arg-type]
-        statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)  # type: ignore[arg-type]
+        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
+        statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)
         return {**state, "statistic": statistic}, statistic
 
     def _relearn(self, state: State) -> State:

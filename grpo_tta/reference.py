@@ -1,4 +1,5 @@
-"""What the guard compares a stream's input with: mean and spread of the frozen encoder's class residuals, probe by probe.
+"""What the guard compares a stream's input with: mean and spread of the frozen encoder's class residuals, probe by
+probe.
 
 Made from a stream's own first probes, or beforehand from a calibration source and then shared by all streams.
 """
@@ -45,7 +46,9 @@ class Reference:
     def to_bytes(self) -> bytes:
         """A safetensors file; deterministic."""
         header = {"centre": self.centre, "scale": self.scale, "fingerprint": self.fingerprint}
-        return save({"mean": self.mean, "spread": self.spread}, metadata={"reference": json.dumps(header, sort_keys=True)})
+        return save(
+            {"mean": self.mean, "spread": self.spread}, metadata={"reference": json.dumps(header, sort_keys=True)}
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Reference":
@@ -85,7 +88,8 @@ class ReferenceBuilder:
         """Raises ``ValueError`` under 3 complete probes."""
         if len(self._rows) < _MIN_PROBES:
             raise ValueError(
-                f"a reference needs at least {_MIN_PROBES * self._probe_frames} images, got {self.frames} in whole probes"
+                f"a reference needs at least {_MIN_PROBES * self._probe_frames} images, "
+                f"got {self.frames} in whole probes"
             )
         return Reference.from_probes(torch.stack(self._rows), self._fingerprint)
 

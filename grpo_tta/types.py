@@ -3,12 +3,13 @@
     state = method.initial_state()
     prediction, state, report = method.step(batch, state)
 
-Nothing hides in a module, an optimiser or a global: whatever a stream has learnt is in ``state``, a flat mapping of names
-to tensors and numbers. So a caller can checkpoint it, compare it bit for bit, and reset it by ``initial_state()``.
+Nothing hides in a module, an optimiser or a global: whatever a stream has learnt is in ``state``, a flat mapping of
+names to tensors and numbers. So a caller can checkpoint it, compare it bit for bit, and reset it by
+``initial_state()``.
 
-Everything that counts, counts *frames*: a frame is labelled with the parameters of that moment, gradients accumulate in the
-state and an update happens each time the stream has seen ``cadence`` frames. Batches of 1 or of 64 give the same updates
-at the same frames.
+Everything that counts, counts *frames*: a frame is labelled with the parameters of that moment, gradients accumulate
+in the state and an update happens each time the stream has seen ``cadence`` frames. Batches of 1 or of 64 give the
+same updates at the same frames.
 """
 
 from abc import ABC, abstractmethod
@@ -53,7 +54,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Class probabilities float32 ``[B, C]`` on CPU: of the adapted encoder, and of the frozen one where it was computed."""
+    """Class probabilities float32 ``[B, C]`` on CPU: of the adapted encoder, and of the frozen one where it was
+    computed."""
 
     probabilities: Tensor
     frozen: Tensor | None = None

@@ -1,7 +1,7 @@
 """`JobConfig`: the one configuration of a labelling job, from a YAML file, flags, or both (flags win).
 
-The method's and the guard's own settings are their dataclasses, declared once in ``grpo_tta``. Unknown keys are refused,
-and every problem becomes one line that names the key and the value.
+The method's and the guard's own settings are their dataclasses, declared once in ``grpo_tta``. Unknown keys are
+refused, and every problem becomes one line that names the key and the value.
 """
 
 import hashlib
@@ -116,7 +116,9 @@ class EventTimeConfig(_Section):
         """As the pipeline uses them."""
         kind, _, size = self.window.partition(":")
         length = parse_duration(size)
-        return Windows("session" if kind == "session" else "fixed", length, max(parse_duration(self.max_session), length))
+        return Windows(
+            "session" if kind == "session" else "fixed", length, max(parse_duration(self.max_session), length)
+        )
 
 
 class OutputConfig(_Section):
@@ -173,7 +175,12 @@ class JobConfig(_Section):
     def fingerprint(self) -> str:
         """Of everything a label depends on; not where results go, nor how the graph is run."""
         plain = self.plain()
-        for section, key in (("output", "url"), ("checkpoint", "url"), ("checkpoint", "keep"), ("checkpoint", "slice_records")):
+        for section, key in (
+            ("output", "url"),
+            ("checkpoint", "url"),
+            ("checkpoint", "keep"),
+            ("checkpoint", "slice_records"),
+        ):
             del plain[section][key]
         del plain["run"], plain["checkpoint"]["on_state_mismatch"]
         text = json.dumps(plain, sort_keys=True)
@@ -225,7 +232,8 @@ def _problem(item: dict[str, Any]) -> str:
 
 
 def read_labels(path: str) -> tuple[list[str] | None, dict[str, list[str]] | None]:
-    """Class names, or a mapping class -> prompts; raises `ConfigurationError` naming the line of a blank or repeated one."""
+    """Class names, or a mapping class -> prompts; raises `ConfigurationError` naming the line of a blank or repeated
+    one."""
     try:
         text = Path(path).read_text()
         loaded = yaml.safe_load(text) if Path(path).suffix in (".yaml", ".yml", ".json") else None
@@ -233,8 +241,12 @@ def read_labels(path: str) -> tuple[list[str] | None, dict[str, list[str]] | Non
         raise ConfigurationError(f"labels file {path}: {error}") from error
     if loaded is not None:
         if not isinstance(loaded, dict) or not loaded:
-            raise ConfigurationError(f"labels file {path}: expected a mapping class -> prompts, got {type(loaded).__name__}")
-        return None, {str(name): [prompts] if isinstance(prompts, str) else list(prompts) for name, prompts in loaded.items()}
+            raise ConfigurationError(
+                f"labels file {path}: expected a mapping class -> prompts, got {type(loaded).__name__}"
+            )
+        return None, {
+            str(name): [prompts] if isinstance(prompts, str) else list(prompts) for name, prompts in loaded.items()
+        }
     names = text.splitlines()
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):

@@ -1,10 +1,11 @@
 """The loop that runs a bounded source slice by slice. The order of writing, numbered as in the code below:
 
-1. the plan, by exclusive create; 2. outputs, complete before they appear, under names derived from the plan; 3. one packed
-file with the changed states; 4. the commit, by exclusive create: from here on the slice counts; 5. garbage collection.
+1. the plan, by exclusive create; 2. outputs, complete before they appear, under names derived from the plan; 3. one
+packed file with the changed states; 4. the commit, by exclusive create: from here on the slice counts; 5. garbage
+collection.
 
-A crash before 1: nothing happened. Between 1 and 4: the plan runs again and overwrites its own files with the same bytes.
-After 4: garbage that the next collection takes. Steps 2 and 3 belong to ``run_slice``.
+A crash before 1: nothing happened. Between 1 and 4: the plan runs again and overwrites its own files with the same
+bytes. After 4: garbage that the next collection takes. Steps 2 and 3 belong to ``run_slice``.
 """
 
 import time

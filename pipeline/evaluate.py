@@ -51,9 +51,7 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
         groups[tuple(record.stream if key == "stream" else truth[record.id].get(key, "") for key in by)].append(record)
     return {
         "all": row(known, truth),
-        "groups": [
-            {**dict(zip(by, key, strict=True)), **row(groups[key], truth)} for key in sorted(groups) if by
-        ],
+        "groups": [{**dict(zip(by, key, strict=True)), **row(groups[key], truth)} for key in sorted(groups) if by],
         "labels_without_truth": len(labels) - len(known),
         "truth_without_label": len(truth.keys() - {record.id for record in known}),
         "dead_letters": sum(1 for _ in read_records(labels_url, "dead_letters", DeadLetter)),

@@ -3,8 +3,8 @@
     listing rows -> keyed by stream -> grouped, sorted, cut into windows and stretches -> LabelStream (stateful)
                  -> files of labels, adaptation log, drift events, dead letters -> one packed file of states
 
-References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other files:
-it is step 3 of the slice's order of writing (see `pipeline.driver`).
+References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other
+files: it is step 3 of the slice's order of writing (see `pipeline.driver`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -146,7 +146,8 @@ def build(
     labelled = (
         read.refs
         | "ByStream" >> beam.GroupByKey()
-        | "CutStretches" >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[str, StreamBatch])
+        | "CutStretches"
+        >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[str, StreamBatch])
         | "GlobalWindow" >> beam.WindowInto(GlobalWindows())
         | "LabelStream" >> beam.ParDo(LabelStream(config, commit)).with_outputs(STATES, COUNTERS, main="records")
     )

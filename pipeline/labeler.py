@@ -1,9 +1,9 @@
 """`StreamLabeler`: events of one stream and its state in, records and the new state out. It knows no Beam.
 
-Images are fetched and decoded in threads while the model works on the batch before. What cannot be read becomes a dead
-letter and the batch is as if it had not been there. Batches are cut at the method's cadence, counted since its initial
-state, so that updates and the guard's decisions fall on the same frames however the events were batched. The state given
-is never modified: an exception leaves the caller with the state it had.
+Images are fetched and decoded in threads while the model works on the batch before. What cannot be read becomes a
+dead letter and the batch is as if it had not been there. Batches are cut at the method's cadence, counted since its
+initial state, so that updates and the guard's decisions fall on the same frames however the events were batched. The
+state given is never modified: an exception leaves the caller with the state it had.
 """
 
 import logging
@@ -62,7 +62,8 @@ class Labeled:
 class StreamLabeler:
     """Labels streams with one read-only model; holds nothing of any stream.
 
-    ``allowed_lateness`` is in microseconds. ``read_ahead`` bounds the decoded images in memory, ``readers`` the threads.
+    ``allowed_lateness`` is in microseconds. ``read_ahead`` bounds the decoded images in memory, ``readers`` the
+    threads.
     """
 
     def __init__(
@@ -199,7 +200,9 @@ class StreamLabeler:
             previous = (int(position["window_start"]), int(position["window_end"]))
         joined = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
         position["window_start"], position["window_end"] = joined[-1].window
-        position["event_time"] = max(int(position.get("event_time", joined[-1].ref.event_time)), joined[-1].ref.event_time)
+        position["event_time"] = max(
+            int(position.get("event_time", joined[-1].ref.event_time)), joined[-1].ref.event_time
+        )
         position["coordinate"] = joined[-1].ref.coordinate
         return joined
 

@@ -1,8 +1,8 @@
 """`LabelStream`: the stateful step as a Beam DoFn, keyed by stream, and the process-wide objects behind it.
 
 Beam state is per key *and window*, so the graph re-windows to global before it. A stream's state comes from the last
-commit when the slice first meets the stream, is read and written through our own codec, and is written last: a batch that
-fails leaves it as it was.
+commit when the slice first meets the stream, is read and written through our own codec, and is written last: a batch
+that fails leaves it as it was.
 """
 
 import logging
@@ -135,7 +135,8 @@ class ImageReader:
 
 
 class LabelStream(beam.DoFn):
-    """``(stream, StreamBatch)`` -> output records ``(kind, bytes)``, and the tagged outputs ``states`` and ``counters``."""
+    """``(stream, StreamBatch)`` -> output records ``(kind, bytes)``, and the tagged outputs ``states`` and
+    ``counters``."""
 
     STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
 
@@ -153,7 +154,8 @@ class LabelStream(beam.DoFn):
     def process(self, element: tuple[str, StreamBatch], cell: Any = beam.DoFn.StateParam(STATE)) -> Iterator[Any]:
         """Step one stretch of a stream."""
         stream, batch = element
-        state, drift = cell.read(), []
+        state = cell.read()
+        drift: list[DriftEvent] = []
         if state is None:
             state, drift = self._first(stream, batch)
         labeled = self._labeler.label(batch.events, state)

@@ -99,7 +99,7 @@ class RecordMaker:
             "method": self.method,
         }
 
-    def _window(self, event: WindowedRef) -> dict[str, datetime]:
+    def _window(self, event: WindowedRef) -> dict[str, Any]:
         return {"window_start": to_datetime(event.window[0]), "window_end": to_datetime(event.window[1])}
 
     def update(self, event: WindowedRef, update: Update, *, frame: int, update_count: int) -> AdaptationLog:

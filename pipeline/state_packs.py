@@ -1,7 +1,7 @@
 """One packed file of stream states a slice: magic, JSON header, the encoded states one after another.
 
-The header names each stream's offset, length and checksum, and holds the slice's record. The name comes from the plan, so
-a plan that runs again writes the same bytes under the same name.
+The header names each stream's offset, length and checksum, and holds the slice's record. The name comes from the
+plan, so a plan that runs again writes the same bytes under the same name.
 """
 
 import json

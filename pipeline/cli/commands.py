@@ -110,8 +110,8 @@ def evaluate(flags: Flags, beam_options: list[str]) -> int:
 def _table(by: list[str], result: dict[str, Any]) -> None:
     head = [*by, "n", "frozen", "adapted", "gain", "interval", "ece"]
     lines = [head]
-    for row in [*result["groups"], {**dict.fromkeys(by, ""), **result["all"]}]:
-        lines.append([*(row[key] for key in by), *_figures(row)])
+    rows = [*result["groups"], {**dict.fromkeys(by, ""), **result["all"]}]
+    lines += [[*(row[key] for key in by), *_figures(row)] for row in rows]
     _print_columns(lines)
 
 
@@ -181,7 +181,9 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     """Configuration, access, ten images; nothing is written."""
     config = make_config(job_values(flags, beam_options))
     labeler = labeling.job_labeler(config)
-    print(f"model {labeler.make.model_fingerprint}, {len(labeler.make.class_names)} classes, method {labeler.make.method}")
+    print(
+        f"model {labeler.make.model_fingerprint}, {len(labeler.make.class_names)} classes, method {labeler.make.method}"
+    )
     source = config.source
     try:
         records = list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
@@ -261,4 +263,5 @@ def _demo_table(out: Path, truth: Path) -> None:
         lines.append([row["stream"], row["segment"], *_figures(row)[:4], str(count)])
     print()
     _print_columns(lines)
-    print(f"\nfeed in {out / 'feed'}, labels in {out / 'labels'}, log in {out / 'adaptation'}, summary in {out / 'summary.json'}")
+    places = {"feed": "feed", "labels": "labels", "log": "adaptation", "summary": "summary.json"}
+    print("\n" + ", ".join(f"{what} in {out / where}" for what, where in places.items()))

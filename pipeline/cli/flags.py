@@ -12,11 +12,18 @@ _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         "labels.templates",
         {"action": "append", "metavar": "TEXT", "help": "prompt with {} for the class; may be repeated"},
     ),
-    ("--class-vectors", "labels.class_vectors", {"metavar": "FILE", "help": "safetensors file with 'class_vectors' [C, D]"}),
+    (
+        "--class-vectors",
+        "labels.class_vectors",
+        {"metavar": "FILE", "help": "safetensors file with 'class_vectors' [C, D]"},
+    ),
     (
         "--model",
         "model.name",
-        {"metavar": "NAME", "help": "open_clip architecture, local-dir:PATH or hf-hub:ORG/NAME (default: the demo model)"},
+        {
+            "metavar": "NAME",
+            "help": "open_clip architecture, local-dir:PATH or hf-hub:ORG/NAME (default: the demo model)",
+        },
     ),
     ("--pretrained", "model.pretrained", {"metavar": "TAG|PATH", "help": "open_clip tag or a local weight file"}),
     ("--device", "model.device", {"choices": ["auto", "cpu", "cuda"], "help": "default: auto"}),
@@ -31,7 +38,11 @@ _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ("--max-batch-size", "max_batch_size", {"type": int, "metavar": "N", "help": "images a step (default: 32)"}),
 ]
 _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
-    ("--out", "output.url", {"metavar": "URL", "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/"}),
+    (
+        "--out",
+        "output.url",
+        {"metavar": "URL", "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/"},
+    ),
     ("--method", "method.name", {"choices": ["grpo", "zero-shot"], "help": "default: grpo"}),
     ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "default: online"}),
     ("--tune", "method.settings.tune", {"choices": ["norm", "lora", "full"], "help": "default: norm"}),
@@ -41,7 +52,11 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
     ("--min-probability", "output.min_probability", {"type": float, "metavar": "P", "help": "under it: 'unknown'"}),
     ("--checkpoint", "checkpoint.url", {"metavar": "URL", "help": "default: OUT/checkpoint"}),
-    ("--slice-records", "checkpoint.slice_records", {"type": int, "metavar": "N", "help": "events a commit (default: 2000)"}),
+    (
+        "--slice-records",
+        "checkpoint.slice_records",
+        {"type": int, "metavar": "N", "help": "events a commit (default: 2000)"},
+    ),
     (
         "--on-state-mismatch",
         "checkpoint.on_state_mismatch",
