@@ -109,7 +109,7 @@ def _listed(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
 def _run_slice(config: JobConfig, plan: Plan, commit: Commit | None, fault_point: Callable[[str], None]) -> SliceResult:
     """Steps 2 and 3 of a slice: one graph."""
     fault_point("before:2")
-    options = PipelineOptions([*config.run.beam_options, "--save_main_session=false"])
+    options = PipelineOptions(list(config.run.beam_options))
     pipeline = beam.Pipeline(runner=config.run.runner, options=options)
     build(pipeline, config, plan, commit, fault_point)
     try:
