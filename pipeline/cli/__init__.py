@@ -8,8 +8,7 @@ import argparse
 import logging
 import os
 import sys
-
-from grpo_tta._version import __version__
+from importlib.metadata import version as installed_version
 
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 _HEAVY = ("label", "demo", "calibrate")
@@ -116,5 +115,5 @@ def _parser() -> argparse.ArgumentParser:
 
     version = commands.add_parser("version", help="versions of the package and what it stands on")
     version.set_defaults(run="version")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))
     return parser
