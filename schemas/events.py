@@ -1,14 +1,38 @@
 """What comes in: one image event, by reference (``uri``) or inline (``data``)."""
 
+import base64
+import binascii
 from typing import Annotated
 
-from pydantic import Base64Bytes, Field, model_validator
+from pydantic import EncodedBytes, EncoderProtocol, Field, model_validator
 
 from schemas.base import SchemaVersion, Time, WireModel
 
 MAX_ID = 1024
 MAX_STREAM = 256
 MAX_URI = 4096
+
+
+class _StrictBase64(EncoderProtocol):
+    """RFC 4648 with padding and nothing else: pydantic's own decoder skips what it does not know."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"not base64: {error}") from error
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return base64.b64encode(value)
+
+    @classmethod
+    def get_json_format(cls) -> str:
+        return "base64"
+
+
+Data = Annotated[bytes, EncodedBytes(encoder=_StrictBase64)]
 
 
 class ImageEvent(WireModel):
@@ -23,7 +47,7 @@ class ImageEvent(WireModel):
     stream: Annotated[str, Field(min_length=1, max_length=MAX_STREAM)]
     event_time: Time
     uri: Annotated[str, Field(min_length=1, max_length=MAX_URI)] | None = None
-    data: Base64Bytes | None = None
+    data: Data | None = None
     content_type: Annotated[str, Field(max_length=128)] | None = None
     attributes: dict[str, str] | None = None
 
