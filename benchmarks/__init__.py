@@ -1,0 +1,1 @@
+"""Scripts that print the figures of ``docs/benchmarks.md``: ``python -m benchmarks.NAME`` in the root of the tree."""

@@ -1,0 +1,72 @@
+"""Images a second of ``grpo-tta label`` against a bare torch loop over the same files.
+
+Both run in this process with one model, the same method, settings, batch size and thread count, over the demo feed.
+The bare loop reads a file, decodes it with the same decoder and steps the method, stream after stream; it has no guard,
+no Beam, no records, no checkpoint, and decodes in the thread that steps. The job is everything: listing, graph, reading
+ahead, guard, JSON Lines, plan, states, commit. The two sides alternate; the figure is the median of the rounds' ratios.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from adapters.events import seed_of
+from adapters.images import decode
+from benchmarks.feeds import feed_config
+from benchmarks.report import Bar, finish, parser
+from grpo_tta import Batch, keep_freed_memory
+from grpo_tta.demo.feed import write_feed
+from pipeline.config import JobConfig
+from pipeline.labeling import ImageReader, job_labeler, load_job_classifier
+from pipeline.run import run_label_job
+
+
+def bare(config: JobConfig, reader: ImageReader, feed: Path) -> float:
+    """Seconds of the bare loop."""
+    method, size = job_labeler(config).method, config.max_batch_size
+    streams: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(feed.glob("*/*.jpg")):
+        streams[path.parent.name].append(path)
+    started = time.perf_counter()
+    for name, paths in streams.items():
+        state = method.initial_state()
+        for start in range(0, len(paths), size):
+            part = paths[start : start + size]
+            canvases = [torch.from_numpy(decode(path.read_bytes(), reader.spec, reader.limits)) for path in part]
+            seeds = torch.tensor([seed_of(f"{name}/{path.name}") for path in part])
+            _, state, _ = method.step(Batch(torch.stack(canvases), seeds), state)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Print the rounds and the bar."""
+    flags = parser(__doc__)
+    flags.add_argument("--images", type=int, default=4800, help="default: 4800")
+    flags.add_argument("--rounds", type=int, default=5, help="default: 5")
+    arguments = flags.parse_args()
+    keep_freed_memory()
+    ratios: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        feed = Path(folder, "feed")
+        write_feed(feed, 0, arguments.images)
+        config = feed_config(feed, Path(folder, "warm"))
+        reader = ImageReader.make(config, load_job_classifier(config))
+        run_label_job(config)
+        for number in range(arguments.rounds):
+            loop = bare(config, reader, feed)
+            started = time.perf_counter()
+            run_label_job(feed_config(feed, Path(folder, f"out-{number}")))
+            job = time.perf_counter() - started
+            ratios.append(loop / job)
+            rates = f"{arguments.images / job:.0f} images/s, bare loop {arguments.images / loop:.0f} images/s"
+            print(f"round {number + 1}: {rates}, ratio {ratios[-1]:.3f}", flush=True)
+    return finish(arguments, [Bar("label against a bare loop", statistics.median(ratios), 0.8, unit="x")], ratios)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
