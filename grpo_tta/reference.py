@@ -15,6 +15,9 @@ from torch import Tensor
 
 _MIN_PROBES = 3
 _FLOOR = 0.05
+_LEAST_DEVIATION = 1e-6
+"""Of a residual: far under any picture's, over float32's rounding. A camera that always shows the same has no other."""
+_LEAST_SCALE = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,8 @@ class Reference:
         centre = distances.median()
         spread = 1.4826 * (distances - centre).abs().median()
         mean, deviation = _moments(rows)
-        return cls(
-            mean.float(), deviation.float(), float(centre), float(torch.maximum(spread, _FLOOR * centre)), fingerprint
-        )
+        scale = max(float(spread), _FLOOR * float(centre), _LEAST_SCALE)
+        return cls(mean.float(), deviation.float(), float(centre), scale, fingerprint)
 
     def to_bytes(self) -> bytes:
         """A safetensors file; deterministic."""
@@ -96,7 +98,7 @@ class ReferenceBuilder:
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     deviation = rows.std(0, unbiased=True)
-    return rows.mean(0), deviation.clamp_min(_FLOOR * deviation.mean().clamp_min(1e-12))
+    return rows.mean(0), deviation.clamp_min(max(_FLOOR * float(deviation.mean()), _LEAST_DEVIATION))
 
 
 def _distance(row: Tensor, others: Tensor) -> Tensor:

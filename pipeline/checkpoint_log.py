@@ -40,9 +40,10 @@ class CheckpointLog:
         return self._read(max(names), Commit) if names else None
 
     def open_plan(self, latest: Commit | None) -> Plan | None:
-        """The plan that follows ``latest`` and has no commit."""
+        """The plan that follows ``latest`` and has no commit; of several the one of the highest epoch."""
+        oldest = _name("plans", latest.epoch, 0) if latest else ""
         sequence = latest.sequence + 1 if latest else 0
-        names = [name for name in self._store.names("plans/") if _sequence(name) == sequence]
+        names = [name for name in self._store.names("plans/") if _sequence(name) == sequence and name >= oldest]
         return self._read(max(names), Plan) if names else None
 
     def write_plan(self, plan: Plan) -> None:
@@ -50,7 +51,10 @@ class CheckpointLog:
         self._create(_name("plans", plan.epoch, plan.sequence), plan)
 
     def write_commit(self, commit: Commit) -> None:
-        """Raises `Conflict` where the slice is committed already."""
+        """Raises `Conflict` where the slice is committed already, or another process has begun a higher epoch."""
+        newest = max(self._store.names("plans/"), default="")
+        if newest >= _name("plans", commit.epoch + 1, 0):
+            raise Conflict(f"{newest} is of a higher epoch: another process has taken this job over")
         self._create(_name("commits", commit.epoch, commit.sequence), commit)
 
     def collect_garbage(self, latest: Commit, keep: int) -> None:

@@ -5,7 +5,11 @@ packed file with the changed states; 4. the commit, by exclusive create: from he
 collection.
 
 A crash before 1: nothing happened. Between 1 and 4: the plan runs again and overwrites its own files with the same
-bytes. After 4: garbage that the next collection takes. Steps 2 and 3 belong to ``run_slice``.
+bytes. After 4: garbage that the next collection takes. Steps 2 and 3 belong to ``run_slice``. Each step is bracketed
+by a ``fault_point``: ``before:1``, ``after:1``, ``before:2`` to ``after:5``; ``after:4`` is also the one before 5.
+
+Where other settings may take over (``reset_on_mismatch``), an open plan of the old ones is replaced by one of the next
+epoch: same range and clock, so that its outputs lie on the old one's, and the settings that made them on record.
 """
 
 import time
@@ -89,8 +93,9 @@ class SliceDriver:
         plan = self.log.open_plan(latest)
         if plan is not None:
             self._check(plan)
-        else:
-            plan = self._plan(latest)
+        wanted = self._plan(latest) if plan is None else self._taken_over(plan)
+        if wanted != plan:
+            plan = wanted
             self.fault_point("before:1")
             self.log.write_plan(plan)  # 1
             self.fault_point("after:1")
@@ -123,7 +128,7 @@ class SliceDriver:
     def _plan(self, latest: Commit | None) -> Plan:
         start = latest.positions[PARTITION] if latest else 0
         return Plan(
-            epoch=EPOCH,
+            epoch=latest.epoch if latest else EPOCH,
             sequence=latest.sequence + 1 if latest else 0,
             ranges=[SliceRange(partition=PARTITION, start=start, stop=min(start + self.slice_records, self.total))],
             clock=self.clock(),
@@ -132,6 +137,17 @@ class SliceDriver:
             threads=self.fingerprints.threads,
             source_fingerprint=self.fingerprints.source,
         )
+
+    def _taken_over(self, plan: Plan) -> Plan:
+        """``plan``, or the one that replaces it where it was made under other conditions."""
+        ours = {
+            "config_fingerprint": self.fingerprints.config,
+            "model_fingerprint": self.fingerprints.model,
+            "threads": self.fingerprints.threads,
+        }
+        if all(getattr(plan, name) == value for name, value in ours.items()):
+            return plan
+        return plan.model_copy(update={**ours, "epoch": plan.epoch + 1})
 
     def _check(self, record: Plan | Commit) -> None:
         """A checkpoint made under other conditions would continue with labels that a replay cannot repeat."""

@@ -17,7 +17,7 @@ from apache_beam.transforms.window import GlobalWindows
 from adapters.events import BadRecord, ImageRef
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import RecordFiles
+from adapters.storage.sink import FORMATS, RecordFiles
 from pipeline.coders import StreamBatch
 from pipeline.config import JobConfig, parse_duration
 from pipeline.driver import PARTITION
@@ -96,7 +96,11 @@ class WriteRecords(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteStates:
-    """Step 3: the slice's changed states, those that an old file would hold alive, and the slice's record."""
+    """Step 3: the slice's changed states, those that an old file would hold alive, and the slice's record.
+
+    What an earlier attempt at the slice left, and this one did not write, goes before: a file that has vanished since,
+    or other settings, give other records.
+    """
 
     config: JobConfig
     plan: Plan
@@ -105,7 +109,10 @@ class WriteStates:
 
     def __call__(self, _: None, states: list[tuple[str, bytes]], counters: list[Counters], files: list[str]) -> None:
         """Write the pack. ``files`` is what step 2 wrote: an input, so that it comes before."""
-        self.fault_point("before:3")
+        output = ObjectStore(self.config.output.url)
+        for name in leftovers(self.plan, files):
+            output.delete(name)
+        self.fault_point("after:2")
         store = ObjectStore(self.config.checkpoint_url)
         changed = dict(states)
         if self.commit:
@@ -115,6 +122,7 @@ class WriteStates:
         for part in counters:
             total = total.plus(part)
         record = {"counters": total.model_dump(mode="json"), "files": sorted(files)}
+        self.fault_point("before:3")
         write_pack(store, pack_name(self.plan), changed, record)
         self.fault_point("after:3")
 
@@ -123,6 +131,12 @@ def slice_stem(plan: Plan) -> str:
     """Of the output files of a slice."""
     (span,) = plan.ranges
     return f"{span.partition}-{span.start:012d}"
+
+
+def leftovers(plan: Plan, written: Iterable[str]) -> list[str]:
+    """Names of output files that an attempt at this slice could have written, but for those in ``written``."""
+    possible = {f"{folder}/{slice_stem(plan)}.{ending}" for folder in FOLDERS for ending in FORMATS}
+    return sorted(possible.difference(written))
 
 
 def build(

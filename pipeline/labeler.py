@@ -1,9 +1,12 @@
 """`StreamLabeler`: events of one stream and its state in, records and the new state out. It knows no Beam.
 
 Images are fetched and decoded in threads while the model works on the batch before. What cannot be read becomes a
-dead letter and the batch is as if it had not been there. Batches are cut at the method's cadence, counted since its
-initial state, so that updates and the guard's decisions fall on the same frames however the events were batched. The
-state given is never modified: an exception leaves the caller with the state it had.
+dead letter and the batch is as if it had not been there. Batches are cut at the method's cadence and at the guard's
+probes, so that updates and the guard's decisions fall on the same frames however the events were batched. The state
+given is never modified: an exception leaves the caller with the state it had.
+
+An event whose time was capped does not make others late. A prediction that is not finite is never a label: the frozen
+encoder's stands in for it.
 """
 
 import logging
@@ -122,10 +125,13 @@ class StreamLabeler:
         return out
 
     def _next_cut(self, state: StreamState) -> int:
-        cadence = self.method.cadence
-        if cadence is None:
-            return self._max_batch_size
-        return min(self._max_batch_size, cadence - int(state.method.get("frames", 0)) % cadence)
+        limit, cadence = self._max_batch_size, self.method.cadence
+        if cadence is not None:
+            limit = min(limit, cadence - int(state.method.get("frames", 0)) % cadence)
+        if self.guard.settings.enabled:
+            probe = self.guard.settings.probe_frames
+            limit = min(limit, probe - int(state.guard.get("frames", 0)) % probe)
+        return limit
 
     def _batches(
         self, events: Sequence[WindowedRef], out: Labeled, limit: Callable[[], int]
@@ -166,7 +172,12 @@ class StreamLabeler:
         return Batch(torch.from_numpy(np.stack(canvases)), seeds)
 
     def _label_late(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        prediction = self.method.predict(self._batch(events, canvases), out.state.method)
+        previous = _window(out.state)
+        events = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
+        batch = self._batch(events, canvases)
+        prediction = self.method.predict(batch, out.state.method)
+        if not bool(torch.isfinite(prediction.probabilities).all()):
+            prediction = self.method.predict(batch, self.method.initial_state())
         counts = [out.state.counters.get("updates", 0)] * len(events)
         out.labels += self.make.labels(events, prediction, counts, late=True)
         out.late += len(events)
@@ -178,8 +189,11 @@ class StreamLabeler:
         state = out.state
         prediction, method_state, report = self.method.step(batch, state.method)
         decision, guard_state = self.guard.step(report, state.guard)
-        if decision.serve_frozen and prediction.frozen is not None:
+        finite = bool(torch.isfinite(prediction.probabilities).all())
+        if prediction.frozen is not None and (decision.serve_frozen or not finite):
             prediction = Prediction(prediction.frozen, prediction.frozen)
+        if decision.serve_frozen and decision.action != "reset":
+            report = replace(report, updates=())
         self._record(events, prediction, report, out)
         if decision.serve_frozen:
             method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
@@ -194,16 +208,13 @@ class StreamLabeler:
 
     def _join_windows(self, events: list[WindowedRef], state: StreamState) -> list[WindowedRef]:
         """Join sessions cut before, and note how far the stream has come."""
-        position = state.position
-        previous: Window | None = None
-        if "window_start" in position:
-            previous = (int(position["window_start"]), int(position["window_end"]))
+        position, previous = state.position, _window(state)
         joined = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
         position["window_start"], position["window_end"] = joined[-1].window
-        position["event_time"] = max(
-            int(position.get("event_time", joined[-1].ref.event_time)), joined[-1].ref.event_time
-        )
         position["coordinate"] = joined[-1].ref.coordinate
+        times = [event.ref.event_time for event in joined if not event.ref.time_capped]
+        if times:
+            position["event_time"] = max(int(position.get("event_time", times[-1])), times[-1])
         return joined
 
     def _record(self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled) -> None:
@@ -237,6 +248,13 @@ class StreamLabeler:
                 update_count=counters.get("updates", 0),
             )
         )
+
+
+def _window(state: StreamState) -> Window | None:
+    """The window that the stream's newest step fell into."""
+    if "window_start" not in state.position:
+        return None
+    return int(state.position["window_start"]), int(state.position["window_end"])
 
 
 def _ends(updates: Sequence[object], frames_before: int, images: int) -> list[int]:

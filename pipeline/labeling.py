@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 import torch
+from apache_beam.coders import VarIntCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
@@ -139,6 +140,8 @@ class LabelStream(beam.DoFn):
     ``counters``."""
 
     STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
+    STRETCHES = ReadModifyWriteStateSpec("stretches", VarIntCoder())
+    """How many the slice has stepped: a runner that lets one overtake another is noticed."""
 
     def __init__(self, config: JobConfig, commit: Commit | None) -> None:
         self._config = config
@@ -151,9 +154,17 @@ class LabelStream(beam.DoFn):
         self._packs = PackReader(ObjectStore(self._config.checkpoint_url))
         torch.set_grad_enabled(True)
 
-    def process(self, element: tuple[str, StreamBatch], cell: Any = beam.DoFn.StateParam(STATE)) -> Iterator[Any]:
+    def process(
+        self,
+        element: tuple[str, StreamBatch],
+        cell: Any = beam.DoFn.StateParam(STATE),
+        stretches: Any = beam.DoFn.StateParam(STRETCHES),
+    ) -> Iterator[Any]:
         """Step one stretch of a stream."""
         stream, batch = element
+        expected = stretches.read() or 0
+        if batch.index != expected:
+            raise RuntimeError(f"stream {stream!r}: stretch {batch.index} came where {expected} was expected")
         state = cell.read()
         drift: list[DriftEvent] = []
         if state is None:
@@ -168,10 +179,9 @@ class LabelStream(beam.DoFn):
         if encoded is not None:
             yield beam.pvalue.TaggedOutput(STATES, (stream, encoded))
         cell.write(labeled.state)
+        stretches.write(batch.index + 1)
 
     def _first(self, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
-        if batch.index != 0:
-            raise RuntimeError(f"stream {stream!r}: stretch {batch.index} came before stretch 0")
         pack = self._commit.states.get(stream) if self._commit else None
         if pack is None:
             return self._labeler.initial_state(), []

@@ -54,10 +54,14 @@ class PackReader:
         if name not in self._headers:
             start = len(_MAGIC) + _LENGTH.size
             head = self._store.read_range(name, 0, start)
-            if head[: len(_MAGIC)] != _MAGIC:
+            if len(head) < start or head[: len(_MAGIC)] != _MAGIC:
                 raise PackError(f"{name} is not a file of stream states")
             (length,) = _LENGTH.unpack(head[len(_MAGIC) :])
-            self._headers[name] = (start + length, json.loads(self._store.read_range(name, start, start + length)))
+            try:
+                header = json.loads(self._store.read_range(name, start, start + length))
+            except ValueError as error:
+                raise PackError(f"the header of {name} is damaged: {error}") from error
+            self._headers[name] = (start + length, header)
         return self._headers[name]
 
     def record(self, name: str) -> dict[str, Any]:

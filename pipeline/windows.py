@@ -47,7 +47,8 @@ class Windows:
         return windows
 
     def join(self, previous: Window | None, window: Window) -> Window:
-        """``window`` with the start of ``previous`` where both are parts of one session."""
+        """The whole session where ``window`` begins within ``previous`` and both are parts of one, else ``window``."""
         if self.kind == "fixed" or previous is None or not previous[0] <= window[0] < previous[1]:
             return window
-        return (previous[0], window[1]) if window[1] - previous[0] <= self.max_length else window
+        end = max(previous[1], window[1])
+        return (previous[0], end) if end - previous[0] <= self.max_length else window

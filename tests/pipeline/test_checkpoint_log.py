@@ -1,0 +1,156 @@
+import multiprocessing
+import threading
+
+import pytest
+from pipeline_checkpoints import CLOCK, make_commit, make_plan
+
+from adapters.storage.objects import ObjectStore
+from pipeline.checkpoint_log import CheckpointLog, Conflict
+from pipeline.errors import JobError
+from schemas import Counters
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ObjectStore(str(tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def log(store):
+    return CheckpointLog(store)
+
+
+def test_an_empty_store_has_neither_commit_nor_plan(log):
+    assert log.latest() is None
+    assert log.open_plan(None) is None
+
+
+def test_the_newest_commit_is_the_latest(log):
+    for sequence in (0, 1, 2, 10):
+        log.write_commit(make_commit(sequence))
+    assert log.latest() == make_commit(10)
+
+
+def test_a_commit_of_a_lower_epoch_does_not_win(log):
+    log.write_commit(make_commit(3, epoch=2))
+    log.write_commit(make_commit(7, epoch=1))
+    assert log.latest() == make_commit(3, epoch=2)
+
+
+def test_who_was_taken_over_does_not_commit(log):
+    log.write_plan(make_plan(3, epoch=1))
+    log.write_plan(make_plan(3, epoch=2))
+    with pytest.raises(Conflict, match=r"plans/000002-000000000003\.json is of a higher epoch"):
+        log.write_commit(make_commit(3, epoch=1))
+    log.write_commit(make_commit(3, epoch=2))
+    assert log.latest() == make_commit(3, epoch=2)
+
+
+def test_a_plan_is_open_until_its_commit(log):
+    log.write_plan(make_plan(0))
+    assert log.open_plan(None) == make_plan(0)
+    log.write_commit(make_commit(0))
+    assert log.open_plan(log.latest()) is None
+    log.write_plan(make_plan(1))
+    assert log.open_plan(log.latest()) == make_plan(1)
+
+
+def test_of_open_plans_the_one_of_the_highest_epoch_counts(log):
+    log.write_plan(make_plan(1, epoch=1))
+    log.write_plan(make_plan(1, epoch=2))
+    assert log.open_plan(make_commit(0)) == make_plan(1, epoch=2)
+
+
+def test_a_plan_of_an_epoch_that_is_over_is_not_run(log):
+    log.write_plan(make_plan(4, epoch=1))
+    assert log.open_plan(make_commit(3, epoch=2)) is None
+
+
+def test_the_same_plan_again_is_no_conflict(log):
+    log.write_plan(make_plan(0))
+    log.write_plan(make_plan(0))
+    assert log.open_plan(None) == make_plan(0)
+
+
+def test_another_plan_or_commit_of_the_slice_is_a_conflict_that_names_it(log):
+    log.write_plan(make_plan(0))
+    with pytest.raises(Conflict, match=r"plans/000001-000000000000.json exists: another process runs this job"):
+        log.write_plan(make_plan(0, clock=CLOCK.replace(hour=1)))
+    log.write_commit(make_commit(0))
+    with pytest.raises(Conflict, match=r"commits/000001-000000000000\.json exists"):
+        log.write_commit(make_commit(0, counters=Counters(events=9)))
+    assert log.latest() == make_commit(0)
+    assert log.open_plan(None) == make_plan(0)
+
+
+def test_of_racing_threads_one_commits(store):
+    wins, barrier = [], threading.Barrier(8)
+
+    def race(number):
+        barrier.wait()
+        try:
+            CheckpointLog(store).write_commit(make_commit(0, counters=Counters(events=number)))
+        except Conflict:
+            return
+        wins.append(number)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [CheckpointLog(store).latest().counters.events] == wins
+
+
+def _commit(url, number, gate, wins):
+    gate.wait(10)
+    try:
+        CheckpointLog(ObjectStore(url)).write_commit(make_commit(0, counters=Counters(events=number)))
+    except Conflict:
+        return
+    wins.put(number)
+
+
+def test_of_racing_processes_one_commits(tmp_path):
+    context = multiprocessing.get_context("fork")
+    url = str(tmp_path / "checkpoint")
+    gate, wins = context.Event(), context.Queue()
+    racers = [context.Process(target=_commit, args=(url, number, gate, wins)) for number in range(4)]
+    for racer in racers:
+        racer.start()
+    gate.set()
+    for racer in racers:
+        racer.join(20)
+        assert racer.exitcode == 0
+    winner = wins.get(timeout=5)
+    assert wins.empty()
+    assert CheckpointLog(ObjectStore(url)).latest().counters.events == winner
+
+
+@pytest.mark.parametrize("data", [b"", b'{"epoch": 1', b'{"schema_version": "2"}', b"\xff\xfe"])
+def test_a_damaged_file_is_named(store, log, data):
+    store.write("commits/000001-000000000000.json", data)
+    with pytest.raises(JobError, match=r"checkpoint file commits/000001-000000000000.json is damaged or of another"):
+        log.latest()
+    store.write("plans/000001-000000000000.json", data)
+    with pytest.raises(JobError, match=r"checkpoint file plans/000001-000000000000.json is damaged or of another"):
+        log.open_plan(None)
+
+
+def test_garbage_collection_keeps_the_last_and_what_the_latest_needs(store, log):
+    for sequence in range(6):
+        log.write_plan(make_plan(sequence))
+        store.write(f"states/000001-{sequence:012d}.pack", b"x")
+        log.write_commit(make_commit(sequence))
+    store.write("listing/index.json", b"{}")
+    needed = "states/000001-000000000001.pack"
+    latest = make_commit(5, states={"idle": needed, "busy": "states/000001-000000000005.pack"})
+    log.collect_garbage(latest, keep=2)
+    kept = [f"000001-{sequence:012d}" for sequence in (4, 5)]
+    assert store.names("plans/") == [f"plans/{name}.json" for name in kept]
+    assert store.names("commits/") == [f"commits/{name}.json" for name in kept]
+    assert store.names("states/") == [needed, *[f"states/{name}.pack" for name in kept]]
+    assert store.exists("listing/index.json")
+    assert log.latest() == make_commit(5)
+    log.collect_garbage(latest, keep=2)
+    assert len(store.names("states/")) == 3

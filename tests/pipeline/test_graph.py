@@ -1,0 +1,457 @@
+"""One slice's graph on Beam's in-process runner, and jobs of several slices."""
+
+import json
+import random
+
+import apache_beam as beam
+import apache_beam.testing.test_stream as beam_stream
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
+from apache_beam.testing.util import assert_that, equal_to
+from pipeline_fakes import CountingMethod, dump, events, level_of, make_labeler, make_ref
+from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, write_pictures
+from pipeline_tiny_model import CLASSES, SIZE, tiny_classifier
+
+import pipeline.graph as graph
+import pipeline.labeling as labeling
+import pipeline.run as run
+from adapters.storage.objects import ObjectStore
+from adapters.storage.source import list_source
+from grpo_tta import GrpoSettings, create_method
+from grpo_tta.state import decode_state, encode_state
+from pipeline.checkpoint_log import CheckpointLog
+from pipeline.coders import StreamBatch
+from pipeline.errors import ConfigurationError, JobError
+from pipeline.state_packs import PackReader, write_pack
+
+COUNTS = {"north": 30, "south": 21, "west": 9}
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feed")
+    write_pictures(folder, COUNTS)
+    return folder
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Make a labeler the process's own for a configuration."""
+
+    def install(config, labeler):
+        monkeypatch.setattr(labeling, "_labelers", {config.fingerprint(): labeler})
+        return labeler
+
+    return install
+
+
+@pytest.fixture
+def label(use):
+    """Run a job of the counting method, or of another; its configuration and result."""
+
+    def run_job(config, method=None, **options):
+        hooks = {name: options.pop(name) for name in ("stop", "fault_point") if name in options}
+        use(config, job_labeler(config, method, **options))
+        return run.run_label_job(config, **hooks)
+
+    return run_job
+
+
+def states(config):
+    """Every stream's newest state, encoded."""
+    store = ObjectStore(config.checkpoint_url)
+    commit = CheckpointLog(store).latest()
+    return {stream: PackReader(store).read(name, stream) for stream, name in commit.states.items()}
+
+
+def stop_after(slices):
+    asked = iter([False] * slices + [True] * 100)
+    return lambda: next(asked)
+
+
+def of_stream(rows, stream):
+    return dump([row for row in rows if row.stream == stream])
+
+
+# ---- order, stretches, bundles ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_job(tmp_path_factory):
+    """Pictures of blobs, and what makes a labeler of a tiny encoder that adapts."""
+    folder = tmp_path_factory.mktemp("blobs")
+    write_pictures(folder, {"a": 40, "b": 13}, side=SIZE)
+    classifier = tiny_classifier()
+    method = create_method("grpo", classifier, GrpoSettings(update_every=8, group_size=4))
+    return folder, method, {"side": SIZE, "vectors": classifier.class_vectors, "names": CLASSES, "max_batch_size": 8}
+
+
+@pytest.mark.parametrize("stretch", [8, 16])
+def test_many_elements_of_a_key_equal_one_bit_for_bit(tiny_job, tmp_path, label, monkeypatch, stretch):
+    folder, method, options = tiny_job
+    configs = {}
+    for name, length in (("one", 512), ("many", stretch)):
+        monkeypatch.setattr(graph, "STRETCH", length)
+        configs[name] = job_config(folder, tmp_path / name)
+        label(configs[name], method, **options)
+    assert output_files(tmp_path / "one") == output_files(tmp_path / "many")
+    assert states(configs["one"]) == states(configs["many"])
+    assert len(outputs(tmp_path / "one")["adaptation"]) == 6
+
+
+@pytest.mark.parametrize("slice_records", [13, 20])
+def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label, slice_records):
+    whole, cut = (
+        job_config(feed, tmp_path / name, checkpoint={"slice_records": records})
+        for name, records in (("whole", 1000), ("cut", slice_records))
+    )
+    label(whole)
+    label(cut)
+    first, second = outputs(tmp_path / "whole"), outputs(tmp_path / "cut")
+    for folder in first:
+        assert sorted(dump(second[folder])) == sorted(dump(first[folder]))
+    assert states(cut) == states(whole)
+
+
+class Cell:
+    """A state cell as a runner between bundles has it: bytes."""
+
+    def __init__(self, encode=None, decode=None):
+        self._data, self._encode, self._decode = None, encode, decode
+
+    def read(self):
+        return None if self._data is None else self._decode(self._data)
+
+    def write(self, value):
+        self._data = self._encode(value)
+
+
+def bundles(config, batches, commit=None):
+    """Each element in a bundle of its own, in a DoFn of its own."""
+    cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
+    found = []
+    for batch in batches:
+        step = labeling.LabelStream(config, commit)
+        step.setup()
+        found += list(step.process(("cam", batch), cell, stretches))
+    return found
+
+
+def split(found):
+    records = [row for row in found if not hasattr(row, "tag")]
+    return records, {row.value[0]: row.value[1] for row in found if getattr(row, "tag", None) == labeling.STATES}
+
+
+def fake_job(use, tmp_path, **sections):
+    config = job_config(tmp_path, tmp_path / "out", **sections)
+    use(config, make_labeler(settings_fingerprint=config.method_fingerprint()))
+    return config
+
+
+def test_a_bundle_each_equals_one_bundle(use, tmp_path):
+    config = fake_job(use, tmp_path)
+    rows = events(23)
+    one, one_state = split(bundles(config, [StreamBatch(0, True, tuple(rows))]))
+    parts = [rows[0:8], rows[8:9], rows[9:20], rows[20:]]
+    batches = [StreamBatch(index, index == 3, tuple(part)) for index, part in enumerate(parts)]
+    many, many_state = split(bundles(config, batches))
+    assert sorted(dump(many)) == sorted(dump(one))
+    assert many_state == one_state
+    assert list(one_state) == ["cam"]
+
+
+def test_several_bundles_of_a_runner_equal_one_element(use, tmp_path, monkeypatch):
+    """Beam's in-process runner makes one bundle of a slice; this older one makes one of each element."""
+    config, rows, started = fake_job(use, tmp_path), events(23), []
+    one, one_state = split(bundles(config, [StreamBatch(0, True, tuple(rows))]))
+    monkeypatch.setattr(labeling.LabelStream, "start_bundle", lambda self: started.append(1), raising=False)
+    stream = beam_stream.TestStream()
+    for index, part in enumerate([rows[0:8], rows[8:9], rows[9:20], rows[20:]]):
+        stream.add_elements([("cam", StreamBatch(index, index == 3, tuple(part)))]).advance_watermark_to(index + 1)
+    stream.advance_watermark_to_infinity()
+    pipeline = beam.Pipeline(BundleBasedDirectRunner(), options=PipelineOptions(["--streaming"]))
+    found = (
+        pipeline
+        | stream.with_output_types(tuple[str, StreamBatch])
+        | beam.ParDo(labeling.LabelStream(config, None)).with_outputs(
+            labeling.STATES, labeling.COUNTERS, main="records"
+        )
+    )
+    text = found.records | beam.Map(lambda record: record.model_dump_json())
+    assert_that(text, equal_to(dump(one)), label="records")
+    assert_that(found[labeling.STATES], equal_to(list(one_state.items())), label="states")
+    pipeline.run().wait_until_finish()
+    assert len(started) == 4
+
+
+def test_only_the_last_stretch_gives_a_state(use, tmp_path):
+    config = fake_job(use, tmp_path)
+    _, found = split(bundles(config, [StreamBatch(0, False, tuple(events(3)))]))
+    assert found == {}
+
+
+@pytest.mark.parametrize("order", [[1], [0, 2], [0, 0]])
+def test_a_stretch_out_of_order_is_refused(use, tmp_path, order):
+    config = fake_job(use, tmp_path)
+    with pytest.raises(RuntimeError, match=f"stretch {order[-1]} came where {len(order) - 1} was expected"):
+        bundles(config, [StreamBatch(index, False, tuple(events(2, start=index * 2))) for index in order])
+
+
+def test_a_failing_stretch_leaves_the_cell_as_it_was(use, tmp_path):
+    config = fake_job(use, tmp_path)
+    cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
+    step = labeling.LabelStream(config, None)
+    step.setup()
+    list(step.process(("cam", StreamBatch(0, False, tuple(events(6)))), cell, stretches))
+    before = cell._data
+    step._labeler.method.fail_at = level_of(make_ref(9))
+    with pytest.raises(ArithmeticError):
+        list(step.process(("cam", StreamBatch(1, True, tuple(events(6, start=6)))), cell, stretches))
+    assert (cell._data, stretches.read()) == (before, 1)
+
+
+def test_shuffled_input_gives_the_labels_of_sorted_input(feed, tmp_path, label, monkeypatch):
+    def shuffled(*args, **options):
+        rows = list(list_source(*args, **options))
+        random.Random(5).shuffle(rows)
+        return iter(rows)
+
+    plain = job_config(feed, tmp_path / "sorted", checkpoint={"slice_records": 25})
+    label(plain)
+    monkeypatch.setattr(run, "list_source", shuffled)
+    mixed = job_config(feed, tmp_path / "shuffled", checkpoint={"slice_records": 25})
+    label(mixed)
+    assert output_files(tmp_path / "shuffled") == output_files(tmp_path / "sorted")
+    assert states(mixed) == states(plain)
+
+
+def test_a_streams_labels_do_not_depend_on_the_others(feed, tmp_path, label):
+    write_pictures(tmp_path / "alone", {"north": COUNTS["north"]})
+    both, alone = job_config(feed, tmp_path / "both"), job_config(tmp_path / "alone", tmp_path / "one")
+    label(both)
+    label(alone)
+    for folder in ("labels", "adaptation"):
+        rows = outputs(tmp_path / "one")[folder]
+        expected = [row.replace(str(tmp_path / "alone"), str(feed)) for row in dump(rows)]
+        assert of_stream(outputs(tmp_path / "both")[folder], "north") == expected
+        assert expected
+    assert len(states(both)) == 3
+    first, second = decode_state(states(both)["north"]), decode_state(states(alone)["north"])
+    assert first.counters == second.counters
+    assert first.method["sum"] == second.method["sum"]
+
+
+# ---- accounting and files ---------------------------------------------------------------------------------------
+
+
+def test_labels_and_dead_letters_are_the_events(tmp_path, label):
+    folder = tmp_path / "feed"
+    write_pictures(folder, {"north": 12, "south": 8})
+    (folder / "north" / "2026-01-01T00-00-03Z.png").write_bytes(png(3)[:40])
+    (folder / "south" / "2026-01-01T00-00-02Z.png").write_bytes(b"no picture")
+    (folder / "south" / "2026-01-01T00-00-07Z.png").write_bytes(b"")
+    config = job_config(folder, tmp_path / "out", checkpoint={"slice_records": 8})
+    summary = label(config).summary
+    found = outputs(tmp_path / "out")
+    assert (summary.events, summary.labels, summary.dead_letters, summary.streams) == (20, 17, 3, 2)
+    assert len(found["labels"]) == 17
+    assert sorted((row.id, row.error_class) for row in found["dead_letters"]) == [
+        ("north/2026-01-01T00-00-03Z.png", "CorruptImage"),
+        ("south/2026-01-01T00-00-02Z.png", "UnknownFormat"),
+        ("south/2026-01-01T00-00-07Z.png", "EmptyImage"),
+    ]
+    coordinates = [row.coordinate for folder in ("labels", "dead_letters") for row in found[folder]]
+    assert len(set(coordinates)) == 20
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["finished"] is True
+
+
+def test_two_events_of_one_id_are_both_labelled_and_a_line_that_is_no_event_is_kept(tmp_path, label):
+    write_pictures(tmp_path / "feed", {"north": 2})
+    line = {
+        "schema_version": "1",
+        "id": "same",
+        "stream": "north",
+        "event_time": "2026-01-01T00:00:00Z",
+        "uri": "north/2026-01-01T00-00-00Z.png",
+    }
+    manifest = tmp_path / "feed" / "events.jsonl"
+    manifest.write_text("\n".join([json.dumps(line), json.dumps(line), "{no json"]) + "\n")
+    config = job_config(
+        tmp_path, tmp_path / "out", source={"url": str(manifest), "stream_pattern": None, "time_pattern": None}
+    )
+    summary = label(config).summary
+    found = outputs(tmp_path / "out")
+    assert [row.id for row in found["labels"]] == ["same", "same"]
+    assert len({row.coordinate for row in found["labels"]}) == 2
+    assert [row.stage for row in found["dead_letters"]] == ["decode_event"]
+    assert (summary.events, summary.labels, summary.dead_letters) == (3, 2, 1)
+
+
+def test_parquet_holds_the_records_of_json_lines(feed, tmp_path, label):
+    folder = tmp_path / "feed"
+    write_pictures(folder, {"north": 10})
+    (folder / "north" / "2026-01-01T00-00-03Z.png").write_bytes(b"no picture")
+    for kind in ("jsonl", "parquet"):
+        label(job_config(folder, tmp_path / kind, output={"format": kind}))
+        names = {name.rsplit(".", 1)[1] for name in output_files(tmp_path / kind)}
+        assert names == {kind}
+    assert outputs(tmp_path / "parquet") == outputs(tmp_path / "jsonl")
+    assert len(outputs(tmp_path / "jsonl")["labels"]) == 9
+
+
+def test_a_time_far_in_the_future_is_capped_and_makes_nobody_late(tmp_path, label):
+    folder = tmp_path / "feed"
+    write_pictures(folder, {"north": 6})
+    (folder / "north" / "2226-01-01T00-00-00Z.png").write_bytes(png(9))
+    config = job_config(folder, tmp_path / "out")
+    label(config)
+    rows = outputs(tmp_path / "out")["labels"]
+    assert [row.time_capped for row in rows] == [False] * 6 + [True]
+    assert rows[-1].event_time.year < 2226
+    position = decode_state(states(config)["north"]).position
+    assert position["event_time"] == round(rows[5].event_time.timestamp() * 1e6)
+
+
+def test_an_attempt_leaves_no_files_of_the_one_before(feed, tmp_path, label):
+    """A slice that failed after its outputs: what the next attempt does not write must go."""
+    folder = tmp_path / "feed"
+    write_pictures(folder, {"north": 6})
+    moved = folder / "north" / "2026-01-01T00-00-03Z.png"
+
+    def vanish_and_fail(point):
+        if point == "before:2":
+            moved.rename(tmp_path / "moved")
+        if point == "after:2":
+            raise OSError("the disk went away")
+
+    config = job_config(folder, tmp_path / "out")
+    with pytest.raises(JobError, match="the disk went away"):
+        label(config, fault_point=vanish_and_fail)
+    assert len(outputs(tmp_path / "out")["dead_letters"]) == 1
+    (tmp_path / "moved").rename(moved)
+    summary = label(config).summary
+    assert (summary.labels, summary.dead_letters) == (6, 0)
+    found = outputs(tmp_path / "out")
+    assert (len(found["labels"]), len(found["dead_letters"])) == (6, 0)
+
+
+def test_settings_that_take_over_leave_no_files_of_the_old_ones(feed, tmp_path, label):
+    def fail(point):
+        if point == "before:4":
+            raise OSError("the disk went away")
+
+    sections = {"checkpoint": {"slice_records": 40, "on_state_mismatch": "reset"}}
+    with pytest.raises(OSError, match="the disk went away"):
+        label(job_config(feed, tmp_path / "out", output={"format": "parquet"}, **sections), fault_point=fail)
+    assert {name.rsplit(".", 1)[1] for name in output_files(tmp_path / "out")} == {"parquet"}
+    config = job_config(feed, tmp_path / "out", **sections)
+    assert label(config).summary.labels == 60
+    assert {name.rsplit(".", 1)[1] for name in output_files(tmp_path / "out")} == {"jsonl"}
+    assert len(outputs(tmp_path / "out")["labels"]) == 60
+    latest = CheckpointLog(ObjectStore(config.checkpoint_url)).latest()
+    assert (latest.epoch, latest.config_fingerprint) == (2, config.fingerprint())
+
+
+def test_a_failing_slice_is_not_committed_and_says_why(feed, tmp_path, label):
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 20})
+    method = CountingMethod(fail_at=(7 * 20 + 20 // 3 + 5) % 251)
+    with pytest.raises(JobError, match=r"slice \d failed and was not committed: .*the step failed"):
+        label(config, method)
+    latest = CheckpointLog(ObjectStore(config.checkpoint_url)).latest()
+    committed = latest.counters.events if latest else 0
+    method.fail_at = -1
+    assert label(config, method).summary.events == 60
+    label(job_config(feed, tmp_path / "undisturbed", checkpoint={"slice_records": 20}))
+    assert committed < 60
+    assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
+
+
+# ---- states of others -------------------------------------------------------------------------------------------
+
+
+def half_done(feed, tmp_path, label, **checkpoint):
+    """A job stopped after its first slice of 30 of 60 events."""
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 30, **checkpoint})
+    assert not label(config, stop=stop_after(1)).summary.finished
+    return config
+
+
+def age(config, stream):
+    """Make one committed state one of another codec version."""
+    store = ObjectStore(config.checkpoint_url)
+    name = CheckpointLog(store).latest().states[stream]
+    reader = PackReader(store)
+    states = {other: reader.read(name, other) for other in reader.streams(name)}
+    assert states[stream].count(b'\\"version\\":1') == 1
+    states[stream] = states[stream].replace(b'\\"version\\":1', b'\\"version\\":7')
+    write_pack(store, name, states, reader.record(name))
+
+
+def test_a_state_of_another_codec_version_fails_the_job(feed, tmp_path, label):
+    config = half_done(feed, tmp_path, label)
+    age(config, "north")
+    before = output_files(tmp_path / "out")
+    with pytest.raises(JobError, match="stream state has codec version 7, this build reads 1"):
+        label(config)
+    assert {name: data for name, data in output_files(tmp_path / "out").items() if name in before} == before
+    assert CheckpointLog(ObjectStore(config.checkpoint_url)).latest().sequence == 0
+
+
+def test_a_state_of_another_codec_version_starts_afresh_where_allowed(feed, tmp_path, label):
+    config = half_done(feed, tmp_path, label)
+    age(config, "north")
+    again = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 30, "on_state_mismatch": "reset"})
+    summary = label(again).summary
+    assert (summary.finished, summary.events, summary.drift_events) == (True, 60, 1)
+    (event,) = outputs(tmp_path / "out")["drift"]
+    assert (event.stream, event.signal, event.reset, event.frame) == ("north", "state", True, 0)
+    assert "codec version 7" in event.message
+    done = {stream: decode_state(data).counters["frames"] for stream, data in states(again).items()}
+    second = [row.stream for row in outputs(tmp_path / "out")["labels"]].count("north")
+    assert second == 30
+    assert done["south"] == 21
+    assert done["north"] < 30
+
+
+def test_a_damaged_state_is_never_reset(feed, tmp_path, label):
+    config = half_done(feed, tmp_path, label, on_state_mismatch="reset")
+    store = ObjectStore(config.checkpoint_url)
+    name = CheckpointLog(store).latest().states["north"]
+    data, state = bytearray(store.read(name)), PackReader(store).read(name, "north")
+    data[data.index(state) + len(state) - 5] ^= 1
+    store.write(name, bytes(data))
+    with pytest.raises(JobError, match="is damaged"):
+        label(config)
+
+
+@pytest.mark.parametrize("policy", ["fail", "reset"])
+def test_a_state_of_other_settings_is_met_by_policy(use, tmp_path, policy):
+    config = fake_job(use, tmp_path, checkpoint={"on_state_mismatch": policy})
+    store = ObjectStore(config.checkpoint_url)
+    _, found = split(bundles(config, [StreamBatch(0, True, tuple(events(6)))]))
+    foreign = decode_state(found["cam"])
+    object.__setattr__(foreign, "settings_fingerprint", "others")
+    write_pack(store, "states/000001-000000000000.pack", {"cam": encode_state(foreign)}, {})
+    commit = type("Commit", (), {"states": {"cam": "states/000001-000000000000.pack"}})
+    batch = StreamBatch(0, True, tuple(events(6, start=6)))
+    if policy == "fail":
+        with pytest.raises(ValueError, match="of another settings: it has others, this job has"):
+            bundles(config, [batch], commit)
+        return
+    records, state = split(bundles(config, [batch], commit))
+    assert decode_state(state["cam"]).counters == {"frames": 6, "updates": 1}
+    assert [row.signal for row in records if hasattr(row, "signal")] == ["state"]
+
+
+def test_a_resume_with_other_settings_is_refused_or_starts_the_streams_afresh(feed, tmp_path, label):
+    half_done(feed, tmp_path, label)
+    other = {"method": {"settings": {"learning_rate": 0.5}}}
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 30}, **other)
+    with pytest.raises(ConfigurationError, match="the checkpoint was made with other settings"):
+        label(config)
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 30, "on_state_mismatch": "reset"}, **other)
+    summary = label(config).summary
+    assert (summary.events, summary.finished) == (60, True)
+    assert {row.signal for row in outputs(tmp_path / "out")["drift"]} == {"state"}
+    assert label(config).did_nothing
