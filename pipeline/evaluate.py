@@ -1,22 +1,18 @@
-"""Compare a job's labels with a truth file: accuracy adapted and frozen, calibration error, paired intervals.
-
-Intervals resample *classes*, not frames: frames of one class are pictures of the same few things. [ours]
-"""
+"""Compare a job's labels with a truth file: accuracy adapted and frozen, calibration error, paired intervals."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adapters.storage.sink import read_records
+from grpo_tta.evaluation.measures import expected_calibration_error, paired_accuracy
 from pipeline.errors import JobError
 from schemas import DeadLetter, LabeledImage
-
-_DRAWS = 1000
-_BINS = 15
 
 
 def read_truth(path: str) -> dict[str, dict[str, str]]:
@@ -66,25 +62,12 @@ def row(records: Iterable[LabeledImage], truth: dict[str, dict[str, str]]) -> di
     wanted = [truth[record.id]["label"] for record in records]
     right = np.array([record.label == want for record, want in zip(records, wanted, strict=True)])
     confidence = np.array([record.probability for record in records])
-    result: dict[str, Any] = {"n": len(records), "accuracy": float(right.mean()), "ece": _ece(confidence, right)}
-    if all(record.frozen_label is not None for record in records):
-        frozen = np.array([record.frozen_label == want for record, want in zip(records, wanted, strict=True)])
-        result["accuracy_frozen"] = float(frozen.mean())
-        result["gain"] = float(right.mean() - frozen.mean())
-        result["interval"] = _interval(right.astype(float) - frozen, wanted)
-    return result
-
-
-def _ece(confidence: np.ndarray, right: np.ndarray) -> float:
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(sum(gaps))
-
-
-def _interval(difference: np.ndarray, classes: list[str]) -> list[float]:
-    """95 % interval of the mean difference, classes drawn with replacement."""
-    _, index = np.unique(classes, return_inverse=True)
-    sums, counts = np.bincount(index, difference), np.bincount(index)
-    draws = np.random.default_rng(0).integers(0, len(counts), (_DRAWS, len(counts)))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
-    return [float(value) for value in np.percentile(means, [2.5, 97.5])]
+    result = {
+        "n": len(records),
+        "accuracy": float(right.mean()),
+        "ece": expected_calibration_error(confidence, right),
+    }
+    if any(record.frozen_label is None for record in records):
+        return result
+    frozen = np.array([record.frozen_label == want for record, want in zip(records, wanted, strict=True)])
+    return {**result, **asdict(paired_accuracy(right, frozen, wanted))}

@@ -1,0 +1,116 @@
+"""A stream whose condition changes every 2,400 frames: resets by the guard, none, and at the true changes.
+
+Twelve segments of fluent-emoji, in this order: clean, fog 3, noise 5, clean, contrast 4, fog 3, jpeg 4, clean, noise 5,
+fog 3, contrast 4, clean. Default settings, three seeds of stream; the three variants see identical frames. These are
+development conditions. A run takes long: ``--seeds`` and ``--variants`` cut it, ``--json`` keeps the rows.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.report import Bar, finish, parser
+from grpo_tta import (
+    Classifier,
+    DriftGuard,
+    GrpoSettings,
+    GuardSettings,
+    ModelSettings,
+    create_method,
+    keep_freed_memory,
+    load_classifier,
+)
+from grpo_tta.demo.packaged import pictures
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.streams import Segment, StreamSpec
+
+CONDITIONS: tuple[tuple[str | None, int], ...] = (
+    (None, 0),
+    ("fog", 3),
+    ("gaussian_noise", 5),
+    (None, 0),
+    ("contrast", 4),
+    ("fog", 3),
+    ("jpeg_compression", 4),
+    (None, 0),
+    ("gaussian_noise", 5),
+    ("fog", 3),
+    ("contrast", 4),
+    (None, 0),
+)
+VARIANTS = ("guard", "none", "true")
+NEAR = 500
+
+
+def run(classifier: Classifier, spec: StreamSpec, variant: str) -> StreamResult:
+    """One variant over one stream."""
+    method = create_method("grpo", classifier, GrpoSettings())
+    guard = DriftGuard(GuardSettings(), classifier.class_vectors) if variant == "guard" else None
+    return run_stream(
+        method,
+        spec.frames(pictures()[0]),
+        guard=guard,
+        reset_at=spec.changes if variant == "true" else (),
+    )
+
+
+def gains(result: StreamResult, spec: StreamSpec) -> list[float]:
+    """Points over the frozen encoder, segment by segment."""
+    difference = result.right.astype(np.float64) - result.frozen_right
+    return [100 * float(part.mean()) for part in np.split(difference, spec.changes)]
+
+
+def distances(result: StreamResult, spec: StreamSpec) -> list[int]:
+    """For every reset, frames since the last true change; the stream's own beginning is none."""
+    changes = np.array(spec.changes)
+    return [int(frame - max(changes[changes <= frame], default=-len(spec))) for frame, _ in result.resets]
+
+
+def main() -> int:
+    """Print a row a seed, variant and segment, means, and the bars."""
+    flags = parser(__doc__)
+    flags.add_argument("--frames", type=int, default=2400, help="a segment (default: 2400)")
+    flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    flags.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    arguments = flags.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    classifier = load_classifier(ModelSettings())
+    rows: list[dict[str, object]] = []
+    table: dict[str, list[list[float]]] = {}
+    far: list[int] = []
+    for seed in arguments.seeds:
+        spec = StreamSpec(tuple(Segment(arguments.frames, *condition) for condition in CONDITIONS), seed)
+        for variant in arguments.variants:
+            result = run(classifier, spec, variant)
+            by_segment = gains(result, spec)
+            table.setdefault(variant, []).append(by_segment)
+            since = distances(result, spec) if variant == "guard" else []
+            far += since
+            rows.append({"seed": seed, "variant": variant, "gains": by_segment, "resets": result.resets})
+            shown = " ".join(f"{gain:+.1f}" for gain in by_segment)
+            print(f"seed {seed}, {variant}: mean {np.mean(by_segment):+.2f}, segments {shown}", flush=True)
+            if variant == "guard":
+                print(f"  resets {len(since)}, frames after their change: {since}", flush=True)
+    print("segments: " + ", ".join(segment.name for segment in spec.segments))
+    for variant, of_variant in table.items():
+        mean = np.mean(of_variant, axis=0)
+        shown = " ".join(f"{gain:+.1f}" for gain in mean)
+        print(f"{variant}: mean {mean.mean():+.2f}, worst segment of any seed {np.min(of_variant):+.2f}, mean {shown}")
+    return finish(arguments, _bars(table, far), rows)
+
+
+def _bars(table: dict[str, list[list[float]]], far: list[int]) -> list[Bar]:
+    if "guard" not in table:
+        return []
+    guard = np.array(table["guard"])
+    return [
+        Bar("mean gain with the guard", float(guard.mean()), 3, unit=" points"),
+        Bar("worst segment of any seed", float(guard.min()), -1.5, unit=" points"),
+        Bar("farthest reset from a change", max((abs(frames) for frames in far), default=0), NEAR, True, " frames"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
