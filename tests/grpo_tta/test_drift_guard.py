@@ -1,0 +1,282 @@
+"""Each cause of a reset, on reports made by hand; that nothing but frames counts; what a restart keeps."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from grpo_tta import Decision, DriftGuard, GuardSettings, Reference, ReferenceBuilder, Report, State
+
+CLASSES, DIMENSIONS = 6, 16
+VECTORS = F.normalize(torch.randn(CLASSES, DIMENSIONS, generator=torch.Generator().manual_seed(1)), dim=1)
+SMALL = GuardSettings(probe_frames=8, reference_probes=20, collapse_probes=4, cooldown_frames=64, backstop_frames=0)
+
+
+def report(frames: int, seed: int, *, shift: float = 0.0, adapted: Tensor | None = None) -> Report:
+    """Frozen features around their class's vector, moved by ``shift`` in one direction; ``adapted``: ``[B, C]``."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.randint(CLASSES, (frames,), generator=generator)
+    noise = 0.1 * torch.randn(frames, DIMENSIONS, generator=generator)
+    probabilities = F.one_hot(classes, CLASSES).float() * 0.9 + 0.1 / CLASSES
+    features = VECTORS[classes] + noise + shift * torch.eye(DIMENSIONS)[0]
+    return Report(probabilities if adapted is None else adapted, probabilities, features)
+
+
+def one_class(frames: int) -> Tensor:
+    """Predictions that have collapsed onto one class."""
+    return F.one_hot(torch.zeros(frames, dtype=torch.int64), CLASSES).float()
+
+
+def feed(guard: DriftGuard, state: State, whole: Report, batch: int) -> tuple[list[tuple[int, Decision]], State]:
+    """All of a report in batches, cut at the probes as callers do: decisions that say something, with their frame."""
+    found: list[tuple[int, Decision]] = []
+    start, probe = 0, guard.settings.probe_frames
+    while start < len(whole):
+        stop = min(len(whole), start + min(batch, probe - int(state["frames"]) % probe))
+        part = Report(
+            whole.probabilities[start:stop],
+            None if whole.frozen_probabilities is None else whole.frozen_probabilities[start:stop],
+            None if whole.frozen_features is None else whole.frozen_features[start:stop],
+            finite=whole.finite,
+        )
+        decision, state = guard.step(part, state)
+        start = stop
+        if decision.action != "none" or decision.events:
+            found.append((start, decision))
+    return found, state
+
+
+def warmed(guard: DriftGuard) -> State:
+    """The state once the stream's own reference is made."""
+    _, state = feed(guard, guard.initial_state(), report(8 * guard.settings.reference_probes, 0), 8)
+    return state
+
+
+def equal(one: State, two: State) -> bool:
+    return one.keys() == two.keys() and all(
+        torch.equal(value, other)
+        if isinstance(value, Tensor) and isinstance(other := two[name], Tensor)
+        else value == two[name]
+        for name, value in one.items()
+    )
+
+
+def test_a_stream_that_stays_as_it_is_raises_nothing() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    found, _ = feed(guard, guard.initial_state(), report(8 * 400, 5), 8)
+    assert found == []
+
+
+def test_a_shift_of_the_input_is_found_within_a_few_probes_and_resets() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    found, _ = feed(guard, warmed(guard), report(80, 9, shift=0.3), 8)
+    frame, decision = found[0]
+    assert (decision.action, decision.cause, decision.serve_frozen) == ("reset", "shift", False)
+    assert frame <= 24
+    (event,) = decision.events
+    assert (event.signal, event.reset, event.threshold) == ("shift", True, SMALL.shift_lambda)
+    assert event.statistic > event.threshold
+
+
+def test_the_statistic_is_one_sided_page_hinkley_with_scores_capped_at_8() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    state = warmed(guard)
+    scores = []
+    for seed in range(5):
+        before = float(state["statistic"])
+        batch = report(8, 100 + seed, shift=0.02)
+        residual = (batch.frozen_features - batch.frozen_probabilities @ VECTORS).sum(0) / 8
+        distance = ((residual - state["mean"]) / state["spread"]).square().mean()
+        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
+        _, state = guard.step(batch, state)
+        assert float(state["statistic"]) == pytest.approx(max(0.0, before + score - SMALL.shift_delta), abs=1e-5)
+        scores.append(score)
+    _, state = guard.step(report(8, 200, shift=100.0), {**state, "statistic": 0.5})
+    assert float(state["statistic"]) == pytest.approx(0.5 + 8.0 - SMALL.shift_delta)
+
+
+def test_what_the_adapted_encoder_does_is_no_shift() -> None:
+    guard = DriftGuard(replace(SMALL, collapse_threshold=1.0), VECTORS)
+    plain, state = report(8 * 60, 3), warmed(guard)
+    _, honest = feed(guard, state, plain, 8)
+    found, collapsed = feed(guard, state, replace(plain, probabilities=one_class(len(plain))), 8)
+    assert found == []
+    assert honest["statistic"] == collapsed["statistic"]
+
+
+def test_on_shift_event_reports_and_resets_nothing() -> None:
+    guard = DriftGuard(replace(SMALL, on_shift="event"), VECTORS)
+    found, state = feed(guard, warmed(guard), report(8 * 60, 9, shift=0.3), 8)
+    assert [(decision.action, decision.cause) for _, decision in found] == [("none", None)]
+    assert [event.reset for event in found[0][1].events] == [False]
+    assert "rows" not in state
+
+
+def test_after_a_shift_the_stream_makes_a_reference_of_its_own_frames() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    found, state = feed(guard, warmed(guard), report(8 * 100, 9, shift=0.3), 8)
+    assert len(found) == 1
+    back, _ = feed(guard, state, report(80, 11), 8)
+    assert back[0][1].cause == "shift"
+
+
+def test_warming_up_is_said_until_the_reference_is_made() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    state, said = guard.initial_state(), []
+    for number in range(SMALL.reference_probes + 1):
+        decision, state = guard.step(report(8, number), {**state})
+        said.append("rows" in state)
+    assert said == [True] * (SMALL.reference_probes - 1) + [False, False]
+    decision, _ = guard.step(report(3, 0), guard.initial_state())
+    assert decision.warming_up
+    assert not guard.step(report(3, 0), state)[0].warming_up
+
+
+def test_a_shared_reference_finds_a_stream_that_begins_shifted() -> None:
+    builder = ReferenceBuilder(VECTORS, "model", SMALL.probe_frames)
+    calibration = report(8 * 40, 77)
+    builder.add(calibration.frozen_features, calibration.frozen_probabilities)
+    shared = DriftGuard(SMALL, VECTORS, builder.build())
+    assert feed(shared, shared.initial_state(), report(80, 8), 8)[0] == []
+    shifted = report(80, 8, shift=0.3)
+    assert feed(shared, shared.initial_state(), shifted, 8)[0][0][1].cause == "shift"
+    alone = DriftGuard(SMALL, VECTORS)
+    assert feed(alone, alone.initial_state(), shifted, 8)[0] == []
+
+
+def test_a_reference_of_another_width_is_refused() -> None:
+    reference = Reference.from_probes(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), "model")
+    with pytest.raises(ValueError, match=r"the reference has 5 dimensions, the class vectors 16: calibrate"):
+        DriftGuard(SMALL, VECTORS, reference)
+
+
+def test_predictions_that_collapse_against_the_frozen_encoders_reset() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    plain = report(8 * 40, 3)
+    found, _ = feed(guard, guard.initial_state(), replace(plain, probabilities=one_class(len(plain))), 8)
+    frame, decision = found[0]
+    assert (decision.action, decision.cause) == ("reset", "collapse")
+    assert frame == 8 * SMALL.collapse_probes
+    assert decision.events[0].statistic > SMALL.collapse_threshold
+
+
+def test_a_stream_of_one_class_is_no_collapse() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    few = one_class(8 * 40)
+    found, _ = feed(
+        guard, guard.initial_state(), Report(few, few, report(8 * 40, 3).frozen_features * 0 + VECTORS[0]), 8
+    )
+    assert found == []
+
+
+def test_a_frozen_encoder_never_collapses() -> None:
+    guard = DriftGuard(replace(SMALL, collapse_threshold=1e-9, on_shift="event"), VECTORS)
+    found, _ = feed(guard, guard.initial_state(), report(8 * 100, 4), 8)
+    assert [decision.cause for _, decision in found] == [None] * len(found)
+
+
+def test_what_is_not_finite_resets_at_once() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    decision, state = guard.step(replace(report(3, 0), finite=False), warmed(guard))
+    assert (decision.action, decision.cause) == ("reset", "nonfinite")
+    assert state["since_reset"] == 0
+
+
+def test_a_reset_asked_for_from_outside() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    decision, state = guard.manual(warmed(guard))
+    assert (decision.action, decision.cause) == ("reset", "manual")
+    assert (state["since_reset"], state["total"]) == (0, 8 * SMALL.reference_probes)
+
+
+def test_the_backstop_pulls_softly_and_counts_from_anew() -> None:
+    guard = DriftGuard(replace(SMALL, backstop_frames=240, backstop_pull=0.25), VECTORS)
+    found, state = feed(guard, guard.initial_state(), report(8 * 65, 5), 8)
+    assert [(frame, decision.action, decision.pull) for frame, decision in found] == [
+        (240, "pull", 0.25),
+        (480, "pull", 0.25),
+    ]
+    assert [event.signal for _, decision in found for event in decision.events] == ["scheduled"] * 2
+    assert state["since_reset"] == 40
+
+
+def test_the_backstop_resets_a_stream_whose_input_nothing_watches_yet() -> None:
+    guard = DriftGuard(replace(SMALL, backstop_frames=80), VECTORS)
+    found, _ = feed(guard, guard.initial_state(), report(8 * 10, 5), 8)
+    assert [(frame, decision.action, decision.cause) for frame, decision in found] == [(80, "reset", "scheduled")]
+
+
+def test_three_collapses_within_ten_cooldowns_make_the_frozen_encoder_serve() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    state, served = guard.initial_state(), []
+    for number in range(3):
+        decision, state = guard.step(replace(report(8, number), finite=False), state)
+        served.append((decision.serve_frozen, [event.signal for event in decision.events]))
+    assert served == [(False, ["nonfinite"]), (False, ["nonfinite"]), (True, ["nonfinite", "ill"])]
+    healthy = report(8, 50)
+    assert guard.step(healthy, state)[0].serve_frozen
+    later = {**state, "total": int(state["ill_until"])}
+    assert not guard.step(healthy, later)[0].serve_frozen
+
+
+def test_collapses_far_apart_make_nobody_ill() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    state = guard.initial_state()
+    for number in range(4):
+        decision, state = guard.step(replace(report(8, number), finite=False), state)
+        assert not decision.serve_frozen
+        state = {**state, "total": int(state["total"]) + 10 * SMALL.cooldown_frames}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_decisions_fall_on_the_same_frames_whatever_the_batch(batch: int) -> None:
+    guard = DriftGuard(replace(SMALL, backstop_frames=8 * 30), VECTORS)
+    parts = [report(8 * 30, 5), report(8 * 30, 9, shift=0.3)]
+    whole = Report(
+        *(
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("probabilities", "frozen_probabilities", "frozen_features")
+        )
+    )
+    expected, _ = feed(guard, guard.initial_state(), whole, 8)
+    found, _ = feed(guard, guard.initial_state(), whole, batch)
+    assert [(frame, decision.action, decision.cause) for frame, decision in found] == [
+        (frame, decision.action, decision.cause) for frame, decision in expected
+    ]
+    assert {decision.cause for _, decision in expected} == {None, "shift"}
+
+
+def test_a_step_leaves_the_state_given_as_it_was() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    state = warmed(guard)
+    before = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    guard.step(report(8, 1, shift=1.0), state)
+    assert equal(before, state)
+
+
+def test_disabled_it_does_nothing() -> None:
+    guard = DriftGuard(GuardSettings(enabled=False), VECTORS)
+    state = guard.initial_state()
+    decision, after = guard.step(replace(report(64, 0), finite=False), state)
+    assert decision == Decision()
+    assert after is state
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("on_shift", "stop", "on_shift must be one of reset, event, got 'stop'"),
+        ("probe_frames", 0, "probe_frames must be >= 1, got 0"),
+        ("reference_probes", 2, "reference_probes must be >= 3, got 2"),
+        ("shift_lambda", 0.0, "shift_lambda must be > 0, got 0.0"),
+        ("shift_lambda", math.nan, "shift_lambda must be > 0, got nan"),
+        ("shift_delta", -1.0, "shift_delta must be >= 0, got -1.0"),
+        ("backstop_pull", 1.5, r"backstop_pull must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(field: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        GuardSettings(**{field: value})

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from grpo_tta import Reference, ReferenceBuilder
+
+ROWS = torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 5.0], [3.0, 1.0]])
+
+
+def test_mean_and_spread_are_the_probes_own() -> None:
+    reference = Reference.from_probes(ROWS, "model")
+    assert reference.mean.tolist() == [1.5, 2.5]
+    assert reference.spread.tolist() == pytest.approx(ROWS.std(0).tolist())
+    assert reference.fingerprint == "model"
+
+
+def test_centre_and_scale_are_of_leave_one_out_distances() -> None:
+    distances = []
+    for left_out in range(4):
+        others = ROWS[[row for row in range(4) if row != left_out]].double()
+        distances.append((((ROWS[left_out] - others.mean(0)) / others.std(0)) ** 2).mean())
+    distances = torch.stack(distances)
+    reference = Reference.from_probes(ROWS, "")
+    assert reference.centre == pytest.approx(float(distances.median()))
+    deviation = 1.4826 * float((distances - distances.median()).abs().median())
+    assert reference.scale == pytest.approx(max(deviation, 0.05 * reference.centre))
+
+
+def test_probes_that_never_differ_give_a_reference_that_can_be_divided_by() -> None:
+    reference = Reference.from_probes(torch.full((5, 3), 0.25), "")
+    assert (reference.spread > 0).all()
+    assert reference.scale > 0
+
+
+def test_bytes_give_the_reference_back_and_equal_ones_equal_bytes() -> None:
+    reference = Reference.from_probes(ROWS, "model")
+    data = reference.to_bytes()
+    again = Reference.from_bytes(data)
+    assert torch.equal(again.mean, reference.mean)
+    assert torch.equal(again.spread, reference.spread)
+    assert (again.centre, again.scale, again.fingerprint) == (reference.centre, reference.scale, "model")
+    assert Reference.from_probes(ROWS.clone(), "model").to_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\xff" * 64, Reference.from_probes(ROWS, "m").to_bytes()[:-3]])
+def test_anything_else_is_no_reference(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a drift reference"):
+        Reference.from_bytes(data)
+
+
+def test_too_few_probes_are_refused_with_their_number() -> None:
+    with pytest.raises(ValueError, match="at least 3 probes, got 2"):
+        Reference.from_probes(ROWS[:2], "")
+
+
+def test_the_builder_counts_whole_probes_however_the_frames_come() -> None:
+    vectors = torch.eye(4)
+    features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    probabilities = torch.softmax(features, 1)
+    whole, parts = (ReferenceBuilder(vectors, "m", 8) for _ in range(2))
+    whole.add(features, probabilities)
+    for start in range(0, 50, 7):
+        parts.add(features[start : start + 7], probabilities[start : start + 7])
+    assert whole.frames == parts.frames == 48
+    torch.testing.assert_close(whole.build().mean, parts.build().mean)
+    rows = (features - probabilities)[:48].view(6, 8, 4).mean(1)
+    torch.testing.assert_close(whole.build().mean, rows.mean(0))
+
+
+def test_the_builder_says_how_many_images_it_needs() -> None:
+    builder = ReferenceBuilder(torch.eye(4), "m", 8)
+    builder.add(torch.zeros(20, 4), torch.full((20, 4), 0.25))
+    with pytest.raises(ValueError, match="needs at least 24 images, got 16 in whole probes"):
+        builder.build()
