@@ -15,6 +15,7 @@ STEPS = (
     ("demo.train", "student"),
     ("demo.train", "scale"),
     ("demo.pack",),
+    ("demo.reference",),
     ("demo.measure",),
 )
 # glibc gives large temporaries back at every free unless told to keep them: half of a training run on a CPU.

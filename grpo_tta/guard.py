@@ -121,6 +121,11 @@ class DriftGuard:
                 f"the reference has {reference.mean.numel()} dimensions, the class vectors {self._vectors.shape[1]}: "
                 "calibrate it with this model"
             )
+        if reference is not None and reference.probe_frames != self.settings.probe_frames:
+            raise ValueError(
+                f"the reference has probes of {reference.probe_frames} frames, probe_frames is "
+                f"{self.settings.probe_frames}: calibrate it with these settings"
+            )
 
     def initial_state(self) -> State:
         """The state of a stream that nothing was seen of yet."""
@@ -221,7 +226,7 @@ class DriftGuard:
             if len(rows) < self.settings.reference_probes:
                 return {**state, "rows": rows}, 0.0
             state = {name: value for name, value in state.items() if name != "rows"}
-            return {**state, **_own(Reference.from_probes(rows, fingerprint=""))}, 0.0
+            return {**state, **_own(Reference.from_probes(rows, self.settings.probe_frames))}, 0.0
         distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
         score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
         statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)

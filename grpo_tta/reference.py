@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 _MIN_PROBES = 3
+_HEADER = ("centre", "scale", "probe_frames", "fingerprint")
 _FLOOR = 0.05
 _LEAST_DEVIATION = 1e-6
 """Of a residual: far under any picture's, over float32's rounding. A camera that always shows the same has no other."""
@@ -28,11 +29,13 @@ class Reference:
     spread: Tensor
     centre: float
     scale: float
-    fingerprint: str
+    probe_frames: int
+    """Frames of a probe: the spread of a mean is that of so many."""
+    fingerprint: str = ""
     """Of the classifier it was made with; empty for a stream's own."""
 
     @classmethod
-    def from_probes(cls, rows: Tensor, fingerprint: str) -> "Reference":
+    def from_probes(cls, rows: Tensor, probe_frames: int, fingerprint: str = "") -> "Reference":
         """``rows``: mean residuals ``[probes, D]``, at least 3. Raises ``ValueError`` for fewer."""
         count = len(rows)
         if count < _MIN_PROBES:
@@ -43,11 +46,11 @@ class Reference:
         spread = 1.4826 * (distances - centre).abs().median()
         mean, deviation = _moments(rows)
         scale = max(float(spread), _FLOOR * float(centre), _LEAST_SCALE)
-        return cls(mean.float(), deviation.float(), float(centre), scale, fingerprint)
+        return cls(mean.float(), deviation.float(), float(centre), scale, probe_frames, fingerprint)
 
     def to_bytes(self) -> bytes:
         """A safetensors file; deterministic."""
-        header = {"centre": self.centre, "scale": self.scale, "fingerprint": self.fingerprint}
+        header = {name: getattr(self, name) for name in _HEADER}
         return save(
             {"mean": self.mean, "spread": self.spread}, metadata={"reference": json.dumps(header, sort_keys=True)}
         )
@@ -59,7 +62,7 @@ class Reference:
             tensors = load(data)
             length = int.from_bytes(data[:8], "little")
             header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["reference"])
-            return cls(tensors["mean"], tensors["spread"], header["centre"], header["scale"], header["fingerprint"])
+            return cls(tensors["mean"], tensors["spread"], **{name: header[name] for name in _HEADER})
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"not a drift reference: {error}; make one with 'grpo-tta calibrate'") from error
 
@@ -93,7 +96,7 @@ class ReferenceBuilder:
                 f"a reference needs at least {_MIN_PROBES * self._probe_frames} images, "
                 f"got {self.frames} in whole probes"
             )
-        return Reference.from_probes(torch.stack(self._rows), self._fingerprint)
+        return Reference.from_probes(torch.stack(self._rows), self._probe_frames, self._fingerprint)
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:

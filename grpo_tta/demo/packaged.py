@@ -13,7 +13,7 @@ from PIL import Image
 
 import grpo_tta.demo.tower  # noqa: F401  (open_clip's configuration names the tower)
 
-__all__ = ["PICTURE_SETS", "assets_path", "class_prompts", "load_model", "pictures"]
+__all__ = ["PICTURE_SETS", "assets_path", "class_prompts", "load_model", "pictures", "reference_path"]
 
 PICTURE_SETS = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 PICTURE_SIZE = 72
@@ -22,6 +22,11 @@ PICTURE_SIZE = 72
 def assets_path() -> Path:
     """The folder with the packaged model; ``open_clip`` reads it as ``local-dir:<folder>``."""
     return Path(__file__).with_name("assets")
+
+
+def reference_path() -> Path:
+    """The drift guard's reference for the packaged model: clean frames of the packaged pictures, all classes equal."""
+    return assets_path() / "drift_reference.safetensors"
 
 
 def load_model() -> tuple[open_clip.CLIP, SimpleTokenizer, dict[str, Any]]:

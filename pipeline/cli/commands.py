@@ -223,7 +223,8 @@ def version(flags: Flags, beam_options: list[str]) -> int:
 
 def demo(flags: Flags, beam_options: list[str]) -> int:
     """The feed, or feed, labels and table."""
-    from grpo_tta.demo.feed import DEFAULT_IMAGES, STREAM_PATTERN, TIME_PATTERN, write_feed
+    from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, reference_path, write_feed
+    from grpo_tta.demo.feed import DEFAULT_IMAGES
 
     out = Path(flags.out)
     images = DEFAULT_IMAGES if flags.images is None else flags.images
@@ -242,6 +243,7 @@ def demo(flags: Flags, beam_options: list[str]) -> int:
         {
             "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
             "output": {"url": str(out)},
+            "guard": {"reference": str(reference_path())},
         }
     )
     code = _label(config)

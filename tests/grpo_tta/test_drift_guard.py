@@ -148,8 +148,14 @@ def test_a_shared_reference_finds_a_stream_that_begins_shifted() -> None:
 
 
 def test_a_reference_of_another_width_is_refused() -> None:
-    reference = Reference.from_probes(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), "model")
+    reference = Reference.from_probes(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), 8)
     with pytest.raises(ValueError, match=r"the reference has 5 dimensions, the class vectors 16: calibrate"):
+        DriftGuard(SMALL, VECTORS, reference)
+
+
+def test_a_reference_of_other_probes_is_refused() -> None:
+    reference = Reference.from_probes(torch.randn(4, DIMENSIONS, generator=torch.Generator().manual_seed(0)), 32)
+    with pytest.raises(ValueError, match=r"probes of 32 frames, probe_frames is 8: calibrate"):
         DriftGuard(SMALL, VECTORS, reference)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from grpo_tta import demo
+from grpo_tta import DriftGuard, GuardSettings, Reference, demo, load_classifier
 from grpo_tta.demo.tower import Hybrid
 
 CLEAN_FLOOR = 0.45
@@ -164,3 +164,10 @@ def test_vmap_gives_every_image_its_own_norms(loaded, images):
         torch.testing.assert_close(together[row], alone, rtol=1e-4, atol=1e-4)
         for name in ("trunk.norm.weight", "trunk.stem.1.weight"):
             torch.testing.assert_close(gradients[name][row], gradient[name], rtol=1e-2, atol=1e-3)
+
+
+def test_the_packaged_drift_reference_belongs_to_the_packaged_model() -> None:
+    reference = Reference.from_bytes(demo.reference_path().read_bytes())
+    classifier = load_classifier()
+    assert reference.fingerprint == classifier.fingerprint
+    DriftGuard(GuardSettings(), classifier.class_vectors, reference)
