@@ -22,8 +22,7 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
-from grpo_tta.evaluation.run import StreamResult, run_stream
-from grpo_tta.evaluation.streams import Segment, StreamSpec
+from grpo_tta.evaluation import Segment, StreamResult, StreamSpec, by_segment, run_stream
 
 CONDITIONS: tuple[tuple[str | None, int], ...] = (
     (None, 0),
@@ -55,12 +54,6 @@ def run(classifier: Classifier, spec: StreamSpec, variant: str) -> StreamResult:
     )
 
 
-def gains(result: StreamResult, spec: StreamSpec) -> list[float]:
-    """Points over the frozen encoder, segment by segment."""
-    difference = result.right.astype(np.float64) - result.frozen_right
-    return [100 * float(part.mean()) for part in np.split(difference, spec.changes)]
-
-
 def distances(result: StreamResult, spec: StreamSpec) -> list[int]:
     """For every reset, frames since the last true change; the stream's own beginning is none."""
     changes = np.array(spec.changes)
@@ -79,21 +72,28 @@ def main() -> int:
     classifier = load_classifier(ModelSettings())
     rows: list[dict[str, object]] = []
     table: dict[str, list[list[float]]] = {}
+    frozen: dict[int, list[float]] = {}
     far: list[int] = []
     for seed in arguments.seeds:
         spec = StreamSpec(tuple(Segment(arguments.frames, *condition) for condition in CONDITIONS), seed)
         for variant in arguments.variants:
             result = run(classifier, spec, variant)
-            by_segment = gains(result, spec)
-            table.setdefault(variant, []).append(by_segment)
+            segments = by_segment(result.right, result.frozen_right, result.labels, spec.changes)
+            gains = [100 * segment.gain for segment in segments]
+            frozen[seed] = [100 * segment.accuracy_frozen for segment in segments]
+            table.setdefault(variant, []).append(gains)
             since = distances(result, spec) if variant == "guard" else []
             far += since
-            rows.append({"seed": seed, "variant": variant, "gains": by_segment, "resets": result.resets})
-            shown = " ".join(f"{gain:+.1f}" for gain in by_segment)
-            print(f"seed {seed}, {variant}: mean {np.mean(by_segment):+.2f}, segments {shown}", flush=True)
+            rows.append(
+                {"seed": seed, "variant": variant, "resets": result.resets, "segments": list(map(vars, segments))}
+            )
+            shown = " ".join(f"{gain:+.1f}" for gain in gains)
+            print(f"seed {seed}, {variant}: mean {np.mean(gains):+.2f}, segments {shown}", flush=True)
             if variant == "guard":
                 print(f"  resets {len(since)}, frames after their change: {since}", flush=True)
     print("segments: " + ", ".join(segment.name for segment in spec.segments))
+    shown = " ".join(f"{accuracy:.1f}" for accuracy in np.mean(list(frozen.values()), axis=0))
+    print(f"frozen: mean {np.mean(list(frozen.values())):.2f}, segments {shown}")
     for variant, of_variant in table.items():
         mean = np.mean(of_variant, axis=0)
         shown = " ".join(f"{gain:+.1f}" for gain in mean)

@@ -24,9 +24,16 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
-from grpo_tta.evaluation.measures import class_interval, paired_accuracy
-from grpo_tta.evaluation.run import StreamResult, run_stream
-from grpo_tta.evaluation.streams import Order, Segment, StreamSpec
+from grpo_tta.evaluation import (
+    Segment,
+    StreamResult,
+    StreamSpec,
+    class_interval,
+    expected_calibration_error,
+    paired_accuracy,
+    run_stream,
+)
+from grpo_tta.evaluation.streams import Order
 
 SHIFTED: tuple[tuple[str, int], ...] = (("gaussian_noise", 5), ("fog", 3), ("contrast", 4))
 STREAMS: dict[str, tuple[str | None, int, Order]] = {
@@ -69,10 +76,15 @@ def main() -> int:
             result = run(classifier, stream, seed, arguments.frames)
             results.setdefault(stream, []).append(result)
             row = paired_accuracy(result.right, result.frozen_right, result.labels)
-            rows.append({"stream": stream, "seed": seed, "resets": result.resets, **vars(row)})
+            errors = {
+                "ece_frozen": expected_calibration_error(result.frozen_confidence, result.frozen_right),
+                "ece": expected_calibration_error(result.confidence, result.right),
+            }
+            rows.append({"stream": stream, "seed": seed, "resets": result.resets, **vars(row), **errors})
             print(
                 f"{stream}, seed {seed}: frozen {100 * row.accuracy_frozen:.1f}, GRPO-TTA {100 * row.accuracy:.1f}, "
-                f"gain {100 * row.gain:+.2f}, resets {result.resets}",
+                f"gain {100 * row.gain:+.2f}, calibration error {errors['ece_frozen']:.3f} -> {errors['ece']:.3f}, "
+                f"resets {result.resets}",
                 flush=True,
             )
     for stream, of_stream in results.items():

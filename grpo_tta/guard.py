@@ -11,10 +11,12 @@ every ``probe_frames`` frames since the last restart, so the batch size changes 
   cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
   ln C. Paired, so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
-- *nonfinite*: a loss, gradient or parameter was not finite. *scheduled*: the backstop, counted in frames as RDumb does
-  [peer:RDumb], by default a soft pull towards the start.
+- *nonfinite*: a loss, gradient, parameter or probability was not finite. *scheduled*: the backstop, counted in frames
+  as RDumb does [peer:RDumb], by default a soft pull towards the start.
 
-The reference is given, or made from the stream's own first probes ("warming up") and again after every alarm.
+The reference is given, or made from the stream's own first probes ("warming up"). After a shift it no longer describes
+the input, so the stream makes a new one of its next frames, be the old one shared or its own. Every other reset keeps
+it: what the frozen encoder sees has not changed.
 """
 
 import math
@@ -32,6 +34,8 @@ Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
 Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
 
 _ILL_RESETS = 3
+_OWN = ("mean", "spread", "centre", "scale")
+"""What a state holds of a `Reference`."""
 _PROBE_TYPE = torch.float16
 """Of the probes a reference is made of: a residual's mean to a thousandth of itself, its spread is some tenth of it."""
 
@@ -129,12 +133,17 @@ class DriftGuard:
 
     def initial_state(self) -> State:
         """The state of a stream that nothing was seen of yet."""
-        state: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": torch.zeros(0)}
-        return {**state, **self._restarted(self._reference)}
+        counts: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([])}
+        state = self._relearn(counts)
+        if self._reference is None:
+            return state
+        return {**_without(state, "rows"), **_own(self._reference)}
 
-    def _restarted(self, reference: Reference | None) -> State:
+    def _cleared(self, state: State) -> State:
+        """What the detectors have accumulated is dropped; counts and the reference, made or in the making, stay."""
         classes, dimensions = self._vectors.shape
-        state: State = {
+        return {
+            **state,
             "frames": 0,
             "probes": 0,
             "sum": torch.zeros(dimensions),
@@ -142,10 +151,11 @@ class DriftGuard:
             "marginal_sums": torch.zeros(2, classes),
             "statistic": 0.0,
         }
-        return {
-            **state,
-            **(_own(reference) if reference is not None else {"rows": torch.zeros(0, dimensions, dtype=_PROBE_TYPE)}),
-        }
+
+    def _relearn(self, state: State) -> State:
+        """Cleared, and with a reference still to be made of the frames to come."""
+        rows = torch.zeros(0, self._vectors.shape[1], dtype=_PROBE_TYPE)
+        return {**_without(self._cleared(state), *_OWN), "rows": rows}
 
     @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -157,12 +167,11 @@ class DriftGuard:
             "total": _int(state, "total") + len(report),
             "since_reset": _int(state, "since_reset") + len(report),
         }
-        ill = _int(state, "ill_until") > _int(state, "total")
-        if not report.finite:
-            return self._reset("nonfinite", math.nan, math.nan, "a loss, gradient or parameter was not finite", state)
+        if not (report.finite and torch.isfinite(report.probabilities).all()):
+            message = "a loss, gradient, parameter or probability was not finite"
+            return self._reset("nonfinite", math.nan, math.nan, message, state)
         if report.frozen_features is None or report.frozen_probabilities is None:
-            return self._backstop(Decision(serve_frozen=ill), state)
-        decision = Decision(serve_frozen=ill, warming_up="rows" in state)
+            return self._backstop(Decision(serve_frozen=_ill(state)), state)
         residuals = report.frozen_features - report.frozen_probabilities @ self._vectors
         start, size = 0, len(report)
         while start < size:
@@ -173,9 +182,9 @@ class DriftGuard:
             start = part.stop
             if _int(state, "frames") % self.settings.probe_frames == 0:
                 found, state = self._probe(state)
-                if found.action != "none" or found.events:
-                    return replace(found, serve_frozen=found.serve_frozen or ill), state
-        return self._backstop(decision, state)
+                if found is not None:
+                    return found, state
+        return self._backstop(Decision(serve_frozen=_ill(state), warming_up="rows" in state), state)
 
     def manual(self, state: State) -> tuple[Decision, State]:
         """A reset asked for from outside."""
@@ -189,7 +198,8 @@ class DriftGuard:
             "marginal_sums": _tensor(state, "marginal_sums") + marginal_sums,
         }
 
-    def _probe(self, state: State) -> tuple[Decision, State]:
+    def _probe(self, state: State) -> tuple[Decision | None, State]:
+        """Judge a full probe: the decision if there is something to say."""
         settings = self.settings
         row = _tensor(state, "sum") / settings.probe_frames
         means = _tensor(state, "marginal_sums") / settings.probe_frames
@@ -212,8 +222,8 @@ class DriftGuard:
             if settings.on_shift == "reset":
                 return self._reset("shift", statistic, settings.shift_lambda, message, state)
             event = GuardEvent("shift", statistic, settings.shift_lambda, _int(state, "total"), False, message)
-            return Decision(events=(event,), warming_up=True), self._relearn(state)
-        return Decision(), state
+            return Decision(events=(event,), warming_up=True, serve_frozen=_ill(state)), self._relearn(state)
+        return None, state
 
     def _collapse(self, marginals: Tensor) -> float:
         entropies = torch.special.entr(marginals).sum(1)
@@ -225,36 +235,31 @@ class DriftGuard:
             rows = torch.cat([_tensor(state, "rows"), row[None].to(_PROBE_TYPE)])
             if len(rows) < self.settings.reference_probes:
                 return {**state, "rows": rows}, 0.0
-            state = {name: value for name, value in state.items() if name != "rows"}
-            return {**state, **_own(Reference.from_probes(rows, self.settings.probe_frames))}, 0.0
+            reference = Reference.from_probes(rows, self.settings.probe_frames)
+            return {**_without(state, "rows"), **_own(reference)}, 0.0
         distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
         score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
         statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)
         return {**state, "statistic": statistic}, statistic
 
-    def _relearn(self, state: State) -> State:
-        """Restart with a reference still to be learnt from the frames to come."""
-        kept = {name: state[name] for name in ("total", "since_reset", "ill_until", "collapse_resets")}
-        return {**kept, **self._restarted(None)}
-
     def _reset(
         self, cause: Cause, statistic: float, threshold: float, message: str, state: State
     ) -> tuple[Decision, State]:
-        total, cooldown = _int(state, "total"), self.settings.cooldown_frames
+        total, horizon = _int(state, "total"), 10 * self.settings.cooldown_frames
         events = [GuardEvent(cause, statistic, threshold, total, True, message)]
-        state = {**self._relearn(state), "since_reset": 0}
-        ill = False
+        state = self._relearn(state) if cause == "shift" else self._cleared(state)
+        state["since_reset"] = 0
         if cause in ("collapse", "nonfinite"):
-            recent = [frame for frame in _tensor(state, "collapse_resets").tolist() if frame > total - 10 * cooldown]
-            recent.append(float(total))
-            ill = len(recent) >= _ILL_RESETS
-            if ill:
-                state["ill_until"] = total + 10 * cooldown
-                said = f"{_ILL_RESETS} collapses within {10 * cooldown} frames: the frozen encoder serves for as many"
+            recent = [frame for frame in _tensor(state, "collapse_resets").tolist() if frame > total - horizon]
+            recent.append(total)
+            if len(recent) >= _ILL_RESETS:
+                state["ill_until"] = total + horizon
+                said = f"{_ILL_RESETS} collapses within {horizon} frames: the frozen encoder serves for as many"
                 events.append(GuardEvent("ill", float(len(recent)), float(_ILL_RESETS), total, False, said))
                 recent = []
-            state["collapse_resets"] = torch.tensor(recent)
-        return Decision("reset", cause, events=tuple(events), warming_up=True, serve_frozen=ill), state
+            state["collapse_resets"] = _frames(recent)
+        warming_up = "rows" in state
+        return Decision("reset", cause, events=tuple(events), warming_up=warming_up, serve_frozen=_ill(state)), state
 
     def _backstop(self, decision: Decision, state: State) -> tuple[Decision, State]:
         limit, since = self.settings.backstop_frames, _int(state, "since_reset")
@@ -263,19 +268,24 @@ class DriftGuard:
         if decision.serve_frozen or decision.warming_up:
             return self._reset("scheduled", float(since), float(limit), "the backstop's hard form", state)
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
-        return replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,)), {
-            **state,
-            "since_reset": 0,
-        }
+        pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
+        return pulled, {**state, "since_reset": 0}
 
 
 def _own(reference: Reference) -> State:
-    return {
-        "mean": reference.mean,
-        "spread": reference.spread,
-        "centre": reference.centre,
-        "scale": reference.scale,
-    }
+    return {name: getattr(reference, name) for name in _OWN}
+
+
+def _without(state: State, *names: str) -> State:
+    return {name: value for name, value in state.items() if name not in names}
+
+
+def _frames(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _ill(state: State) -> bool:
+    return _int(state, "ill_until") > _int(state, "total")
 
 
 def _int(state: Mapping[str, Any], name: str) -> int:

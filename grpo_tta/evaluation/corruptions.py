@@ -68,7 +68,14 @@ def corrupt(images: UInt8, kind: str, severity: int, seeds: Sequence[int] | NDAr
 
 
 def _single(level: float | tuple[float, float]) -> float:
-    assert not isinstance(level, tuple)
+    if isinstance(level, tuple):
+        raise TypeError(f"level must be one number, got {level}")
+    return level
+
+
+def _pair(level: float | tuple[float, float]) -> tuple[float, float]:
+    if not isinstance(level, tuple):
+        raise TypeError(f"level must be two numbers, got {level}")
     return level
 
 
@@ -128,8 +135,7 @@ def _convolution(vector: tuple[float, ...], size: int) -> Float32:
 
 
 def _fog(image: Float32, level: float | tuple[float, float], rng: np.random.Generator) -> Float32:
-    assert isinstance(level, tuple)
-    amount, decay = np.float32(level[0]), level[1]
+    amount, decay = _pair(level)
     height, width = image.shape[1:]
     plasma = np.zeros((height, width), dtype=np.float32)
     cells, weight = 2, 1.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PairedAccuracy", "class_interval", "expected_calibration_error", "paired_accuracy"]
+__all__ = ["PairedAccuracy", "by_segment", "class_interval", "expected_calibration_error", "paired_accuracy"]
 
 _DRAWS = 1000
 _BINS = 15
@@ -41,6 +41,14 @@ def paired_accuracy(right: Bools, frozen_right: Bools, classes: Sequence[object]
     )
 
 
+def by_segment(
+    right: Bools, frozen_right: Bools, classes: NDArray[np.int64], changes: Sequence[int]
+) -> list[PairedAccuracy]:
+    """Accuracy of each segment, first to last; ``changes``: the frames that segments begin with, without the first."""
+    parts = zip(*(np.split(column, changes) for column in (right, frozen_right, classes)), strict=True)
+    return [paired_accuracy(*part) for part in parts]
+
+
 def class_interval(
     values: NDArray[np.float64], classes: Sequence[object] | NDArray[np.int64], seed: int = 0
 ) -> tuple[float, float]:
@@ -55,7 +63,12 @@ def class_interval(
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: Bools) -> float:
-    """Mean gap between confidence in [0, 1] and accuracy over 15 equal bins, weighted by their frames."""
+    """Mean gap between confidence in [0, 1] and accuracy over 15 equal bins, weighted by their frames; ``[N]`` each.
+
+    Raises ``ValueError`` where there is no frame or lengths differ.
+    """
+    if len(confidence) != len(right) or not len(confidence):
+        raise ValueError(f"confidence and right must be equally many and some, got {len(confidence)} and {len(right)}")
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     return float(sum(gaps))

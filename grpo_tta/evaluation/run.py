@@ -1,7 +1,7 @@
 """Run a method over a stream as a deployment would, and note for every frame whether it was right.
 
-The guard's decision is applied as in the pipeline: labels of a batch first, then the reset or pull, and batches end at
-the method's cadence and at the guard's probes.
+The guard's decision is applied as in the pipeline: labels of a batch first, then the reset or pull; batches end at the
+method's cadence and at the guard's probes; a prediction that is not finite is replaced by the frozen encoder's.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import Decision, DriftGuard
@@ -20,12 +21,13 @@ __all__ = ["StreamResult", "run_stream"]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """``labels``, ``right``, ``frozen_right`` and ``confidence`` are ``[N]``, frame by frame."""
+    """All arrays are ``[N]``, frame by frame; confidences are probabilities of the best class."""
 
     labels: NDArray[np.int64]
     right: NDArray[np.bool_]
     frozen_right: NDArray[np.bool_]
     confidence: NDArray[np.float64]
+    frozen_confidence: NDArray[np.float64]
     resets: list[tuple[int, str]]
     """Frames seen when it happened, and the cause; ``manual`` for those asked for."""
     forward_equivalents: float
@@ -54,7 +56,9 @@ class _Run:
         self.seen = 0
         self.cost = 0.0
         self.resets: list[tuple[int, str]] = []
-        self.rows: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+        self.labels: list[NDArray[np.int64]] = []
+        self.adapted: list[Tensor] = []
+        self.frozen: list[Tensor] = []
 
     def take(self, part: Frames) -> None:
         """Step through consecutive frames."""
@@ -85,10 +89,11 @@ class _Run:
         decision = Decision()
         if self.guard is not None:
             decision, self.guard_state = self.guard.step(report, self.guard_state)
-        probabilities = report.frozen_probabilities if decision.serve_frozen else prediction.probabilities
-        best, index = probabilities.max(1)
-        frozen = report.frozen_probabilities.argmax(1)
-        self.rows.append((labels, index.numpy(), frozen.numpy(), best.double().numpy()))
+        finite = bool(torch.isfinite(prediction.probabilities).all())
+        served = prediction.probabilities if finite and not decision.serve_frozen else report.frozen_probabilities
+        self.labels.append(labels)
+        self.adapted.append(_best(served))
+        self.frozen.append(_best(report.frozen_probabilities))
         self.seen += len(labels)
         self.cost += report.forward_equivalents
         self._apply(decision)
@@ -104,9 +109,23 @@ class _Run:
 
     def result(self) -> StreamResult:
         """Of all frames so far."""
-        if not self.rows:
+        if not self.labels:
             raise ValueError("a stream must hold a frame, got none")
-        labels, adapted, frozen, confidence = (np.concatenate(column) for column in zip(*self.rows, strict=True))
+        labels = np.concatenate(self.labels)
+        confidence, adapted = torch.cat(self.adapted).T.numpy()
+        frozen_confidence, frozen = torch.cat(self.frozen).T.numpy()
         return StreamResult(
-            labels, adapted == labels, frozen == labels, confidence, self.resets, self.cost / len(labels)
+            labels=labels,
+            right=adapted == labels,
+            frozen_right=frozen == labels,
+            confidence=confidence,
+            frozen_confidence=frozen_confidence,
+            resets=self.resets,
+            forward_equivalents=self.cost / len(labels),
         )
+
+
+def _best(probabilities: Tensor) -> Tensor:
+    """``[B, 2]`` float64: the best class's probability, and the class."""
+    best, index = probabilities.double().max(1)
+    return torch.stack([best, index.double()], 1)
