@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from adapters.storage.filesystems import local_path
 from grpo_tta.guard import GuardSettings
 from grpo_tta.models import ModelSettings
 from grpo_tta.settings import GrpoSettings
@@ -46,6 +47,42 @@ def _window(value: Any) -> str:
     return str(value)
 
 
+_NOT_OF_LABELS = (
+    ("source", "url"),
+    ("source", "stream_pattern"),
+    ("source", "time_pattern"),
+    ("model", "name"),
+    ("model", "pretrained"),
+    ("output", "url"),
+    ("checkpoint", "url"),
+    ("checkpoint", "keep"),
+    ("checkpoint", "slice_records"),
+    ("checkpoint", "on_state_mismatch"),
+)
+_FILES = (("labels", "file"), ("labels", "class_vectors"), ("guard", "reference"))
+
+
+def _content(key: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {path}: {error.strerror or error}") from error
+
+
+def _url(value: Any) -> str:
+    """A URL without credentials in it: it ends up in labels, summaries and logs."""
+    text = str(value)
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise ValueError(
+            "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
+            "environment variables or files"
+        )
+    return text
+
+
+Url = Annotated[str, Field(min_length=1), BeforeValidator(_url)]
 Duration = Annotated[str, BeforeValidator(_duration)]
 
 
@@ -56,7 +93,7 @@ class _Section(BaseModel):
 class SourceConfig(_Section):
     """Where images come from."""
 
-    url: str = Field(min_length=1)
+    url: Url
     """Folder, glob, bucket URL or JSONL manifest."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
@@ -124,7 +161,7 @@ class EventTimeConfig(_Section):
 class OutputConfig(_Section):
     """Where and how results are written."""
 
-    url: str = Field(min_length=1)
+    url: Url
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
@@ -133,7 +170,7 @@ class OutputConfig(_Section):
 class CheckpointConfig(_Section):
     """Slices and what a resume does."""
 
-    url: str | None = None
+    url: Url | None = None
     """Default: ``checkpoint`` under the output."""
     slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
     on_state_mismatch: Literal["fail", "reset"] = "fail"
@@ -168,21 +205,29 @@ class JobConfig(_Section):
         """Where plans, states and commits lie."""
         return self.checkpoint.url or self.output.url.rstrip("/") + "/checkpoint"
 
+    @property
+    def origin(self) -> str:
+        """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
+        path = local_path(self.source.url)
+        url = self.source.url.rstrip("/") if path is None else path
+        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern])
+
     def plain(self) -> dict[str, Any]:
         """As plain data: what a YAML file would hold."""
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Of everything a label depends on; not where results go, nor how the graph is run."""
+        """Of everything a label depends on beside the model and the listing, which have their own.
+
+        Files count by what they hold. Where results go and how the graph is run do not count. Raises
+        `ConfigurationError` for a file that cannot be read.
+        """
         plain = self.plain()
-        for section, key in (
-            ("output", "url"),
-            ("checkpoint", "url"),
-            ("checkpoint", "keep"),
-            ("checkpoint", "slice_records"),
-        ):
+        for section, key in _NOT_OF_LABELS:
             del plain[section][key]
-        del plain["run"], plain["checkpoint"]["on_state_mismatch"]
+        del plain["run"]
+        for section, key in _FILES:
+            plain[section][key] = _content(f"{section}.{key}", plain[section][key])
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -222,39 +267,20 @@ def make_config(values: Mapping[str, Any]) -> JobConfig:
         raise ConfigurationError("\n".join(lines)) from error
 
 
+_NEEDED = {
+    "source": "--source (source.url)",
+    "source.url": "--source (source.url)",
+    "output": "--out (output.url)",
+    "output.url": "--out (output.url)",
+}
+
+
 def _problem(item: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
+    if key in _NEEDED and item["type"] == "missing":
+        return f"{_NEEDED[key]} is needed"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}: unknown key"
     message = str(item["msg"]).removeprefix("Value error, ")
     shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
     return f"{key}: {message}{shown}" if key else message + shown
-
-
-def read_labels(path: str) -> tuple[list[str] | None, dict[str, list[str]] | None]:
-    """Class names, or a mapping class -> prompts; raises `ConfigurationError` naming the line of a blank or repeated
-    one."""
-    try:
-        text = Path(path).read_text()
-        loaded = yaml.safe_load(text) if Path(path).suffix in (".yaml", ".yml", ".json") else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"labels file {path}: {error}") from error
-    if loaded is not None:
-        if not isinstance(loaded, dict) or not loaded:
-            raise ConfigurationError(
-                f"labels file {path}: expected a mapping class -> prompts, got {type(loaded).__name__}"
-            )
-        return None, {
-            str(name): [prompts] if isinstance(prompts, str) else list(prompts) for name, prompts in loaded.items()
-        }
-    names = text.splitlines()
-    seen: dict[str, int] = {}
-    for number, name in enumerate(names, start=1):
-        if not name.strip():
-            raise ConfigurationError(f"labels file {path}: line {number} is blank")
-        if name.strip() in seen:
-            raise ConfigurationError(f"labels file {path}: {name.strip()!r} in line {seen[name.strip()]} and {number}")
-        seen[name.strip()] = number
-    if not seen:
-        raise ConfigurationError(f"labels file {path}: no classes in it")
-    return list(seen), None

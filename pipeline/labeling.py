@@ -23,15 +23,16 @@ from adapters.images import Canvas, CanvasSpec, ImageLimits, decode
 from adapters.storage.fetch import Fetcher
 from adapters.storage.objects import ObjectStore
 from adapters.storage.policy import UriPolicy
-from grpo_tta import Classifier, create_method, load_classifier
+from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifier
 from grpo_tta.classifier import ModelError
 from grpo_tta.guard import DriftGuard
 from grpo_tta.reference import Reference
 from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, check_state, decode_state, encode_state
 from pipeline.coders import StreamBatch, StreamStateCoder
-from pipeline.config import JobConfig, parse_duration, read_labels
+from pipeline.config import JobConfig, parse_duration
 from pipeline.errors import ConfigurationError
 from pipeline.labeler import Labeled, StreamLabeler
+from pipeline.labels_file import read_labels
 from pipeline.records import RecordMaker
 from pipeline.state_packs import PackReader
 from schemas import Commit, DriftEvent
@@ -76,12 +77,18 @@ def load_reference(config: JobConfig, classifier: Classifier) -> Reference | Non
 
 def job_labeler(config: JobConfig) -> StreamLabeler:
     """The process's labeler for a configuration, made once: one read-only model a process."""
-    key = config.fingerprint()
+    key = labeler_key(config)
     with _lock:
         if key not in _labelers:
+            keep_freed_memory()
             _labelers.clear()
             _labelers[key] = _make_labeler(config)
         return _labelers[key]
+
+
+def labeler_key(config: JobConfig) -> str:
+    """Equal for configurations that one labeler serves."""
+    return repr((config.fingerprint(), config.model, config.source.url, config.run.readers))
 
 
 def _make_labeler(config: JobConfig) -> StreamLabeler:

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 
 import apache_beam as beam
 import torch
@@ -17,11 +17,13 @@ from adapters.storage.objects import ObjectStore
 from adapters.storage.source import list_source
 from grpo_tta._version import __version__
 from pipeline.checkpoint_log import CheckpointLog
-from pipeline.config import JobConfig
+from pipeline.config import JobConfig, RunConfig
 from pipeline.driver import Fingerprints, Progress, SliceDriver, SliceResult
 from pipeline.errors import ConfigurationError, JobError
 from pipeline.graph import build
+from pipeline.labeler import Labeled
 from pipeline.labeling import job_labeler
+from pipeline.records import RecordMaker, WindowedRef, bad_record
 from pipeline.state_packs import PackReader, pack_name
 from schemas import Commit, Counters, Plan, Summary
 
@@ -60,14 +62,14 @@ def run_label_job(
 
     Raises `ConfigurationError` before anything was read or written, `JobError` or the source's ``SourceError`` later.
     """
-    _check_runner(config.run.runner)
+    _check_runner(config.run)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
+    output, store = _stores(config)
     labeler = job_labeler(config)
-    store = ObjectStore(config.checkpoint_url)
-    listing = Listing.open(store)
-    if listing is None:
-        listing = write_listing(store, _listed(config))
+    listing = _listing(config, store)
+    store.sweep()
+    output.sweep()
     log = CheckpointLog(store)
     before = log.latest()
     driver = SliceDriver(
@@ -86,31 +88,85 @@ def run_label_job(
     )
     latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
-    ObjectStore(config.output.url).write("summary.json", summary.model_dump_json(indent=2).encode())
-    return JobResult(summary, did_nothing=before is not None and before == latest)
+    did_nothing = before is not None and before == latest
+    if not (did_nothing and output.exists("summary.json")):
+        output.write("summary.json", summary.model_dump_json(indent=2).encode())
+    return JobResult(summary, did_nothing)
 
 
-def _check_runner(runner: str) -> None:
-    if runner in _KNOWN_TO_FAIL:
-        raise ConfigurationError(f"run.runner: {runner} cannot run this graph: {_KNOWN_TO_FAIL[runner]}")
+def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
+    """Label the first few images that the source lists, each stream from its start; writes nothing.
+
+    Raises as `run_label_job` does.
+    """
+    _check_runner(config.run)
+    for store in _stores(config):
+        store.check_access()
+    labeler = job_labeler(config)
+    total = Labeled(labeler.initial_state())
+    streams: dict[str, list[WindowedRef]] = {}
+    for record in islice(list_job_source(config), images):
+        if isinstance(record, BadRecord):
+            total.dead_letters.append(bad_record(record))
+        else:
+            event = WindowedRef(record, (record.event_time, record.event_time))
+            streams.setdefault(record.stream, []).append(event)
+    for _, events in sorted(streams.items()):
+        ordered = sorted(events, key=lambda event: (event.ref.event_time, event.ref.coordinate))
+        labeled = labeler.label(ordered, labeler.initial_state())
+        total.labels += labeled.labels
+        total.dead_letters += labeled.dead_letters
+    return labeler.make, total
 
 
-def _listed(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
-    """The source's events, with the first one looked at before anything is written."""
+def _check_runner(run: RunConfig) -> None:
+    if run.runner in _KNOWN_TO_FAIL:
+        raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
+    try:
+        _pipeline(run)
+    except (ValueError, RuntimeError, ImportError, AttributeError) as error:
+        raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
+
+
+def _stores(config: JobConfig) -> tuple[ObjectStore, ObjectStore]:
+    """Of the outputs and of the checkpoint."""
+    try:
+        return ObjectStore(config.output.url), ObjectStore(config.checkpoint_url)
+    except ValueError as error:
+        raise ConfigurationError(f"output: {error}") from error
+
+
+def _pipeline(run: RunConfig) -> beam.Pipeline:
+    return beam.Pipeline(runner=run.runner, options=PipelineOptions(list(run.beam_options)))
+
+
+def list_job_source(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
+    """The source's events, unsorted; raises `ConfigurationError` at once and ``SourceError`` while iterating."""
     source = config.source
     try:
-        records = list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
+        return list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
     except ValueError as error:
         raise ConfigurationError(f"source: {error}") from error
-    first = next(records)
-    return chain([first], records)
+
+
+def _listing(config: JobConfig, store: ObjectStore) -> Listing:
+    """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
+    listing = Listing.open(store)
+    if listing is None:
+        records = list_job_source(config)
+        return write_listing(store, chain([next(records)], records), origin=config.origin)
+    if listing.origin != config.origin:
+        raise ConfigurationError(
+            f"the checkpoint in {config.checkpoint_url} is of the source and patterns {listing.origin}, not "
+            f"{config.origin}: give this job another --checkpoint, or another --out"
+        )
+    return listing
 
 
 def _run_slice(config: JobConfig, plan: Plan, commit: Commit | None, fault_point: Callable[[str], None]) -> SliceResult:
     """Steps 2 and 3 of a slice: one graph."""
     fault_point("before:2")
-    options = PipelineOptions(list(config.run.beam_options))
-    pipeline = beam.Pipeline(runner=config.run.runner, options=options)
+    pipeline = _pipeline(config.run)
     build(pipeline, config, plan, commit, fault_point)
     try:
         pipeline.run().wait_until_finish()

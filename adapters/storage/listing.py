@@ -42,6 +42,8 @@ class Listing:
         self.fingerprint: str = index["fingerprint"]
         """SHA-256 of all rows, hexadecimal."""
         self.bad_records: int = index["bad_records"]
+        self.origin: str = index["origin"]
+        """What was listed, in the caller's words."""
 
     @classmethod
     def open(cls, store: ObjectStore) -> "Listing | None":
@@ -88,21 +90,23 @@ def write_listing(
     store: ObjectStore,
     records: Iterable[ImageRef | BadRecord],
     *,
+    origin: str = "",
     chunk_rows: int = 100_000,
     part_rows: int = 50_000,
     scratch: str | None = None,
 ) -> Listing:
     """Sort the records and write them down; nothing is written before all of them are read.
 
-    Returns the store's listing: this one, or that of a writer who was faster. ``scratch``: where the local chunk files
-    go, by default the system's folder for temporary files. Raises ValueError for a record with inline data.
+    Returns the store's listing: this one, or that of a writer who was faster. ``origin`` is kept with it. ``scratch``:
+    where the local chunk files go, by default the system's folder for temporary files. Raises ValueError for a record
+    with inline data.
     """
     if chunk_rows < 1 or part_rows < 1:
         raise ValueError(f"chunk_rows and part_rows must be >= 1, got {chunk_rows} and {part_rows}")
     token = uuid4().hex
     with tempfile.TemporaryDirectory(prefix="listing-", dir=scratch) as folder:
         rows = _sorted_rows(records, folder, chunk_rows)
-        index = _write_parts(store, rows, token, part_rows)
+        index = {**_write_parts(store, rows, token, part_rows), "origin": origin}
     won = store.create(_INDEX, json.dumps(index, separators=(",", ":")).encode())
     listing = Listing.open(store)
     if listing is None:

@@ -77,6 +77,24 @@ class ObjectStore:
         finally:
             self.delete(name)
 
+    def check_access(self) -> None:
+        """Raise where the store can plainly not be used: no such bucket, no credentials, no right to write a folder.
+
+        Writes nothing, so a bucket that can be read and not written passes.
+        """
+        if self._folder is None:
+            filesystem, root = open_filesystem(self.url)
+            if self._scheme != "memory":
+                filesystem.info(root.partition("/")[0])
+            return
+        there = self._folder
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        if not os.path.isdir(there):
+            raise StoreError(f"{self._folder} cannot be a folder: {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise StoreError(f"{self._folder} cannot be written: no right to write in {there}")
+
     def read(self, name: str) -> bytes:
         """The object's bytes. Raises FileNotFoundError."""
         if self._folder is not None:

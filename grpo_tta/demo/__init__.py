@@ -4,7 +4,7 @@ The model knows a closed vocabulary of drawn things (``assets/MODEL_CARD.md``); 
 tree rebuild it.
 """
 
-from grpo_tta.demo.feed import STREAM_PATTERN, TIME_PATTERN, FeedSummary, write_feed
+from grpo_tta.demo.feed import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, write_feed
 from grpo_tta.demo.packaged import PICTURE_SETS, assets_path, class_prompts, load_model, pictures, reference_path
 from grpo_tta.demo.scenes import FRAME_SIZE, render_scene, scenes
 from grpo_tta.demo.tower import Hybrid
@@ -20,6 +20,7 @@ __all__ = [
     "class_prompts",
     "load_model",
     "pictures",
+    "read_summary",
     "reference_path",
     "render_scene",
     "scenes",

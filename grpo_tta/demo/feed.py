@@ -28,6 +28,7 @@ __all__ = [
     "FeedSummary",
     "Segment",
     "Stream",
+    "read_summary",
     "write_feed",
 ]
 
@@ -43,6 +44,8 @@ START = dt.datetime(2026, 1, 1, 6, tzinfo=dt.UTC)
 INTERVAL_MS = 1_000
 JITTER_MS = 400
 BATCH = 256
+_SUMMARY = "feed.json"
+"""Written last: a feed without it was not finished."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class FeedSummary:
 
     out: Path
     truth: Path
+    seed: int
     images: int
     streams: dict[str, int] = field(default_factory=dict)
     segments: dict[str, int] = field(default_factory=dict)
@@ -123,7 +127,18 @@ def write_feed(out: Path, seed: int = 0, images: int = DEFAULT_IMAGES) -> FeedSu
                 record = {"id": f"{stream.name}/{path.name}", "label": names[label], "segment": segment}
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     streams = {s.name: sum(segments[f"{s.name}/{part.name}"] for part in s.segments) for s in STREAMS}
-    return FeedSummary(out, truth, images, streams, segments)
+    (out / _SUMMARY).write_text(json.dumps({"seed": seed, "images": images, "streams": streams, "segments": segments}))
+    return FeedSummary(out, truth, seed, images, streams, segments)
+
+
+def read_summary(out: Path) -> FeedSummary | None:
+    """What `write_feed` wrote below ``out``; None where no feed was finished there."""
+    out = Path(out)
+    try:
+        found = json.loads((out / _SUMMARY).read_text())
+    except FileNotFoundError:
+        return None
+    return FeedSummary(out, out / "truth.jsonl", **found)
 
 
 def _make_room(out: Path, truth: Path) -> None:
@@ -133,6 +148,7 @@ def _make_room(out: Path, truth: Path) -> None:
         raise FileExistsError(f"{folders[0]} is there, but no feed ({truth} is missing): give another folder")
     out.mkdir(parents=True, exist_ok=True)
     truth.touch()
+    (out / _SUMMARY).unlink(missing_ok=True)
     for folder in folders:
         shutil.rmtree(folder)
 

@@ -6,12 +6,8 @@ Heavy imports happen inside the commands, so that ``--help`` and a mistyped flag
 
 import argparse
 import logging
-import os
 import sys
 from importlib.metadata import version as installed_version
-
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-_HEAVY = ("label", "demo", "calibrate")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,24 +15,33 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     own, beam_options = _split(given)
     parsed = _parser().parse_args(own)
-    if arguments is None and parsed.command in _HEAVY:
-        _keep_memory()
     _quiet(verbose=parsed.verbose)
+    from adapters.storage.filesystems import MissingBackend
     from adapters.storage.source import SourceError
-    from pipeline.cli import commands
     from pipeline.errors import ConfigurationError, JobError
 
     try:
-        return int(getattr(commands, parsed.run)(parsed, beam_options))
+        return _run(parsed, beam_options)
     except ConfigurationError as error:
         print(f"bad configuration: {error}", file=sys.stderr)
         return 2
-    except (JobError, SourceError, OSError) as error:
+    except (JobError, SourceError, MissingBackend, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the running slice was dropped; run the same command again to go on", file=sys.stderr)
         return 130
+    except Exception as error:  # storage back ends raise errors of their own
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        print(f"failed: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
+        return 1
+
+
+def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
+    from pipeline.cli import commands, demo
+
+    run = demo.demo if parsed.command == "demo" else getattr(commands, parsed.command)
+    return int(run(parsed, beam_options))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -44,14 +49,6 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         return arguments, []
     at = arguments.index("--")
     return arguments[:at], arguments[at + 1 :]
-
-
-def _keep_memory() -> None:
-    """Start over with glibc told to keep freed memory: page faults cost a CPU run half of its time."""
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _KEEP_MEMORY):
-        return
-    os.environ.update(_KEEP_MEMORY)
-    os.execv(sys.executable, [sys.executable, "-m", "pipeline.cli", *sys.argv[1:]])
 
 
 def _quiet(*, verbose: bool) -> None:
@@ -81,29 +78,24 @@ def _parser() -> argparse.ArgumentParser:
 
     label = commands.add_parser("label", help="label a folder, bucket or manifest; run again to resume")
     add_job_flags(label, label=True)
-    label.set_defaults(run="label")
 
     evaluate = commands.add_parser("evaluate", help="compare labels with a truth file")
     evaluate.add_argument("--labels", required=True, metavar="OUT", help="the --out of a job")
     evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
     evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.set_defaults(run="evaluate")
 
     calibrate = commands.add_parser("calibrate", help="make the drift guard's reference from a source")
     add_job_flags(calibrate, label=False)
     calibrate.add_argument("--reference", required=True, metavar="FILE", help="safetensors file to write")
     calibrate.add_argument("--max-images", type=int, default=3200, metavar="N", help="default: 3200")
-    calibrate.set_defaults(run="calibrate")
 
     check = commands.add_parser("check", help="check configuration and access, label ten images, write nothing")
     add_job_flags(check, label=True)
-    check.set_defaults(run="check")
 
     config = commands.add_parser("config", help="show the effective configuration, or its JSON schema")
     config.add_argument("what", choices=["show", "schema"])
     add_job_flags(config, label=True)
-    config.set_defaults(run="config")
 
     demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table")
     demo.add_argument("what", nargs="?", choices=["feed"], help="feed: only write the feed")
@@ -111,9 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     demo.add_argument("--images", type=int, default=None, metavar="N", help="images in the feed")
     demo.add_argument("--fresh", action="store_true", help="throw an earlier demo away first")
-    demo.set_defaults(run="demo")
 
-    version = commands.add_parser("version", help="versions of the package and what it stands on")
-    version.set_defaults(run="version")
+    commands.add_parser("version", help="versions of the package and what it stands on")
     parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))
     return parser

@@ -1,9 +1,7 @@
 """What each command does, given its parsed flags; each returns the exit code."""
 
 import argparse
-import itertools
 import json
-import shutil
 import signal
 import sys
 import time
@@ -11,35 +9,28 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import yaml
 
-from adapters.events import BadRecord, ImageRef
-from adapters.images import ImageError
-from adapters.storage.fetch import PermanentFetchError
-from adapters.storage.sink import read_records
-from adapters.storage.source import list_source
-from grpo_tta.reference import ReferenceBuilder
-from pipeline import labeling
+from pipeline import calibration
 from pipeline import run as job
 from pipeline.cli.flags import job_values
-from pipeline.config import JobConfig, make_config
+from pipeline.config import JobConfig, make_config, merged
 from pipeline.driver import Progress
-from pipeline.errors import ConfigurationError, JobError
+from pipeline.errors import ConfigurationError
 from pipeline.evaluate import evaluate as evaluate_labels
-from schemas import AdaptationLog
 
 Flags = argparse.Namespace
 
 
 def label(flags: Flags, beam_options: list[str]) -> int:
     """Run or resume a job."""
-    return _label(make_config(job_values(flags, beam_options)))
+    return run_and_report(make_config(job_values(flags, beam_options)))
 
 
-def _label(config: JobConfig) -> int:
-    stop = _StopRequest()
-    result = job.run_label_job(config, progress=_ProgressLine(), stop=stop)
+def run_and_report(config: JobConfig) -> int:
+    """Run a job with progress lines and say what came of it."""
+    with _StopRequest() as stop:
+        result = job.run_label_job(config, progress=_ProgressLine(), stop=stop)
     summary, out = result.summary, config.output.url
     if result.did_nothing and summary.finished:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
@@ -60,8 +51,14 @@ class _StopRequest:
 
     def __init__(self) -> None:
         self._asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+
+    def __enter__(self) -> "_StopRequest":
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __call__(self) -> bool:
         return self._asked
@@ -111,11 +108,12 @@ def _table(by: list[str], result: dict[str, Any]) -> None:
     head = [*by, "n", "frozen", "adapted", "gain", "interval", "ece"]
     lines = [head]
     rows = [*result["groups"], {**dict.fromkeys(by, ""), **result["all"]}]
-    lines += [[*(row[key] for key in by), *_figures(row)] for row in rows]
-    _print_columns(lines)
+    lines += [[*(row[key] for key in by), *figures(row)] for row in rows]
+    print_columns(lines)
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
+def figures(row: dict[str, Any]) -> list[str]:
+    """n, frozen, adapted, gain, interval and calibration error of a row of `pipeline.evaluate`, as text."""
     if not row["n"]:
         return ["0", "", "", "", "", ""]
     frozen = "accuracy_frozen" in row
@@ -129,7 +127,8 @@ def _figures(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _print_columns(lines: list[list[str]]) -> None:
+def print_columns(lines: list[list[str]]) -> None:
+    """A table, columns as wide as their widest cell."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -137,72 +136,35 @@ def _print_columns(lines: list[list[str]]) -> None:
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:
     """Make the guard's reference from a source's frozen features."""
+    if flags.max_images < 1:
+        raise ConfigurationError(f"--max-images must be >= 1, got {flags.max_images}")
     values = job_values(flags, beam_options)
     values.get("guard", {}).pop("reference", None)
     config = make_config({**values, "output": {"url": "unused"}, "method": {"name": "zero-shot"}})
-    if flags.max_images < 1:
-        raise ConfigurationError(f"--max-images must be >= 1, got {flags.max_images}")
-    labeler = labeling.job_labeler(config)
-    classifier = labeling.load_job_classifier(config)
-    builder = ReferenceBuilder(classifier.class_vectors, classifier.fingerprint, config.guard.settings.probe_frames)
-    read = labeling.ImageReader.make(config, classifier)
-    refs = itertools.islice(_refs(config), flags.max_images)
-    skipped = 0
-    for group in iter(lambda: list(itertools.islice(refs, config.max_batch_size)), []):
-        canvases = []
-        for ref in group:
-            try:
-                canvases.append(torch.from_numpy(read(ref)))
-            except (ImageError, PermanentFetchError):
-                skipped += 1
-        if canvases:
-            features = classifier.features(classifier.normalise(torch.stack(canvases))).detach()
-            builder.add(features.cpu(), classifier.probabilities(features).detach().cpu())
-    try:
-        reference = builder.build()
-    except ValueError as error:
-        raise JobError(f"calibration: {error}") from error
-    Path(flags.reference).write_bytes(reference.to_bytes())
-    print(f"reference of {builder.frames} images written to {flags.reference}; {skipped} could not be read")
-    print(f"model {labeler.make.model_fingerprint}")
+    reference = calibration.calibrate(config, flags.max_images)
+    Path(flags.reference).write_bytes(reference.data)
+    print(f"reference of {reference.images} images written to {flags.reference}; {reference.unread} could not be read")
+    print(f"model {reference.model_fingerprint}")
     return 0
 
 
-def _refs(config: JobConfig) -> Any:
-    source = config.source
-    try:
-        records = list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
-    except ValueError as error:
-        raise ConfigurationError(f"source: {error}") from error
-    return (record for record in records if isinstance(record, ImageRef))
-
-
 def check(flags: Flags, beam_options: list[str]) -> int:
-    """Configuration, access, ten images; nothing is written."""
+    """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
     config = make_config(job_values(flags, beam_options))
-    labeler = labeling.job_labeler(config)
+    made, labeled = job.check_job(config, images=10)
+    print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
+    lines = [["stream", "id", "label", "probability", "frozen"]]
+    lines += [
+        [record.stream, record.id, record.label, f"{record.probability:.3f}", record.frozen_label or ""]
+        for record in labeled.labels
+    ]
+    print_columns(lines)
+    for letter in labeled.dead_letters:
+        print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
     print(
-        f"model {labeler.make.model_fingerprint}, {len(labeler.make.class_names)} classes, method {labeler.make.method}"
+        f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
     )
-    source = config.source
-    try:
-        records = list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
-    except ValueError as error:
-        raise ConfigurationError(f"source: {error}") from error
-    read = labeling.ImageReader.make(config, labeling.load_job_classifier(config))
-    failed = 0
-    for record in itertools.islice(records, 10):
-        if isinstance(record, BadRecord):
-            failed += 1
-            print(f"{record.coordinate}: {record.error_class}: {record.error_message}")
-            continue
-        try:
-            shape = read(record).shape
-            print(f"{record.stream}  {record.id}: read, canvas {shape[2]}x{shape[1]}")
-        except (ImageError, PermanentFetchError) as error:
-            failed += 1
-            print(f"{record.stream}  {record.id}: {type(error).__name__}: {error}")
-    return 1 if failed else 0
+    return 1 if labeled.dead_letters else 0
 
 
 def config(flags: Flags, beam_options: list[str]) -> int:
@@ -210,7 +172,11 @@ def config(flags: Flags, beam_options: list[str]) -> int:
     if flags.what == "schema":
         print(json.dumps(JobConfig.model_json_schema(), indent=2))
         return 0
-    print(yaml.safe_dump(make_config(job_values(flags, beam_options)).plain(), sort_keys=False), end="")
+    given = job_values(flags, beam_options)
+    plain = make_config(merged({"source": {"url": "?"}, "output": {"url": "?"}}, given)).plain()
+    for section in ("source", "output"):
+        plain[section]["url"] = given.get(section, {}).get("url", "")
+    print(yaml.safe_dump(plain, sort_keys=False), end="")
     return 0
 
 
@@ -219,51 +185,3 @@ def version(flags: Flags, beam_options: list[str]) -> int:
     for name, number in job.versions().items():
         print(f"{name} {number}")
     return 0
-
-
-def demo(flags: Flags, beam_options: list[str]) -> int:
-    """The feed, or feed, labels and table."""
-    from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, reference_path, write_feed
-    from grpo_tta.demo.feed import DEFAULT_IMAGES
-
-    out = Path(flags.out)
-    images = DEFAULT_IMAGES if flags.images is None else flags.images
-    if images < 1:
-        raise ConfigurationError(f"--images must be >= 1, got {images}")
-    if flags.what == "feed":
-        print(write_feed(out, flags.seed, images))
-        return 0
-    if flags.fresh and out.exists():
-        shutil.rmtree(out)
-    feed = out / "feed"
-    if not (feed / "truth.jsonl").exists():
-        print(f"writing {images} images to {feed}", file=sys.stderr)
-        write_feed(feed, flags.seed, images)
-    config = make_config(
-        {
-            "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
-            "output": {"url": str(out)},
-            "guard": {"reference": str(reference_path())},
-        }
-    )
-    code = _label(config)
-    if code == 0:
-        _demo_table(out, feed / "truth.jsonl")
-    return code
-
-
-def _demo_table(out: Path, truth: Path) -> None:
-    by = ["stream", "segment"]
-    result = evaluate_labels(str(out), str(truth), by)
-    resets: dict[str, int] = {}
-    for row in read_records(str(out), "adaptation", AdaptationLog):
-        if row.reset:
-            resets[row.stream] = resets.get(row.stream, 0) + 1
-    lines = [["stream", "segment", "n", "frozen", "GRPO-TTA", "gain", "resets of the stream"]]
-    for row in [*result["groups"], {"stream": "all", "segment": "", **result["all"]}]:
-        count = sum(resets.values()) if row["stream"] == "all" else resets.get(row["stream"], 0)
-        lines.append([row["stream"], row["segment"], *_figures(row)[:4], str(count)])
-    print()
-    _print_columns(lines)
-    places = {"feed": "feed", "labels": "labels", "log": "adaptation", "summary": "summary.json"}
-    print("\n" + ", ".join(f"{what} in {out / where}" for what, where in places.items()))

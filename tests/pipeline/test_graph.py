@@ -40,7 +40,7 @@ def use(monkeypatch):
     """Make a labeler the process's own for a configuration."""
 
     def install(config, labeler):
-        monkeypatch.setattr(labeling, "_labelers", {config.fingerprint(): labeler})
+        monkeypatch.setattr(labeling, "_labelers", {labeling.labeler_key(config): labeler})
         return labeler
 
     return install

@@ -55,11 +55,17 @@ def test_every_file_is_in_the_truth_and_in_the_summary(feed, truth):
     assert Counter(f"{line['id'].split('/')[0]}/{line['segment']}" for line in truth) == feed.segments
 
 
-def test_only_the_truth_is_no_image(feed):
+def test_only_the_truth_and_the_summary_are_no_images(feed):
     others = [path.name for path in feed.out.rglob("*") if path.is_file() and path.suffix != ".jpg"]
-    assert others == ["truth.jsonl"]
+    assert sorted(others) == ["feed.json", "truth.jsonl"]
+
     with Image.open(next(feed.out.rglob("*.jpg"))) as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))
+
+
+def test_a_finished_feed_can_be_told_from_an_unfinished_one(feed, tmp_path):
+    assert demo.read_summary(feed.out) == feed
+    assert demo.read_summary(tmp_path) is None
 
 
 def test_patterns_read_stream_and_time_and_times_rise(truth):

@@ -1,0 +1,97 @@
+"""``grpo-tta demo``: a feed of drifting cameras, labelled, and the table of what came of it."""
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from adapters.storage.sink import read_records
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
+from grpo_tta.demo.feed import DEFAULT_IMAGES
+from pipeline.cli.commands import figures, print_columns, run_and_report
+from pipeline.config import make_config
+from pipeline.errors import ConfigurationError
+from pipeline.evaluate import evaluate, read_truth
+from schemas import AdaptationLog, LabeledImage
+
+
+def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
+    """The feed alone, or feed, labels and table."""
+    out = Path(flags.out)
+    images = DEFAULT_IMAGES if flags.images is None else flags.images
+    if flags.what == "feed":
+        _print_feed(_write(out, flags.seed, images))
+        return 0
+    if flags.fresh and out.exists():
+        shutil.rmtree(out)
+    feed = out / "feed"
+    _feed(feed, flags.seed, images)
+    config = make_config(
+        {
+            "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
+            "output": {"url": str(out)},
+            "guard": {"reference": str(reference_path())},
+        }
+    )
+    code = run_and_report(config)
+    if code == 0:
+        _print_table(out, feed / "truth.jsonl")
+    return code
+
+
+def _write(folder: Path, seed: int, images: int) -> FeedSummary:
+    try:
+        return write_feed(folder, seed, images)
+    except (ValueError, FileExistsError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _feed(folder: Path, seed: int, images: int) -> None:
+    """Write the feed unless it is there already; one of another seed or size is not labelled in its place."""
+    there = read_summary(folder)
+    if there is None:
+        print(f"writing {images} images to {folder}", file=sys.stderr)
+        _write(folder, seed, images)
+    elif (there.seed, there.images) != (seed, images):
+        raise ConfigurationError(
+            f"{folder} holds a feed of {there.images} images and seed {there.seed}, not {images} and {seed}: "
+            "--fresh throws it away, --out takes another folder"
+        )
+
+
+def _print_feed(feed: FeedSummary) -> None:
+    lines = [["stream/segment", "images"], *([name, str(count)] for name, count in feed.segments.items())]
+    print_columns(lines)
+    print(f"\n{feed.images} images, seed {feed.seed}, in {feed.out}; what they show: {feed.truth}")
+    print("to label them:")
+    print(
+        f"  grpo-tta label --source {feed.out} --out OUT --stream-pattern '{STREAM_PATTERN}' "
+        f"--time-pattern '{TIME_PATTERN}'"
+    )
+
+
+def _print_table(out: Path, truth_path: Path) -> None:
+    by = ["stream", "segment"]
+    result = evaluate(str(out), str(truth_path), by)
+    resets = _resets(out, truth_path)
+    lines = [["stream", "segment", "n", "frozen", "GRPO-TTA", "gain", "resets"]]
+    for row in result["groups"]:
+        shown = resets[(row["stream"], row["segment"])]
+        lines.append([row["stream"], row["segment"], *figures(row)[:4], str(shown)])
+    lines.append(["all", "", *figures(result["all"])[:4], str(sum(resets.values()))])
+    print()
+    print_columns(lines)
+    places = {"feed": "feed", "labels": "labels", "log": "adaptation", "summary": "summary.json"}
+    print("\n" + ", ".join(f"{what} in {out / where}" for what, where in places.items()))
+
+
+def _resets(out: Path, truth_path: Path) -> Counter[tuple[str, str]]:
+    """How many by stream and segment: a reset lies where the last image before it does."""
+    truth = read_truth(str(truth_path))
+    ids = {record.coordinate: record.id for record in read_records(str(out), "labels", LabeledImage)}
+    return Counter(
+        (row.stream, truth[ids[row.coordinate]]["segment"])
+        for row in read_records(str(out), "adaptation", AdaptationLog)
+        if row.reset
+    )

@@ -1,0 +1,146 @@
+"""The one configuration: defaults, what is refused and how, what a label depends on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import JobConfig, make_config, merged, parse_duration, read_config_file
+from pipeline.errors import ConfigurationError
+
+MINIMAL: dict[str, Any] = {"source": {"url": "/data"}, "output": {"url": "/out"}}
+
+
+def config(**sections: dict[str, Any]) -> JobConfig:
+    return make_config(merged(MINIMAL, sections))
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"), [("250ms", 250_000), ("30s", 30_000_000), ("1.5m", 90_000_000), ("2d", 172_800_000_000)]
+)
+def test_durations(text: str, microseconds: int) -> None:
+    assert parse_duration(text) == microseconds
+
+
+@pytest.mark.parametrize("text", ["-5s", "5", "s", "5 s", "1e3s", "", "5y"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="a duration is a number with ms, s, m, h or d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"event_time": {"window": "fixed:-60s"}}, "event_time.window: a duration is"),
+        ({"event_time": {"window": "fixed:0s"}}, "event_time.window: a window's length must be > 0, got 'fixed:0s'"),
+        ({"event_time": {"window": "hopping:5s"}}, "event_time.window: a window is fixed:LENGTH or session:GAP"),
+        ({"max_batch_size": 0}, "max_batch_size: Input should be greater than or equal to 1, got 0"),
+        ({"output": {"min_probability": 1.5}}, "output.min_probability: .* got 1.5"),
+        ({"checkpoint": {"slice_records": 0}}, "checkpoint.slice_records: .* got 0"),
+        ({"method": {"settings": {"learning_rate": -1.0}}}, "method.settings: learning_rate must be > 0.* got -1.0"),
+        ({"method": {"settings": {"group_sise": 3}}}, "method.settings.group_sise: unknown key"),
+        ({"sauce": {}}, "sauce: unknown key"),
+        ({"source": {"stream_pattern": "("}}, "source: stream_pattern is no regular expression"),
+        ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),
+        ({"source": {"url": ""}}, "source.url: "),
+        ({"source": {"url": "s3://key:secret@bucket/x"}}, "source.url: credentials do not belong in a URL"),
+        ({"checkpoint": {"url": "s3://key:secret@bucket/x"}}, "checkpoint.url: credentials do not belong in a URL"),
+        ({"model": {"threads": 0}}, "model: threads must be >= 1, got 0"),
+    ],
+)
+def test_what_is_refused_names_the_key_and_the_value(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        config(**sections)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "--source (source.url) is needed\n--out (output.url) is needed"),
+        ({"source": {}, "output": {"url": "/out"}}, "--source (source.url) is needed"),
+    ],
+)
+def test_what_is_missing_names_its_flag(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make_config(values)
+    assert str(raised.value) == said
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        config(max_batch_size=0, output={"top_k": 0})
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_a_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
+    first = config(method={"settings": {"tune": "lora"}}, event_time={"window": "session:5m"})
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(first.plain()))
+    assert make_config(read_config_file(str(path))) == first
+
+
+@pytest.mark.parametrize(("text", "said"), [("- a\n", "expected keys and values, got list"), ("a: [", "while parsing")])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        read_config_file(str(path))
+    assert "job.yaml" in str(raised.value)
+
+
+def test_the_checkpoint_lies_under_the_output_unless_told() -> None:
+    assert config(output={"url": "s3://bucket/out/"}).checkpoint_url == "s3://bucket/out/checkpoint"
+    assert config(checkpoint={"url": "/elsewhere"}).checkpoint_url == "/elsewhere"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"output": {"url": "/other"}},
+        {"source": {"url": "/moved"}},
+        {"checkpoint": {"url": "/c", "slice_records": 7, "keep": 3, "on_state_mismatch": "reset"}},
+        {"run": {"readers": 9, "runner": "PrismRunner"}},
+        {"model": {"name": "ViT-B-32", "pretrained": "/moved/weights.safetensors"}},
+    ],
+)
+def test_the_fingerprint_leaves_out_what_no_label_depends_on(sections: dict[str, Any]) -> None:
+    assert config(**sections).fingerprint() == config().fingerprint()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"method": {"settings": {"seed": 1}}},
+        {"method": {"name": "zero-shot"}},
+        {"guard": {"settings": {"shift_lambda": 20.0}}},
+        {"event_time": {"window": "fixed:61s"}},
+        {"event_time": {"allowed_lateness": "31s"}},
+        {"output": {"min_probability": 0.5}},
+        {"output": {"format": "parquet"}},
+        {"labels": {"templates": ["a drawing of a {}"]}},
+        {"source": {"max_image_pixels": 1000}},
+        {"max_batch_size": 16},
+        {"model": {"autocast": True}},
+    ],
+)
+def test_the_fingerprint_knows_what_a_record_depends_on(sections: dict[str, Any]) -> None:
+    assert config(**sections).fingerprint() != config().fingerprint()
+
+
+@pytest.mark.parametrize(("section", "key"), [("guard", "reference"), ("labels", "file"), ("labels", "class_vectors")])
+def test_files_count_by_what_they_hold(tmp_path: Path, section: str, key: str) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    one.write_text("a"), same.write_text("a"), other.write_text("b")
+    marks = [config(**{section: {key: str(path)}}).fingerprint() for path in (one, same, other)]
+    assert marks[0] == marks[1] != marks[2]
+    with pytest.raises(ConfigurationError, match=f"{section}.{key}: .*gone: No such file"):
+        config(**{section: {key: str(tmp_path / "gone")}}).fingerprint()
+
+
+def test_the_origin_does_not_depend_on_how_the_source_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spelt = [config(source={"url": url}).origin for url in ("feed", "./feed/", str(tmp_path / "feed"))]
+    assert len(set(spelt)) == 1
+    assert config(source={"url": "feed", "stream_pattern": "(?P<stream>.)"}).origin != spelt[0]

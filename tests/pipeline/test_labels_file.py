@@ -1,0 +1,59 @@
+"""Class names and prompts from files: what is read, and what is refused with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigurationError
+from pipeline.labels_file import read_labels
+
+
+def read(tmp_path: Path, name: str, text: str) -> object:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return read_labels(str(path))
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\n", "cat\r\n dog \r\n", "\ufeffcat\ndog"])
+def test_one_class_a_line(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, "classes.txt", text) == (["cat", "dog"], None)
+
+
+def test_a_mapping_keeps_its_order_and_every_scalar_is_text(tmp_path: Path) -> None:
+    expected = {"no": ["a sign that says no"], "7": ["seven", "the number 7"]}
+    yaml = "no: a sign that says no\n7: [seven, the number 7]\n"
+    json = '{"no": "a sign that says no", "7": ["seven", "the number 7"]}'
+    assert read(tmp_path, "classes.yaml", yaml) == (None, expected)
+    assert read(tmp_path, "classes.json", json) == (None, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("c.txt", "cat\n\ndog\n", "line 2 is blank"),
+        ("c.txt", "cat\ndog\n cat\n", "'cat' is in line 1 and in line 3"),
+        ("c.txt", "", "no classes"),
+        ("c.yaml", "cat: a\ndog: b\ncat: c\n", "'cat' is in it twice"),
+        ("c.json", '{"cat": "a", "cat": "b"}', "'cat' is in it twice"),
+        ("c.yaml", "' ': a\n", "a class is blank"),
+        ("c.yaml", "cat: []\n", "class 'cat': expected a prompt"),
+        ("c.yaml", "cat: ['']\n", "class 'cat': expected a prompt"),
+        ("c.yaml", "cat: {a: b}\n", "class 'cat': expected a prompt"),
+        ("c.yaml", "- cat\n- dog\n", "expected a mapping class -> prompts, got list"),
+        ("c.yaml", "{", "while parsing"),
+        ("c.json", "{", "property name"),
+        ("c.json", '{"cat": 7}', "class 'cat': expected a prompt"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"labels file .*{name}") as raised:
+        read(tmp_path, name, text)
+    assert said in str(raised.value)
+
+
+def test_a_missing_or_undecodable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.txt"):
+        read_labels(str(tmp_path / "nowhere.txt"))
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ConfigurationError, match=r"latin\.txt: .*utf-8"):
+        read_labels(str(tmp_path / "latin.txt"))
