@@ -25,6 +25,7 @@ __all__ = [
     "STREAM_PATTERN",
     "STREAMS",
     "TIME_PATTERN",
+    "SHIFTED",
     "FeedSummary",
     "Segment",
     "Stream",
@@ -85,6 +86,8 @@ STREAMS = (
     Stream("cam-06", (_steady("1-noise", "gaussian_noise", 4),)),
 )
 """The schedules of the cameras."""
+SHIFTED = frozenset((stream.name, part.name) for stream in STREAMS for part in stream.segments if part.kind)
+"""(stream, segment) of everything that is not clean."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
-from grpo_tta.demo.feed import DEFAULT_IMAGES
+from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
 from pipeline.cli.commands import figures, print_columns, run_and_report
 from pipeline.config import make_config
 from pipeline.errors import ConfigurationError
-from pipeline.evaluate import evaluate, read_truth
+from pipeline.evaluate import evaluate, read_truth, row
 from schemas import AdaptationLog, LabeledImage
 
 
@@ -76,9 +77,10 @@ def _print_table(out: Path, truth_path: Path) -> None:
     result = evaluate(str(out), str(truth_path), by)
     resets = _resets(out, truth_path)
     lines = [["stream", "segment", "n", "frozen", "GRPO-TTA", "gain", "resets"]]
-    for row in result["groups"]:
-        shown = resets[(row["stream"], row["segment"])]
-        lines.append([row["stream"], row["segment"], *figures(row)[:4], str(shown)])
+    for group in result["groups"]:
+        place = (group["stream"], group["segment"])
+        lines.append([*place, *figures(group)[:4], str(resets[place])])
+    lines.append(["shifted", "", *figures(_shifted_row(out, truth_path))[:4], str(_of_shifted(resets))])
     lines.append(["all", "", *figures(result["all"])[:4], str(sum(resets.values()))])
     print()
     print_columns(lines)
@@ -86,12 +88,23 @@ def _print_table(out: Path, truth_path: Path) -> None:
     print("\n" + ", ".join(f"{what} in {out / where}" for what, where in places.items()))
 
 
+def _shifted_row(out: Path, truth_path: Path) -> dict[str, Any]:
+    """Of all segments that are not clean, together."""
+    truth = read_truth(str(truth_path))
+    labels = read_records(str(out), "labels", LabeledImage)
+    return row((label for label in labels if (label.stream, truth[label.id]["segment"]) in SHIFTED), truth)
+
+
+def _of_shifted(resets: Counter[tuple[str, str]]) -> int:
+    return sum(count for where, count in resets.items() if where in SHIFTED)
+
+
 def _resets(out: Path, truth_path: Path) -> Counter[tuple[str, str]]:
     """How many by stream and segment: a reset lies where the last image before it does."""
     truth = read_truth(str(truth_path))
     ids = {record.coordinate: record.id for record in read_records(str(out), "labels", LabeledImage)}
     return Counter(
-        (row.stream, truth[ids[row.coordinate]]["segment"])
-        for row in read_records(str(out), "adaptation", AdaptationLog)
-        if row.reset
+        (entry.stream, truth[ids[entry.coordinate]]["segment"])
+        for entry in read_records(str(out), "adaptation", AdaptationLog)
+        if entry.reset
     )
