@@ -1,9 +1,14 @@
-"""Plans and commits of a job, as files that only one writer can create.
+"""Plans and commits of one partition, as files that only one writer can create.
 
 ``plans/EPOCH-SEQUENCE.json`` is written before a slice produces any output, ``commits/EPOCH-SEQUENCE.json`` is the one
 moment after which it counts. A restart that finds a plan without its commit runs exactly that plan again.
+
+Where owners change, each claims an epoch (``epochs/EPOCH.json``) before it reads anything here. An owner looks for a
+higher one after it has written a plan and before it commits. So a plan that produced any output was there when the next
+owner looked for open plans, and what the older owner still writes is never the newest.
 """
 
+import json
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -24,15 +29,37 @@ def _name(folder: str, epoch: int, sequence: int) -> str:
     return f"{folder}/{epoch:06d}-{sequence:012d}.json"
 
 
+def _epoch_name(epoch: int) -> str:
+    return f"epochs/{epoch:06d}.json"
+
+
+def _epoch(name: str) -> int:
+    return int(name.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
+
+
 def _sequence(name: str) -> int:
     return int(name.rsplit("-", 1)[1].removesuffix(".json"))
 
 
 class CheckpointLog:
-    """The log of one job in one store."""
+    """The log of one partition in a store of its own."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+
+    def claim(self, owner: str) -> int:
+        """A new epoch, higher than any before; ``owner`` is kept with it for people to read."""
+        while True:
+            epoch = self._highest_epoch() + 1
+            if self._store.create(_epoch_name(epoch), json.dumps({"owner": owner}).encode()):
+                return epoch
+
+    def owner(self) -> tuple[int, str] | None:
+        """The highest epoch that was claimed, and by whom."""
+        names = self._store.names("epochs/")
+        if not names:
+            return None
+        return _epoch(names[-1]), str(json.loads(self._store.read(names[-1]))["owner"])
 
     def latest(self) -> Commit | None:
         """The newest commit."""
@@ -47,15 +74,24 @@ class CheckpointLog:
         return self._read(max(names), Plan) if names else None
 
     def write_plan(self, plan: Plan) -> None:
-        """Raises `Conflict` where the slice is planned already."""
+        """Raises `Conflict` where the slice is planned already, or another process has claimed a higher epoch."""
         self._create(_name("plans", plan.epoch, plan.sequence), plan)
+        self.check_epoch(plan.epoch)
 
     def write_commit(self, commit: Commit) -> None:
         """Raises `Conflict` where the slice is committed already, or another process has begun a higher epoch."""
-        newest = max(self._store.names("plans/"), default="")
-        if newest >= _name("plans", commit.epoch + 1, 0):
-            raise Conflict(f"{newest} is of a higher epoch: another process has taken this job over")
+        self.check_epoch(commit.epoch)
         self._create(_name("commits", commit.epoch, commit.sequence), commit)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raises `Conflict` where there is a higher one."""
+        highest = self._highest_epoch()
+        if highest > epoch:
+            raise Conflict(f"epoch {highest} has begun after {epoch}: another process has taken over")
+
+    def _highest_epoch(self) -> int:
+        folders = ("epochs/", "plans/", "commits/")
+        return max((_epoch(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
 
     def collect_garbage(self, latest: Commit, keep: int) -> None:
         """Delete plans, commits and packs older than the last ``keep`` that ``latest`` does not need."""
@@ -67,6 +103,9 @@ class CheckpointLog:
                     self._store.delete(name)
         for name in self._store.names("states/"):
             if name not in live and pack_sequence(name) < oldest:
+                self._store.delete(name)
+        for name in self._store.names("epochs/")[:-1]:
+            if _epoch(name) < latest.epoch:
                 self._store.delete(name)
 
     def _create(self, name: str, record: WireModel) -> None:

@@ -1,15 +1,16 @@
 """The one file to read: the events of a slice in, records, states and counts out.
 
-    listing rows -> keyed by stream -> grouped, sorted, cut into windows and stretches -> LabelStream (stateful)
-                 -> files of labels, adaptation log, drift events, dead letters -> one packed file of states
+    the source's records -> keyed by partition and stream -> grouped, sorted, cut into windows and stretches
+        -> LabelStream (stateful) -> files of labels, adaptation log, drift events, dead letters
+        -> one packed file of states a partition
 
 References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other
-files: it is step 3 of the slice's order of writing (see `pipeline.driver`).
+files: it is step 3 of the order of writing (see `pipeline.partition`). One graph serves all partitions of a slice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
@@ -20,8 +21,7 @@ from adapters.storage.objects import ObjectStore
 from adapters.storage.sink import FORMATS, RecordFiles
 from pipeline.coders import StreamBatch
 from pipeline.config import JobConfig, parse_duration
-from pipeline.driver import PARTITION
-from pipeline.labeling import COUNTERS, STATES, LabelStream
+from pipeline.labeling import COUNTERS, STATES, LabelStream, StreamKey
 from pipeline.records import WindowedRef, bad_record
 from pipeline.state_packs import PackReader, pack_name, write_pack
 from pipeline.windows import Windows
@@ -35,151 +35,191 @@ FOLDERS: dict[str, type[WireModel]] = {
 }
 _FOLDER_OF = {model: folder for folder, model in FOLDERS.items()}
 _BAD = "bad"
+T = TypeVar("T")
 STRETCH = 512
 """Events of a stream in one element: images are read ahead within one, states pass the runner once each."""
 
 
+@dataclass(frozen=True)
+class OpenSlice:
+    """One partition's part of a slice: the plan, the commit it goes on from, and where the partition's log lies."""
+
+    plan: Plan
+    commit: Commit | None
+    checkpoint_url: str
+
+    @property
+    def partition(self) -> str:
+        """Its name."""
+        return self.plan.span.partition
+
+    @property
+    def stem(self) -> str:
+        """Of its output files' names."""
+        return f"{self.partition}-{self.plan.span.start:012d}"
+
+
 class ReadListing(beam.DoFn):
-    """A range of positions -> ``(stream, ImageRef)``; rows that are no events go to the tagged output ``bad``."""
+    """A range of a listing's rows -> ``(partition, ImageRef | BadRecord)``."""
 
-    def __init__(self, checkpoint_url: str, clock: int, max_future: int) -> None:
+    def __init__(self, checkpoint_url: str) -> None:
         self._url = checkpoint_url
-        self._cap = clock + max_future
 
-    def process(self, span: SliceRange) -> Iterator[Any]:
-        """Read the rows of ``span``; times too far ahead of the plan's clock are capped."""
+    def process(self, span: SliceRange) -> Iterator[tuple[str, ImageRef | BadRecord]]:
+        """The rows of ``span``."""
         listing = Listing.open(ObjectStore(self._url))
         if listing is None:
             raise FileNotFoundError(f"{self._url} holds no listing")
         for record in listing.read(span.start, span.stop):
-            if isinstance(record, BadRecord):
-                yield beam.pvalue.TaggedOutput(_BAD, bad_record(record))
-            elif record.event_time > self._cap:
-                yield record.stream, record._replace(event_time=self._cap, time_capped=True)
-            else:
-                yield record.stream, record
+            yield span.partition, record
+
+
+class KeyByStream(beam.DoFn):
+    """``(partition, record)`` -> ``((partition, stream), ImageRef)``; what is no event goes, as ``(partition,
+    DeadLetter)``, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped."""
+
+    def __init__(self, latest_times: Mapping[str, int]) -> None:
+        self._latest = dict(latest_times)
+
+    def process(self, element: tuple[str, ImageRef | BadRecord]) -> Iterator[Any]:
+        """One record."""
+        partition, record = element
+        cap = self._latest[partition]
+        if isinstance(record, BadRecord):
+            yield beam.pvalue.TaggedOutput(_BAD, (partition, bad_record(record)))
+        elif record.event_time > cap:
+            yield (partition, record.stream), record._replace(event_time=cap, time_capped=True)
+        else:
+            yield (partition, record.stream), record
 
 
 class CutStretches(beam.DoFn):
-    """``(stream, refs)`` -> ``(stream, StreamBatch)`` in order of (event time, coordinate), with windows assigned."""
+    """``(key, refs)`` -> ``(key, StreamBatch)`` in order of (event time, coordinate), with windows assigned."""
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
 
-    def process(self, element: tuple[str, Iterable[ImageRef]]) -> Iterator[tuple[str, StreamBatch]]:
+    def process(self, element: tuple[StreamKey, Iterable[ImageRef]]) -> Iterator[tuple[StreamKey, StreamBatch]]:
         """All of a stream's events of the slice at once."""
-        stream, refs = element
+        key, refs = element
         ordered = sorted(refs, key=lambda ref: (ref.event_time, ref.coordinate))
         spans = self._windows.assign([ref.event_time for ref in ordered])
         events = [WindowedRef(ref, span) for ref, span in zip(ordered, spans, strict=True)]
         for index, start in enumerate(range(0, len(events), STRETCH)):
             stop = start + STRETCH
-            yield stream, StreamBatch(index, stop >= len(events), tuple(events[start:stop]))
+            yield key, StreamBatch(index, stop >= len(events), tuple(events[start:stop]))
 
 
 class WriteRecords(beam.DoFn):
-    """``(folder, encoded records)`` -> one complete file, named by partition and start position."""
+    """``((partition, folder), encoded records)`` -> one complete file, named by partition and start position."""
 
-    def __init__(self, config: JobConfig, stem: str) -> None:
+    def __init__(self, config: JobConfig, stems: Mapping[str, str]) -> None:
         self._config = config
-        self._stem = stem
+        self._stems = dict(stems)
 
-    def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[str]:
-        """The file's name."""
-        folder, encoded = element
+    def process(self, element: tuple[tuple[str, str], Iterable[bytes]]) -> Iterator[tuple[str, str]]:
+        """The partition and the file's name."""
+        (partition, folder), encoded = element
         records = [FOLDERS[folder].model_validate_json(data) for data in encoded]
         files = RecordFiles(ObjectStore(self._config.output.url), folder, self._config.output.format)
-        name = files.write(self._stem, records)
+        name = files.write(self._stems[partition], records)
         if name is not None:
-            yield name
+            yield partition, name
 
 
 @dataclass(frozen=True)
 class WriteStates:
-    """Step 3: the slice's changed states, those that an old file would hold alive, and the slice's record.
+    """Step 3: a partition's changed states, those that an old file would hold alive, and the slice's record.
 
     What an earlier attempt at the slice left, and this one did not write, goes before: a file that has vanished since,
     or other settings, give other records.
     """
 
     config: JobConfig
-    plan: Plan
-    commit: Commit | None
     fault_point: Callable[[str], None]
 
-    def __call__(self, _: None, states: list[tuple[str, bytes]], counters: list[Counters], files: list[str]) -> None:
+    def __call__(
+        self,
+        part: OpenSlice,
+        states: list[tuple[StreamKey, bytes]],
+        counters: list[tuple[str, Counters]],
+        files: list[tuple[str, str]],
+    ) -> None:
         """Write the pack. ``files`` is what step 2 wrote: an input, so that it comes before."""
-        output = ObjectStore(self.config.output.url)
-        for name in leftovers(self.plan, files):
+        output, written = ObjectStore(self.config.output.url), _of(part.partition, files)
+        for name in leftovers(part.stem, written):
             output.delete(name)
         self.fault_point("after:2")
-        store = ObjectStore(self.config.checkpoint_url)
-        changed = dict(states)
-        if self.commit:
-            oldest = self.plan.sequence - self.config.checkpoint.keep + 1
-            changed |= PackReader(store).carried(self.commit.states, changed, oldest)
+        store = ObjectStore(part.checkpoint_url)
+        changed = {stream: state for (partition, stream), state in states if partition == part.partition}
+        if part.commit:
+            oldest = part.plan.sequence - self.config.checkpoint.keep + 1
+            changed |= PackReader(store).carried(part.commit.states, changed, oldest)
         total = Counters()
-        for part in counters:
-            total = total.plus(part)
-        record = {"counters": total.model_dump(mode="json"), "files": sorted(files)}
+        for count in _of(part.partition, counters):
+            total = total.plus(count)
+        record = {"counters": total.model_dump(mode="json"), "files": sorted(written)}
         self.fault_point("before:3")
-        write_pack(store, pack_name(self.plan), changed, record)
+        write_pack(store, pack_name(part.plan), changed, record)
         self.fault_point("after:3")
 
 
-def slice_stem(plan: Plan) -> str:
-    """Of the output files of a slice."""
-    (span,) = plan.ranges
-    return f"{span.partition}-{span.start:012d}"
+def _of(partition: str, pairs: Iterable[tuple[str, T]]) -> list[T]:
+    return [value for owner, value in pairs if owner == partition]
 
 
-def leftovers(plan: Plan, written: Iterable[str]) -> list[str]:
+def leftovers(stem: str, written: Iterable[str]) -> list[str]:
     """Names of output files that an attempt at this slice could have written, but for those in ``written``."""
-    possible = {f"{folder}/{slice_stem(plan)}.{ending}" for folder in FOLDERS for ending in FORMATS}
+    possible = {f"{folder}/{stem}.{ending}" for folder in FOLDERS for ending in FORMATS}
     return sorted(possible.difference(written))
 
 
 def build(
-    pipeline: beam.Pipeline,
-    config: JobConfig,
-    plan: Plan,
-    commit: Commit | None,
-    fault_point: Callable[[str], None],
+    pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]
 ) -> None:
-    """Add one slice's graph to ``pipeline``. Nothing is connected here."""
-    clock = round(plan.clock.timestamp() * 1e6)
-    spans = [span for span in plan.ranges if span.partition == PARTITION]
-    read = (
+    """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here."""
+    max_future = parse_duration(config.event_time.max_future)
+    latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
+    keyed = (
         pipeline
-        | "Ranges" >> beam.Create(spans)
-        | "ReadListing"
-        >> beam.ParDo(ReadListing(config.checkpoint_url, clock, parse_duration(config.event_time.max_future)))
+        | "Ranges" >> beam.Create([part.plan.span for part in slices])
+        | "ReadListing" >> beam.ParDo(ReadListing(config.checkpoint_url))
+        | "KeyByStream"
+        >> beam.ParDo(KeyByStream(latest_times))
         .with_outputs(_BAD, main="refs")
-        .with_output_types(tuple[str, ImageRef])
+        .with_output_types(tuple[StreamKey, ImageRef])
     )
     labelled = (
-        read.refs
+        keyed.refs
         | "ByStream" >> beam.GroupByKey()
         | "CutStretches"
-        >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[str, StreamBatch])
+        >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[StreamKey, StreamBatch])
         | "GlobalWindow" >> beam.WindowInto(GlobalWindows())
-        | "LabelStream" >> beam.ParDo(LabelStream(config, commit)).with_outputs(STATES, COUNTERS, main="records")
+        | "LabelStream"
+        >> beam.ParDo(
+            LabelStream(config, {part.partition: (part.commit, part.checkpoint_url) for part in slices})
+        ).with_outputs(STATES, COUNTERS, main="records")
     )
     files = (
-        (labelled.records, read[_BAD])
+        (labelled.records, keyed[_BAD])
         | "Records" >> beam.Flatten()
-        | "ByKind" >> beam.Map(_encoded).with_output_types(tuple[str, bytes])
+        | "ByKind" >> beam.MapTuple(_encoded).with_output_types(tuple[tuple[str, str], bytes])
         | "GroupKinds" >> beam.GroupByKey()
-        | "WriteRecords" >> beam.ParDo(WriteRecords(config, slice_stem(plan))).with_output_types(str)
+        | "WriteRecords"
+        >> beam.ParDo(WriteRecords(config, {part.partition: part.stem for part in slices})).with_output_types(
+            tuple[str, str]
+        )
     )
-    bad = read[_BAD] | "CountBad" >> beam.Map(lambda _: Counters(events=1, dead_letters=1))
+    bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
+        lambda partition, _: (partition, Counters(events=1, dead_letters=1))
+    )
     counters = (labelled[COUNTERS], bad) | "Counters" >> beam.Flatten()
     _ = (
         pipeline
-        | "Once" >> beam.Create([None])
+        | "Partitions" >> beam.Create(list(slices))
         | "WriteStates"
         >> beam.Map(
-            WriteStates(config, plan, commit, fault_point),
+            WriteStates(config, fault_point),
             beam.pvalue.AsList(labelled[STATES]),
             beam.pvalue.AsList(counters),
             beam.pvalue.AsList(files),
@@ -187,5 +227,5 @@ def build(
     )
 
 
-def _encoded(record: WireModel) -> tuple[str, bytes]:
-    return _FOLDER_OF[type(record)], record.model_dump_json(exclude_none=True).encode()
+def _encoded(partition: str, record: WireModel) -> tuple[tuple[str, str], bytes]:
+    return (partition, _FOLDER_OF[type(record)]), record.model_dump_json(exclude_none=True).encode()

@@ -1,4 +1,4 @@
-"""`LabelStream`: the stateful step as a Beam DoFn, keyed by stream, and the process-wide objects behind it.
+"""`LabelStream`, the stateful step as a Beam DoFn keyed by partition and stream, and the process's objects behind it.
 
 Beam state is per key *and window*, so the graph re-windows to global before it. A stream's state comes from the last
 commit when the slice first meets the stream, is read and written through our own codec, and is written last: a batch
@@ -7,7 +7,7 @@ that fails leaves it as it was.
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ _log = logging.getLogger(__name__)
 _labelers: dict[str, StreamLabeler] = {}
 _lock = threading.Lock()
 
-STATES, RECORDS, COUNTERS = "states", "records", "counters"
+STATES, COUNTERS = "states", "counters"
+StreamKey = tuple[str, str]
+"""Partition and stream: a stream lives in one partition, its state is the partition's."""
 
 
 def load_job_classifier(config: JobConfig) -> Classifier:
@@ -143,57 +145,63 @@ class ImageReader:
 
 
 class LabelStream(beam.DoFn):
-    """``(stream, StreamBatch)`` -> output records ``(kind, bytes)``, and the tagged outputs ``states`` and
-    ``counters``."""
+    """``((partition, stream), StreamBatch)`` -> ``(partition, record)``, and the tagged outputs ``states`` of
+    ``((partition, stream), encoded state)`` and ``counters`` of ``(partition, Counters)``.
+
+    ``commits``: of each partition the newest commit and where its packed states lie.
+    """
 
     STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
     STRETCHES = ReadModifyWriteStateSpec("stretches", VarIntCoder())
     """How many the slice has stepped: a runner that lets one overtake another is noticed."""
 
-    def __init__(self, config: JobConfig, commit: Commit | None) -> None:
+    def __init__(self, config: JobConfig, commits: Mapping[str, tuple[Commit | None, str]]) -> None:
         self._config = config
-        self._commit = commit
+        self._commits = dict(commits)
         self._reset_foreign = config.checkpoint.on_state_mismatch == "reset"
 
     def setup(self) -> None:
         """Take the process's labeler; nothing is connected before."""
         self._labeler = job_labeler(self._config)
-        self._packs = PackReader(ObjectStore(self._config.checkpoint_url))
+        self._packs = {name: PackReader(ObjectStore(url)) for name, (_, url) in self._commits.items()}
         torch.set_grad_enabled(True)
 
     def process(
         self,
-        element: tuple[str, StreamBatch],
+        element: tuple[StreamKey, StreamBatch],
         cell: Any = beam.DoFn.StateParam(STATE),
         stretches: Any = beam.DoFn.StateParam(STRETCHES),
     ) -> Iterator[Any]:
         """Step one stretch of a stream."""
-        stream, batch = element
+        key, batch = element
+        partition, stream = key
         expected = stretches.read() or 0
         if batch.index != expected:
             raise RuntimeError(f"stream {stream!r}: stretch {batch.index} came where {expected} was expected")
         state = cell.read()
         drift: list[DriftEvent] = []
         if state is None:
-            state, drift = self._first(stream, batch)
+            state, drift = self._first(partition, stream, batch)
         labeled = self._labeler.label(batch.events, state)
         labeled.drift[:0] = drift
         self._count(labeled)
         for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
-            yield from kind
-        yield beam.pvalue.TaggedOutput(COUNTERS, labeled.counters())
+            for record in kind:
+                yield partition, record
+        yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
         encoded = encode_state(labeled.state) if batch.last else None
         if encoded is not None:
-            yield beam.pvalue.TaggedOutput(STATES, (stream, encoded))
+            yield beam.pvalue.TaggedOutput(STATES, (key, encoded))
         cell.write(labeled.state)
         stretches.write(batch.index + 1)
 
-    def _first(self, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
-        pack = self._commit.states.get(stream) if self._commit else None
+    def _first(self, partition: str, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
+        commit = self._commits[partition][0]
+        pack = commit.states.get(stream) if commit else None
         if pack is None:
             return self._labeler.initial_state(), []
         try:
-            state = decode_state(self._packs.read(pack, stream))
+            state = decode_state(self._packs[partition].read(pack, stream))
             make = self._labeler.make
             check_state(state, make.model_fingerprint, make.method, self._config.method_fingerprint())
         except (ForeignStateError, StateVersionError) as error:

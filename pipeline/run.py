@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -18,14 +18,15 @@ from adapters.storage.source import list_source
 from grpo_tta._version import __version__
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
-from pipeline.driver import Fingerprints, Progress, SliceDriver, SliceResult
+from pipeline.driver import PARTITION, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
-from pipeline.graph import build
+from pipeline.graph import OpenSlice, build
 from pipeline.labeler import Labeled
 from pipeline.labeling import job_labeler
+from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
 from pipeline.records import RecordMaker, WindowedRef, bad_record
 from pipeline.state_packs import PackReader, pack_name
-from schemas import Commit, Counters, Plan, Summary
+from schemas import Commit, Counters, Summary
 
 _log = logging.getLogger(__name__)
 _KNOWN_TO_FAIL = {
@@ -33,10 +34,6 @@ _KNOWN_TO_FAIL = {
     "DaskRunner": "it runs no stateful step",
     "SparkRunner": "it keeps no Python state",
 }
-
-
-def _no_fault(point: str) -> None:
-    """Tests replace it by something that kills the process."""
 
 
 def _no_progress(progress: Progress) -> None:
@@ -56,7 +53,7 @@ def run_label_job(
     *,
     progress: Callable[[Progress], None] = _no_progress,
     stop: Callable[[], bool] = lambda: False,
-    fault_point: Callable[[str], None] = _no_fault,
+    fault_point: Callable[[str], None] = no_fault,
 ) -> JobResult:
     """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices.
 
@@ -72,19 +69,23 @@ def run_label_job(
     output.sweep()
     log = CheckpointLog(store)
     before = log.latest()
-    driver = SliceDriver(
+    partition = Partition(
+        PARTITION,
         log,
-        lambda plan, commit: _run_slice(config, plan, commit, fault_point),
         Fingerprints(
             config.fingerprint(), labeler.make.model_fingerprint, listing.fingerprint, torch.get_num_threads()
         ),
-        total=len(listing),
-        slice_records=config.checkpoint.slice_records,
         keep=config.checkpoint.keep,
         reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
+        fault_point=fault_point,
+    )
+    driver = SliceDriver(
+        partition,
+        lambda plan, commit: run_slice(config, [OpenSlice(plan, commit, config.checkpoint_url)], fault_point)[0],
+        total=len(listing),
+        slice_records=config.checkpoint.slice_records,
         progress=progress,
         stop=stop,
-        fault_point=fault_point,
     )
     latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
@@ -163,20 +164,27 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     return listing
 
 
-def _run_slice(config: JobConfig, plan: Plan, commit: Commit | None, fault_point: Callable[[str], None]) -> SliceResult:
-    """Steps 2 and 3 of a slice: one graph."""
+def run_slice(
+    config: JobConfig, slices: Sequence[OpenSlice], fault_point: Callable[[str], None] = no_fault
+) -> list[SliceResult]:
+    """Steps 2 and 3 of a slice, one graph over all its partitions; a result for each, in order."""
     fault_point("before:2")
     pipeline = _pipeline(config.run)
-    build(pipeline, config, plan, commit, fault_point)
+    build(pipeline, config, slices, fault_point)
+    named = ", ".join(f"{part.plan.sequence} of {part.partition}" for part in slices)
     try:
         pipeline.run().wait_until_finish()
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
-        _log.debug("slice %d failed", plan.sequence, exc_info=True)
+        _log.debug("slice %s failed", named, exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        raise JobError(f"slice {plan.sequence} failed and was not committed: {_cause(lines)}") from error
-    reader, name = PackReader(ObjectStore(config.checkpoint_url)), pack_name(plan)
+        raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
+    return [_result(part) for part in slices]
+
+
+def _result(part: OpenSlice) -> SliceResult:
+    reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
     counters = Counters.model_validate(reader.record(name)["counters"])
     return SliceResult(name, tuple(reader.streams(name)), counters)
 
@@ -190,7 +198,7 @@ def _cause(lines: list[str]) -> str:
 def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, method: str) -> Summary:
     counters = latest.counters if latest else Counters()
     return Summary(
-        finished=latest is not None and sum(latest.positions.values()) == total,
+        finished=latest is not None and latest.position == total,
         events=counters.events,
         labels=counters.labels,
         dead_letters=counters.dead_letters,

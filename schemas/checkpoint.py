@@ -18,23 +18,23 @@ class SliceRange(WireModel):
 
 
 class Plan(WireModel):
-    """Everything a slice's decisions depend on, written before it produces any output."""
+    """Everything that the decisions of one partition's part of a slice depend on, written before any output."""
 
     schema_version: SchemaVersion = "1"
     epoch: Position
     sequence: Position
-    ranges: list[SliceRange]
+    span: SliceRange
     clock: Time
     """``now`` for every decision inside the slice; a replay uses this one."""
     config_fingerprint: str
     model_fingerprint: str
     threads: Annotated[int, Field(ge=1)]
     source_fingerprint: str
-    """Of the listing the positions are indices of."""
+    """Of what the positions count: a listing, a topic."""
 
 
 class Counters(WireModel):
-    """Totals since the job began."""
+    """Totals since the partition's beginning."""
 
     events: Position = 0
     labels: Position = 0
@@ -60,13 +60,14 @@ class Counters(WireModel):
 
 
 class Commit(WireModel):
-    """The one record after which a slice counts."""
+    """The one record after which a partition's part of a slice counts."""
 
     schema_version: SchemaVersion = "1"
     epoch: Position
     sequence: Position
-    positions: dict[str, Position]
-    """The next position to read, by partition."""
+    partition: str
+    position: Position
+    """The next one to read."""
     states: dict[str, str]
     """Stream -> name of the packed file that holds its newest state."""
     counters: Counters

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from adapters.storage.objects import ObjectStore
-from pipeline.driver import Fingerprints, SliceResult
+from pipeline.partition import Fingerprints, SliceResult
 from pipeline.state_packs import pack_name, write_pack
 from schemas import Commit, Counters, Plan, SliceRange
 
@@ -15,7 +15,7 @@ def make_plan(sequence: int = 0, epoch: int = 1, **fields: object) -> Plan:
     values = {
         "epoch": epoch,
         "sequence": sequence,
-        "ranges": [SliceRange(partition="storage", start=10 * sequence, stop=10 * sequence + 10)],
+        "span": SliceRange(partition="storage", start=10 * sequence, stop=10 * sequence + 10),
         "clock": CLOCK,
         "config_fingerprint": "config",
         "model_fingerprint": "model",
@@ -29,7 +29,8 @@ def make_commit(sequence: int = 0, epoch: int = 1, **fields: object) -> Commit:
     values = {
         "epoch": epoch,
         "sequence": sequence,
-        "positions": {"storage": 10 * sequence + 10},
+        "partition": "storage",
+        "position": 10 * sequence + 10,
         "states": {},
         "counters": Counters(events=10 * sequence + 10),
         "config_fingerprint": "config",
@@ -49,8 +50,7 @@ class FakeGraph:
 
     def __call__(self, plan: Plan, latest: Commit | None) -> SliceResult:
         self.plans.append(plan)
-        (span,) = plan.ranges
-        events = span.stop - span.start
+        events = plan.span.stop - plan.span.start
         stream = f"cam-{plan.sequence % 3}"
         write_pack(self.store, pack_name(plan), {stream: f"state {plan.sequence}".encode()}, {})
         counters = Counters(events=events, labels=events - self.lost)

@@ -32,15 +32,60 @@ def test_the_newest_commit_is_the_latest(log):
 
 
 def test_a_commit_of_a_lower_epoch_does_not_win(log):
-    log.write_commit(make_commit(3, epoch=2))
     log.write_commit(make_commit(7, epoch=1))
+    log.write_commit(make_commit(3, epoch=2))
     assert log.latest() == make_commit(3, epoch=2)
+
+
+def test_each_claim_is_a_higher_epoch_than_anything_before(log):
+    assert log.owner() is None
+    assert log.claim("a") == 1
+    log.write_plan(make_plan(0, epoch=1))
+    log.write_commit(make_commit(0, epoch=1))
+    assert log.claim("b") == 2
+    assert log.owner() == (2, "b")
+    CheckpointLog(log._store).write_plan(make_plan(1, epoch=5))
+    assert log.claim("c") == 6
+
+
+def test_whose_epoch_is_over_neither_plans_nor_commits(log):
+    first = log.claim("a")
+    log.write_plan(make_plan(0, epoch=first))
+    log.claim("b")
+    with pytest.raises(Conflict, match="epoch 2 has begun after 1"):
+        log.write_commit(make_commit(0, epoch=first))
+    with pytest.raises(Conflict, match="epoch 2 has begun after 1"):
+        log.write_plan(make_plan(1, epoch=first))
+    assert log.latest() is None
+
+
+def test_a_plan_written_before_a_claim_is_there_for_the_next_owner(log):
+    """What an owner may have emitted under, the next one finds: the plan is written before its epoch is looked at."""
+    first = log.claim("a")
+    log.write_plan(make_plan(0, epoch=first))
+    log.claim("b")
+    assert log.open_plan(log.latest()) == make_plan(0, epoch=first)
+
+
+def test_of_racing_claims_each_gets_its_own(store):
+    claimed, barrier = [], threading.Barrier(8)
+
+    def race():
+        barrier.wait()
+        claimed.append(CheckpointLog(store).claim("x"))
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == list(range(1, 9))
 
 
 def test_who_was_taken_over_does_not_commit(log):
     log.write_plan(make_plan(3, epoch=1))
     log.write_plan(make_plan(3, epoch=2))
-    with pytest.raises(Conflict, match=r"plans/000002-000000000003\.json is of a higher epoch"):
+    with pytest.raises(Conflict, match="epoch 2 has begun after 1: another process has taken over"):
         log.write_commit(make_commit(3, epoch=1))
     log.write_commit(make_commit(3, epoch=2))
     assert log.latest() == make_commit(3, epoch=2)

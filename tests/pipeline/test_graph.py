@@ -127,20 +127,27 @@ class Cell:
         self._data = self._encode(value)
 
 
+def step_of(config, commit=None):
+    return labeling.LabelStream(config, {"storage": (commit, config.checkpoint_url)})
+
+
+CAM = ("storage", "cam")
+
+
 def bundles(config, batches, commit=None):
-    """Each element in a bundle of its own, in a DoFn of its own."""
+    """Each element in a bundle of its own, in a DoFn of its own; records without their partition."""
     cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
     found = []
     for batch in batches:
-        step = labeling.LabelStream(config, commit)
+        step = step_of(config, commit)
         step.setup()
-        found += list(step.process(("cam", batch), cell, stretches))
+        found += list(step.process((CAM, batch), cell, stretches))
     return found
 
 
 def split(found):
-    records = [row for row in found if not hasattr(row, "tag")]
-    return records, {row.value[0]: row.value[1] for row in found if getattr(row, "tag", None) == labeling.STATES}
+    records = [row[1] for row in found if not hasattr(row, "tag")]
+    return records, {row.value[0][1]: row.value[1] for row in found if getattr(row, "tag", None) == labeling.STATES}
 
 
 def fake_job(use, tmp_path, **sections):
@@ -168,19 +175,17 @@ def test_several_bundles_of_a_runner_equal_one_element(use, tmp_path, monkeypatc
     monkeypatch.setattr(labeling.LabelStream, "start_bundle", lambda self: started.append(1), raising=False)
     stream = beam_stream.TestStream()
     for index, part in enumerate([rows[0:8], rows[8:9], rows[9:20], rows[20:]]):
-        stream.add_elements([("cam", StreamBatch(index, index == 3, tuple(part)))]).advance_watermark_to(index + 1)
+        stream.add_elements([(CAM, StreamBatch(index, index == 3, tuple(part)))]).advance_watermark_to(index + 1)
     stream.advance_watermark_to_infinity()
     pipeline = beam.Pipeline(BundleBasedDirectRunner(), options=PipelineOptions(["--streaming"]))
     found = (
         pipeline
-        | stream.with_output_types(tuple[str, StreamBatch])
-        | beam.ParDo(labeling.LabelStream(config, None)).with_outputs(
-            labeling.STATES, labeling.COUNTERS, main="records"
-        )
+        | stream.with_output_types(tuple[labeling.StreamKey, StreamBatch])
+        | beam.ParDo(step_of(config)).with_outputs(labeling.STATES, labeling.COUNTERS, main="records")
     )
-    text = found.records | beam.Map(lambda record: record.model_dump_json())
+    text = found.records | beam.Map(lambda pair: pair[1].model_dump_json())
     assert_that(text, equal_to(dump(one)), label="records")
-    assert_that(found[labeling.STATES], equal_to(list(one_state.items())), label="states")
+    assert_that(found[labeling.STATES], equal_to([(CAM, one_state["cam"])]), label="states")
     pipeline.run().wait_until_finish()
     assert len(started) == 4
 
@@ -201,13 +206,13 @@ def test_a_stretch_out_of_order_is_refused(use, tmp_path, order):
 def test_a_failing_stretch_leaves_the_cell_as_it_was(use, tmp_path):
     config = fake_job(use, tmp_path)
     cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
-    step = labeling.LabelStream(config, None)
+    step = step_of(config)
     step.setup()
-    list(step.process(("cam", StreamBatch(0, False, tuple(events(6)))), cell, stretches))
+    list(step.process((CAM, StreamBatch(0, False, tuple(events(6)))), cell, stretches))
     before = cell._data
     step._labeler.method.fail_at = level_of(make_ref(9))
     with pytest.raises(ArithmeticError):
-        list(step.process(("cam", StreamBatch(1, True, tuple(events(6, start=6)))), cell, stretches))
+        list(step.process((CAM, StreamBatch(1, True, tuple(events(6, start=6)))), cell, stretches))
     assert (cell._data, stretches.read()) == (before, 1)
 
 
@@ -356,7 +361,7 @@ def test_settings_that_take_over_leave_no_files_of_the_old_ones(feed, tmp_path, 
 def test_a_failing_slice_is_not_committed_and_says_why(feed, tmp_path, label):
     config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 20})
     method = CountingMethod(fail_at=(7 * 20 + 20 // 3 + 5) % 251)
-    with pytest.raises(JobError, match=r"slice \d failed and was not committed: .*the step failed"):
+    with pytest.raises(JobError, match=r"slice \d of storage failed and was not committed: .*the step failed"):
         label(config, method)
     latest = CheckpointLog(ObjectStore(config.checkpoint_url)).latest()
     committed = latest.counters.events if latest else 0

@@ -1,14 +1,15 @@
 """The loop of plans and commits, with a stand-in for the graph."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from pipeline_checkpoints import CLOCK, OURS, FakeGraph, make_plan
 
 from adapters.storage.objects import ObjectStore
 from pipeline.checkpoint_log import CheckpointLog, Conflict
-from pipeline.driver import SliceDriver
+from pipeline.driver import PARTITION, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.partition import Partition
 from pipeline.state_packs import PackReader
 
 
@@ -24,7 +25,16 @@ def graph(store):
 
 @pytest.fixture
 def driver(store, graph):
-    return SliceDriver(CheckpointLog(store), graph, OURS, total=25, slice_records=10, clock=lambda: CLOCK)
+    partition = Partition(PARTITION, CheckpointLog(store), OURS)
+    return SliceDriver(partition, graph, total=25, slice_records=10, clock=lambda: CLOCK)
+
+
+def but(driver, **changes):
+    """The driver, as another process would make it, with changes of its own or its partition's."""
+    own = {field.name for field in fields(SliceDriver)}
+    partition = replace(driver.partition, **{name: value for name, value in changes.items() if name not in own})
+    rest = {name: value for name, value in changes.items() if name in own}
+    return replace(driver, partition=partition, **rest)
 
 
 class Killed(BaseException):
@@ -43,14 +53,14 @@ def killing(at, when=0):
 
 
 def spans(graph):
-    return [(plan.ranges[0].start, plan.ranges[0].stop) for plan in graph.plans]
+    return [(plan.span.start, plan.span.stop) for plan in graph.plans]
 
 
 def test_slices_follow_each_other_to_the_end(driver, graph, store):
     latest = driver.run()
     assert spans(graph) == [(0, 10), (10, 20), (20, 25)]
     assert [plan.sequence for plan in graph.plans] == [0, 1, 2]
-    assert (latest.sequence, latest.positions, latest.epoch) == (2, {"storage": 25}, 1)
+    assert (latest.sequence, latest.position, latest.epoch) == (2, 25, 1)
     assert (latest.counters.events, latest.counters.labels) == (25, 25)
     assert latest.states == {f"cam-{i}": f"states/000001-{i:012d}.pack" for i in range(3)}
     assert CheckpointLog(store).latest() == latest
@@ -63,21 +73,21 @@ def test_a_finished_job_does_nothing(driver, graph):
 
 
 def test_an_empty_source_commits_nothing(driver, graph):
-    assert replace(driver, total=0).run() is None
+    assert but(driver, total=0).run() is None
     assert graph.plans == []
 
 
 def test_it_stops_between_slices_and_goes_on(driver, graph):
     asked = iter([False, True])
-    latest = replace(driver, stop=lambda: next(asked)).run()
-    assert latest.positions == {"storage": 10}
-    assert driver.run().positions == {"storage": 25}
+    latest = but(driver, stop=lambda: next(asked)).run()
+    assert latest.position == 10
+    assert driver.run().position == 25
     assert spans(graph) == [(0, 10), (10, 20), (20, 25)]
 
 
 def test_progress_is_told_after_each_commit(driver):
     told = []
-    replace(driver, progress=told.append).run()
+    but(driver, progress=told.append).run()
     assert [(step.done, step.total, step.counters.events) for step in told] == [
         (10, 25, 10),
         (20, 25, 20),
@@ -89,9 +99,9 @@ def test_progress_is_told_after_each_commit(driver):
 @pytest.mark.parametrize("point", ["before:1", "after:1", "before:4", "after:4", "after:5"])
 def test_killed_at_a_point_it_goes_on_where_it_was(driver, graph, point):
     with pytest.raises(Killed):
-        replace(driver, fault_point=killing(point, when=1)).run()
+        but(driver, fault_point=killing(point, when=1)).run()
     latest = driver.run()
-    assert (latest.counters.events, latest.positions, latest.sequence) == (25, {"storage": 25}, 2)
+    assert (latest.counters.events, latest.position, latest.sequence) == (25, 25, 2)
     committed = point in ("after:4", "after:5")
     again = [(10, 20)] if not committed and point == "before:4" else []
     assert spans(graph) == [(0, 10), (10, 20), *again, (20, 25)]
@@ -99,8 +109,8 @@ def test_killed_at_a_point_it_goes_on_where_it_was(driver, graph, point):
 
 def test_a_plan_without_a_commit_is_run_again_as_it_was(driver, graph):
     with pytest.raises(Killed):
-        replace(driver, fault_point=killing("before:4")).run()
-    later = replace(driver, slice_records=3, clock=lambda: CLOCK.replace(hour=9))
+        but(driver, fault_point=killing("before:4")).run()
+    later = but(driver, slice_records=3, clock=lambda: CLOCK.replace(hour=9))
     later.run()
     assert graph.plans[0] == graph.plans[1]
     assert spans(graph)[1:] == [(0, 10), *[(start, start + 3) for start in range(10, 25, 3)]]
@@ -109,7 +119,7 @@ def test_a_plan_without_a_commit_is_run_again_as_it_was(driver, graph):
 
 def test_a_slice_that_lost_an_event_is_not_committed(driver, graph, store):
     graph.lost = 1
-    with pytest.raises(JobError, match="slice 0 read 10 events and accounts for 9: not committed"):
+    with pytest.raises(JobError, match="slice 0 of storage read 10 events and accounts for 9: not committed"):
         driver.run()
     assert CheckpointLog(store).latest() is None
     graph.lost = 0
@@ -120,11 +130,11 @@ def test_two_processes_on_one_job_do_not_both_commit(driver, graph, store):
     def other(plan, latest):
         result = graph(plan, latest)
         if plan.sequence == 1 and len(graph.plans) == 2:
-            SliceDriver(CheckpointLog(store), graph, OURS, total=20, slice_records=10, clock=lambda: CLOCK).run()
+            but(driver, total=20).run()
         return result
 
     with pytest.raises(Conflict, match=r"commits/000001-000000000001\.json exists: another process runs this job"):
-        replace(driver, run_slice=other).run()
+        but(driver, run_slice=other).run()
     assert CheckpointLog(store).latest().counters.events == 20
 
 
@@ -134,11 +144,11 @@ def test_a_plan_made_meanwhile_by_another_is_a_conflict(driver, store):
             CheckpointLog(store).write_plan(make_plan(0, clock=CLOCK.replace(hour=3)))
 
     with pytest.raises(Conflict, match=r"plans/000001-000000000000\.json exists"):
-        replace(driver, fault_point=plan_first).run()
+        but(driver, fault_point=plan_first).run()
 
 
 def test_garbage_goes_and_what_is_needed_stays(driver, graph, store):
-    latest = replace(driver, total=120, keep=3).run()
+    latest = but(driver, total=120, keep=3).run()
     assert latest.sequence == 11
     assert [name[-8:-5] for name in store.names("commits/")] == ["009", "010", "011"]
     reader = PackReader(store)
@@ -157,42 +167,42 @@ def test_garbage_goes_and_what_is_needed_stays(driver, graph, store):
     ],
 )
 def test_a_commit_of_another_job_is_refused(driver, graph, field, value, message):
-    replace(driver, total=10).run()
+    but(driver, total=10).run()
     with pytest.raises(ConfigurationError, match=message):
-        replace(driver, fingerprints=replace(OURS, **{field: value})).run()
+        but(driver, fingerprints=replace(OURS, **{field: value})).run()
     assert len(graph.plans) == 1
 
 
 @pytest.mark.parametrize(("field", "value"), [("config", "others"), ("model", "others"), ("threads", 2)])
 def test_an_open_plan_of_other_conditions_is_refused(driver, graph, field, value):
     with pytest.raises(Killed):
-        replace(driver, fault_point=killing("after:1")).run()
+        but(driver, fault_point=killing("after:1")).run()
     name = {"config": "settings"}.get(field, field)
     with pytest.raises(ConfigurationError, match=f"the checkpoint was made with other {name}.*--on-state-mismatch"):
-        replace(driver, fingerprints=replace(OURS, **{field: value})).run()
+        but(driver, fingerprints=replace(OURS, **{field: value})).run()
     assert graph.plans == []
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_another_listing_is_always_refused(driver, reset):
-    replace(driver, total=10).run()
+    but(driver, total=10).run()
     with pytest.raises(JobError, match="the checkpoint belongs to another listing of the source"):
-        replace(driver, fingerprints=replace(OURS, source="others"), reset_on_mismatch=reset).run()
+        but(driver, fingerprints=replace(OURS, source="others"), reset_on_mismatch=reset).run()
 
 
 def test_where_allowed_other_settings_go_on(driver, graph):
-    replace(driver, total=10).run()
+    but(driver, total=10).run()
     theirs = replace(OURS, config="others", threads=2)
-    latest = replace(driver, fingerprints=theirs, reset_on_mismatch=True).run()
+    latest = but(driver, fingerprints=theirs, reset_on_mismatch=True).run()
     assert (latest.config_fingerprint, latest.epoch, latest.counters.events) == ("others", 1, 25)
     assert [plan.threads for plan in graph.plans] == [1, 2, 2]
 
 
 def test_an_open_plan_of_other_settings_is_replaced_where_allowed(driver, graph, store):
     with pytest.raises(Killed):
-        replace(driver, fault_point=killing("before:4", when=1)).run()
+        but(driver, fault_point=killing("before:4", when=1)).run()
     theirs = replace(OURS, config="others")
-    latest = replace(
+    latest = but(
         driver,
         fingerprints=theirs,
         reset_on_mismatch=True,
@@ -202,7 +212,7 @@ def test_an_open_plan_of_other_settings_is_replaced_where_allowed(driver, graph,
     first, old, new, *rest = graph.plans
     assert (old.epoch, old.sequence, old.config_fingerprint) == (1, 1, "config")
     assert (new.epoch, new.sequence, new.config_fingerprint) == (2, 1, "others")
-    assert (new.ranges, new.clock) == (old.ranges, old.clock)
+    assert (new.span, new.clock) == (old.span, old.clock)
     assert [plan.epoch for plan in rest] == [2, 2]
     assert (latest.epoch, latest.config_fingerprint, latest.counters.events) == (2, "others", 25)
     assert CheckpointLog(store).latest() == latest
@@ -212,7 +222,7 @@ def test_an_open_plan_of_other_settings_is_replaced_where_allowed(driver, graph,
 
 
 def test_who_was_taken_over_in_the_middle_of_a_slice_stops(driver, graph):
-    taking_over = replace(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
+    taking_over = but(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
 
     def slow(plan, latest):
         result = graph(plan, latest)
@@ -220,18 +230,18 @@ def test_who_was_taken_over_in_the_middle_of_a_slice_stops(driver, graph):
             taking_over.run()
         return result
 
-    with pytest.raises(Conflict, match="another process has taken this job over"):
-        replace(driver, run_slice=slow).run()
-    assert driver.log.latest().epoch == 2
-    assert driver.log.latest().counters.events == 25
+    with pytest.raises(Conflict, match="another process has taken over"):
+        but(driver, run_slice=slow).run()
+    assert driver.partition.log.latest().epoch == 2
+    assert driver.partition.log.latest().counters.events == 25
 
 
 def test_a_replaced_plan_is_run_again_as_it_was(driver, graph):
     with pytest.raises(Killed):
-        replace(driver, fault_point=killing("before:4")).run()
-    taking_over = replace(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
+        but(driver, fault_point=killing("before:4")).run()
+    taking_over = but(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
     with pytest.raises(Killed):
-        replace(taking_over, fault_point=killing("before:4")).run()
+        but(taking_over, fault_point=killing("before:4")).run()
     taking_over.run()
     assert graph.plans[1] == graph.plans[2]
     assert [plan.epoch for plan in graph.plans] == [1, 2, 2, 2, 2]
