@@ -8,14 +8,31 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
 
 PROBE_MS = 2000
 
 
 @contextmanager
 def admin_client(bootstrap: str, **options: Any) -> Iterator[Any]:
-    """A ``KafkaAdminClient``, closed in the end. ``options`` are kafka-python's."""
-    client = KafkaAdminClient(bootstrap_servers=bootstrap, **{"reconnect_backoff_max_ms": 500, **options})
+    """A ``KafkaAdminClient``, closed in the end. ``options`` are kafka-python's.
+
+    Its constructor, when it cannot reach the broker, leaves its thread and its sockets behind: those are ended here.
+    """
+    opened: list[Any] = []
+
+    def open_network(**settings: Any) -> Any:
+        opened.append(KafkaNetClient(**settings))
+        return opened[0]
+
+    options = {"reconnect_backoff_max_ms": 500, "kafka_client": open_network, **options}
+    try:
+        client = KafkaAdminClient(bootstrap_servers=bootstrap, **options)
+    except KafkaError:
+        for network in opened:
+            network.close()
+            network._manager._net.stop()
+        raise
     try:
         yield client
     finally:
