@@ -1,0 +1,60 @@
+"""Real brokers for the session, and topics in one; see `demo.broker`. They need Java and, once, Maven."""
+
+import os
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from demo.broker import BrokerUnavailable, LocalBroker, create_topic
+from demo.broker.local import prepare
+from demo.broker.security import make_security
+
+
+@pytest.fixture(scope="session")
+def broker_libraries() -> None:
+    """All tests that start brokers need it. Where a broker cannot run CI fails and everybody else skips by name."""
+    try:
+        prepare()
+    except BrokerUnavailable as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run these tests: {missing}")
+        pytest.skip(f"no local Kafka broker: {missing}")
+
+
+@pytest.fixture(scope="session")
+def broker(broker_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """One for all tests of the session; those that kill or pause it take `broker_to_disturb`."""
+    with LocalBroker(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture
+def broker_to_disturb(broker: LocalBroker) -> Iterator[LocalBroker]:
+    """The session's broker; however the test leaves it, the next one finds it ready."""
+    yield broker
+    if broker.process.alive:
+        broker.resume()
+    else:
+        broker.restart()
+    broker.wait_until_ready()
+
+
+@pytest.fixture(scope="session")
+def secure_broker(broker_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A broker that asks for certificates and passwords; its ``security`` has them."""
+    folder = tmp_path_factory.mktemp("secure-broker")
+    with LocalBroker(folder, security=make_security(folder / "security")) as running:
+        yield running
+
+
+@pytest.fixture
+def topic(broker: LocalBroker) -> Callable[..., str]:
+    """Make a topic with a name of its own: ``topic(partitions=4, config={"max.message.bytes": "1000"})``."""
+
+    def make(partitions: int = 1, config: dict[str, str] | None = None) -> str:
+        name = f"topic-{uuid4().hex[:12]}"
+        create_topic(broker.bootstrap, name, partitions, config=config)
+        return name
+
+    return make
