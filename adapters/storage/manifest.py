@@ -96,7 +96,7 @@ def _event(text: bytes, coordinate: str, line: LinePointer) -> ImageRef | BadRec
     try:
         event = ImageEvent.model_validate_json(text)
     except ValidationError as error:
-        return BadRecord(coordinate, "decode_event", "ValidationError", _problems(error), _shown(text))
+        return BadRecord(coordinate, "decode_event", "ValidationError", problems(error), _shown(text))
     uri = line.uri if event.uri is None else resolve(line.manifest, event.uri)
     if event.uri is not None and LinePointer.parse(uri) is not None:
         message = f"uri {event.uri[:200]!r} ends like a pointer into a manifest, which only the source may give"
@@ -128,13 +128,13 @@ def read_line(line: bytes, event_id: str) -> bytes:
     try:
         event = ImageEvent.model_validate_json(line.removeprefix(_BOM).strip())
     except ValidationError as error:
-        raise ValueError(f"the manifest changed since it was listed: {_problems(error)}") from error
+        raise ValueError(f"the manifest changed since it was listed: {problems(error)}") from error
     if event.data is None or event.id != event_id:
         raise ValueError(f"the manifest changed since it was listed: this line is not inline event {event_id!r}")
     return event.data
 
 
-def _problems(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
     """What is wrong, field by field, without the values."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     shown = "; ".join(
