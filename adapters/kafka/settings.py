@@ -5,6 +5,7 @@ Everything here is a frozen value that can be pickled, printed and put into a pl
 missing client certificate and a plain listener behind TLS alike as a time-out; `KafkaUnreachable` lists what to check.
 """
 
+import logging
 import os
 import re
 import socket
@@ -171,12 +172,21 @@ class KafkaSecurity:
             if self.key_password:
                 options["ssl_password"] = read_secret(self.key_password, "key_password")
         if self.sasl and self.username and self.password:
+            _hush_requests()
             options |= {
                 "sasl_mechanism": self.mechanism,
                 "sasl_plain_username": read_secret(self.username, "username"),
                 "sasl_plain_password": read_secret(self.password, "password"),
             }
         return options
+
+
+def _hush_requests() -> None:
+    """kafka-python logs every request at DEBUG, the one with a password as well: INFO is as far as it may go."""
+    for name in ("kafka", *(name for name in logging.root.manager.loggerDict if name.startswith("kafka."))):
+        logger = logging.getLogger(name)
+        if name == "kafka" or logger.level != logging.NOTSET:
+            logger.setLevel(max(logger.level, logging.INFO))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import json
+import logging
 import pickle
 import socket
 import ssl
@@ -175,3 +176,14 @@ def test_a_time_out_names_what_to_check(security, advised):
     assert "could not connect" in message
     for text in ["h:1, i:2", "advertised listeners", *advised]:
         assert text in message
+
+
+def test_kafka_python_may_not_log_its_requests_once_there_is_a_password(monkeypatch):
+    """It would write that of SASL PLAIN as it is."""
+    for name in ("kafka", "kafka.net.connection"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+    monkeypatch.setenv("USER_NAME", "ann")
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    KafkaSecurity(**SCRAM).client_options()
+    for name in ("kafka", "kafka.net.connection", "kafka.protocol.parser"):
+        assert not logging.getLogger(name).isEnabledFor(logging.DEBUG)

@@ -1,0 +1,69 @@
+import pytest
+
+from adapters.kafka.errors import Fenced, KafkaFailure
+from adapters.kafka.group_member import GroupMember
+from adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
+from adapters.kafka.settings import KafkaSettings
+
+SETTINGS = KafkaSettings(("h:1",))
+
+
+def test_events_and_generations():
+    ownership = Ownership()
+    ownership.change("assigned", ["a-1", "a-0"])
+    ownership.change("assigned", ["a-1", "a-2"])
+    ownership.change("revoked", ["a-1", "b-0"])
+    ownership.change("lost", ["b-0"])
+    assert ownership.events(0) == [
+        MembershipEvent("assigned", ("a-0", "a-1"), 1),
+        MembershipEvent("assigned", ("a-2",), 2),
+        MembershipEvent("revoked", ("a-1",), 3),
+    ]
+    assert ownership.events(0.01) == []
+    assert ownership.assignment().generation == 3
+    assert ownership.assignment().partitions == {"a-0": 1, "a-2": 2}
+
+
+def test_a_partition_lost_and_won_again_is_not_the_one_that_was_held():
+    ownership = Ownership()
+    ownership.change("assigned", ["a-0", "a-1"])
+    held = ownership.assignment().partitions
+    ownership.check(["a-0", "a-1"], held)
+    ownership.change("lost", ["a-0"])
+    with pytest.raises(Fenced, match="partition a-0"):
+        ownership.check(["a-0"], held)
+    ownership.change("assigned", ["a-0"])
+    with pytest.raises(Fenced, match="partition a-0 is not owned any more, or was lost in between"):
+        ownership.check(["a-0"], held)
+    ownership.check(["a-1"], held)
+    ownership.check(["a-0"], ownership.assignment().partitions)
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0", (0,)), ("0-3,7", (0, 1, 2, 3, 7)), (" 4, 2-2 ,4", (2, 4))])
+def test_lists_of_partitions(text, numbers):
+    assert parse_numbers(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1-", "3-1", "1-2-3", "0-999999999"])
+def test_what_is_no_list_of_partitions(text):
+    with pytest.raises(ValueError, match="partitions"):
+        parse_numbers(text)
+
+
+def test_members_that_cannot_be():
+    with pytest.raises(ValueError, match="session must be >= 3 heartbeats, got 2 and 1"):
+        GroupMember(SETTINGS, ["a"], "g", session=2, heartbeat=1)
+    with pytest.raises(ValueError, match="group must not be empty"):
+        GroupMember(SETTINGS, ["a"], "")
+    with pytest.raises(ValueError, match="partitions must not be empty"):
+        StaticMember(SETTINGS, ["a"], [])
+
+
+def test_a_member_that_was_not_started_or_is_closed_says_so():
+    member = GroupMember(SETTINGS, ["a"], "g")
+    for call in (member.assignment, member.events, member.group_metadata):
+        with pytest.raises(KafkaFailure, match="not started, or closed"):
+            call()
+    member.close()
+    with pytest.raises(KafkaFailure, match="transactions commit positions to a group"):
+        StaticMember(SETTINGS, ["a"], [0]).group_metadata()
