@@ -1,4 +1,5 @@
 # Every target sets up what it needs; the only things expected on the machine are Python >= 3.11, make and git.
+# The local Kafka broker of the tests also needs Java >= 17 and, once, Maven.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv

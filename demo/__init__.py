@@ -1,1 +1,1 @@
-"""Rebuild the packaged demo model and its pictures from open packages; not installed, not needed to run anything."""
+"""What comes with the checkout and is not installed: the builder of the packaged demo model, and a local broker."""

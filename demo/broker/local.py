@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PORT_ATTEMPTS = 5
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
+RECORD_SECONDS = 120.0
+ENDED_ON_SIGTERM = 143
+"""Java's exit code when it was asked to end and ran to its end."""
 TAIL = 3000
 SETTINGS = {
     "process.roles": "broker,controller",
@@ -259,12 +262,14 @@ def prepare() -> JavaRuntime:
 def _record_classes(runtime: JavaRuntime) -> None:
     """Start a broker once and let Java write down, at its end, the classes that were loaded: later starts read them."""
     part = runtime.archive.with_suffix(".part")
-    part.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         options = [f"-XX:ArchiveClassesAtExit={part}"]
         with LocalBroker(Path(folder), jvm_options=options, runtime=runtime) as broker:
-            broker.stop()
-    part.rename(runtime.archive)
+            code = broker.process.terminate(RECORD_SECONDS)
+    if code == ENDED_ON_SIGTERM and part.is_file():
+        part.rename(runtime.archive)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _start(brokers: Sequence[LocalBroker]) -> None:
