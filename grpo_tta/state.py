@@ -42,7 +42,7 @@ class StreamState:
     counters: dict[str, int]
     """Totals since the stream began; a reset keeps them."""
     position: dict[str, int | str]
-    """How far the stream has come: event time in microseconds, coordinate, the window last stepped."""
+    """How far the stream has come: event time in microseconds, coordinate, the window last stepped, the last reset."""
     fingerprint: str
     """Of the classifier."""
     method_name: str

@@ -9,7 +9,9 @@ owner looked for open plans, and what the older owner still writes is never the 
 """
 
 import json
+from collections.abc import Iterable
 from typing import TypeVar
+from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
@@ -19,6 +21,8 @@ from pipeline.state_packs import pack_sequence
 from schemas import Commit, Plan, WireModel
 
 Record = TypeVar("Record", bound=WireModel)
+_RESETS = "resets/"
+"""A request is named after its stream; it becomes part of the next plan, so that a replay resets at the same event."""
 
 
 class Conflict(JobError):
@@ -27,6 +31,10 @@ class Conflict(JobError):
 
 def _name(folder: str, epoch: int, sequence: int) -> str:
     return f"{folder}/{epoch:06d}-{sequence:012d}.json"
+
+
+def _reset_name(stream: str) -> str:
+    return f"{_RESETS}={quote(stream, safe='')}.json"
 
 
 def _epoch_name(epoch: int) -> str:
@@ -78,10 +86,31 @@ class CheckpointLog:
         self._create(_name("plans", plan.epoch, plan.sequence), plan)
         self.check_epoch(plan.epoch)
 
-    def write_commit(self, commit: Commit) -> None:
-        """Raises `Conflict` where the slice is committed already, or another process has begun a higher epoch."""
+    def commit_named(self, name: str) -> Commit:
+        """A commit by what `write_commit` called it."""
+        return self._read(name, Commit)
+
+    def write_commit(self, commit: Commit) -> str:
+        """The name it is written under. Raises `Conflict` where the slice is committed already, or another process has
+        begun a higher epoch."""
         self.check_epoch(commit.epoch)
-        self._create(_name("commits", commit.epoch, commit.sequence), commit)
+        name = _name("commits", commit.epoch, commit.sequence)
+        self._create(name, commit)
+        return name
+
+    def request_reset(self, stream: str) -> None:
+        """Ask that ``stream`` be reset before its next event; asking twice is asking once."""
+        self._store.write(_reset_name(stream), b"{}")
+
+    def pending_resets(self) -> list[str]:
+        """The streams whose reset was asked for, sorted."""
+        names = self._store.names(_RESETS)
+        return sorted(unquote(name.removeprefix(_RESETS).removesuffix(".json")[1:]) for name in names)
+
+    def forget_resets(self, streams: Iterable[str]) -> None:
+        """They are done."""
+        for stream in streams:
+            self._store.delete(_reset_name(stream))
 
     def check_epoch(self, epoch: int) -> None:
         """Raises `Conflict` where there is a higher one."""

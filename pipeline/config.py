@@ -7,13 +7,16 @@ refused, and every problem becomes one line that names the key and the value.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from adapters.kafka.membership import parse_numbers
+from adapters.kafka.offsets import OutOfRangePolicy, Start
+from adapters.kafka.settings import KafkaAddress, KafkaSecurity
 from adapters.storage.filesystems import local_path
 from grpo_tta.guard import GuardSettings
 from grpo_tta.models import ModelSettings
@@ -54,7 +57,9 @@ _NOT_OF_LABELS = (
     ("model", "name"),
     ("model", "pretrained"),
     ("output", "url"),
+    ("output", "also"),
     ("checkpoint", "url"),
+    ("checkpoint", "slice_seconds"),
     ("checkpoint", "keep"),
     ("checkpoint", "slice_records"),
     ("checkpoint", "on_state_mismatch"),
@@ -82,7 +87,33 @@ def _url(value: Any) -> str:
     return text
 
 
-Url = Annotated[str, Field(min_length=1), BeforeValidator(_url)]
+def is_kafka(url: str) -> bool:
+    """Whether a source or output is a Kafka cluster."""
+    return url.lower().startswith("kafka:")
+
+
+def _kafka_url(url: str) -> str:
+    if is_kafka(url):
+        KafkaAddress.parse(url)
+    return url
+
+
+def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
+    """A text that ``parse`` takes without a ValueError."""
+
+    def check(value: Any) -> str:
+        parse(str(value))
+        return str(value)
+
+    return BeforeValidator(check)
+
+
+def _until(text: str) -> None:
+    if text != "latest":
+        Start.parse(f"timestamp:{text}")
+
+
+Url = Annotated[str, Field(min_length=1), AfterValidator(_kafka_url), BeforeValidator(_url)]
 Duration = Annotated[str, BeforeValidator(_duration)]
 
 
@@ -94,7 +125,7 @@ class SourceConfig(_Section):
     """Where images come from."""
 
     url: Url
-    """Folder, glob, bucket URL or JSONL manifest."""
+    """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
     allow_uris: tuple[str, ...] = ()
@@ -162,17 +193,59 @@ class OutputConfig(_Section):
     """Where and how results are written."""
 
     url: Url
+    """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
+    also: tuple[Url, ...] = ()
+    """Further places that get all records too."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class TopicsConfig(_Section):
+    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``."""
+
+    adaptation: str | None = None
+    drift: str | None = None
+    dead_letters: str | None = None
+
+
+class KafkaConfig(_Section):
+    """How Kafka is read and written; no label depends on it."""
+
+    security: KafkaSecurity | None = None
+    """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
+    group: Annotated[str, Field(min_length=1)] = "grpo-tta"
+    partitions: Annotated[str, _parsed(parse_numbers)] | None = None
+    """``0-3,7``: read these, and no others, instead of sharing with the group's other processes."""
+    start: Annotated[str, _parsed(Start.parse)] = "committed"
+    """For partitions without a commit: ``committed | earliest | latest | timestamp:RFC3339 |
+    TOPIC-PARTITION=OFFSET,...``."""
+    until: Annotated[str, _parsed(_until)] | None = None
+    """``latest`` (what is there at the start) or a time; without it the job goes on for ever."""
+    out_of_range: OutOfRangePolicy = "fail"
+    transactional: bool = False
+    """Labels and positions in one Kafka transaction; source and output on one cluster."""
+    topics: TopicsConfig = TopicsConfig()
+    create_topics: bool = True
+    topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Of topics that are created."""
+    session: Duration = "10s"
+    """After so long without a sign of life a process's partitions go to the others."""
+    discovery: Duration = "30s"
+    """How soon added partitions are noticed."""
+    give_up_after: Duration = "10m"
+    """Slices that fail are tried again for so long."""
 
 
 class CheckpointConfig(_Section):
     """Slices and what a resume does."""
 
     url: Url | None = None
-    """Default: ``checkpoint`` under the output."""
+    """Default: ``checkpoint`` under the first output that is no Kafka topic."""
     slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
+    """Most events of a slice; of a live one, of each partition."""
+    slice_seconds: Duration = "5s"
+    """A live slice begins so long after the one before, or earlier where it would be full."""
     on_state_mismatch: Literal["fail", "reset"] = "fail"
     keep: Annotated[int, Field(ge=2, le=1000)] = 8
 
@@ -184,6 +257,10 @@ class RunConfig(_Section):
     beam_options: tuple[str, ...] = ()
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live job."""
+    metrics_host: str = "127.0.0.1"
+    """Where they are served."""
 
 
 class JobConfig(_Section):
@@ -198,12 +275,47 @@ class JobConfig(_Section):
     event_time: EventTimeConfig = EventTimeConfig()
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     checkpoint: CheckpointConfig = CheckpointConfig()
+    kafka: KafkaConfig = KafkaConfig()
     run: RunConfig = RunConfig()
 
     @property
     def checkpoint_url(self) -> str:
         """Where plans, states and commits lie."""
-        return self.checkpoint.url or self.output.url.rstrip("/") + "/checkpoint"
+        if self.checkpoint.url is not None:
+            return self.checkpoint.url
+        return next(url for url in self.outputs if not is_kafka(url)).rstrip("/") + "/checkpoint"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every place that gets all records."""
+        return (self.output.url, *self.output.also)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Those of them that are folders or buckets."""
+        return tuple(url for url in self.outputs if not is_kafka(url))
+
+    @model_validator(mode="after")
+    def _places(self) -> "JobConfig":
+        if len(set(self.outputs)) < len(self.outputs):
+            raise ValueError("output: every place must be another one")
+        if self.checkpoint.url is None and not self.folders:
+            raise ValueError("checkpoint.url: --checkpoint is needed where every output is a Kafka topic")
+        if self.checkpoint.url is not None and is_kafka(self.checkpoint.url):
+            raise ValueError("checkpoint.url: a checkpoint lies in a folder or bucket, not in Kafka")
+        return self
+
+    @model_validator(mode="after")
+    def _transactions(self) -> "JobConfig":
+        if not self.kafka.transactional:
+            return self
+        topics = [url for url in self.outputs if is_kafka(url)]
+        if not is_kafka(self.source.url) or len(topics) != 1:
+            raise ValueError("kafka.transactional: needs a Kafka source and one Kafka output")
+        servers = {KafkaAddress.parse(url).servers for url in (self.source.url, *topics)}
+        if len(servers) > 1:
+            raise ValueError("kafka.transactional: source and output must be on the same cluster")
+        return self
 
     @property
     def origin(self) -> str:
@@ -225,7 +337,7 @@ class JobConfig(_Section):
         plain = self.plain()
         for section, key in _NOT_OF_LABELS:
             del plain[section][key]
-        del plain["run"]
+        del plain["run"], plain["kafka"]
         for section, key in _FILES:
             plain[section][key] = _content(f"{section}.{key}", plain[section][key])
         text = json.dumps(plain, sort_keys=True)

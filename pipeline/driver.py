@@ -61,5 +61,6 @@ class SliceDriver:
         if events != wanted:
             raise JobError(f"slice {plan.sequence} holds {wanted} events and {events} were read: not committed")
         seconds = time.monotonic() - started
-        commit = partition.commit(plan, result, seconds)  # 4, 5
+        commit = partition.commit(plan, result, seconds)  # 4
+        partition.collect_garbage()  # 6
         self.progress(Progress(commit.position, self.total, commit.counters, events / max(seconds, 1e-9)))

@@ -1,39 +1,39 @@
 """The one file to read: the events of a slice in, records, states and counts out.
 
     the source's records -> keyed by partition and stream -> grouped, sorted, cut into windows and stretches
-        -> LabelStream (stateful) -> files of labels, adaptation log, drift events, dead letters
+        -> LabelStream (stateful) -> files or topics of labels, adaptation log, drift events, dead letters
         -> one packed file of states a partition
 
 References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other
 files: it is step 3 of the order of writing (see `pipeline.partition`). One graph serves all partitions of a slice.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from adapters.events import BadRecord, ImageRef
+from adapters.kafka.offsets import SkippedRange
+from adapters.kafka.source import SKIPPED, KafkaRange, ReadImagesFromKafka
+from adapters.kafka.wire import parse_partition
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import FORMATS, RecordFiles
 from pipeline.coders import StreamBatch
-from pipeline.config import JobConfig, parse_duration
-from pipeline.labeling import COUNTERS, STATES, LabelStream, StreamKey
+from pipeline.config import JobConfig, is_kafka, parse_duration
+from pipeline.kafka_job import settings_of
+from pipeline.labeling import COUNTERS, STATES, LabelStream, Origin, StreamKey
 from pipeline.records import WindowedRef, bad_record
+from pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
 from pipeline.state_packs import PackReader, pack_name, write_pack
 from pipeline.windows import Windows
-from schemas import AdaptationLog, Commit, Counters, DeadLetter, DriftEvent, LabeledImage, Plan, SliceRange, WireModel
+from schemas import Commit, Counters, Plan, SliceRange
 
-FOLDERS: dict[str, type[WireModel]] = {
-    "labels": LabeledImage,
-    "adaptation": AdaptationLog,
-    "drift": DriftEvent,
-    "dead_letters": DeadLetter,
-}
-_FOLDER_OF = {model: folder for folder, model in FOLDERS.items()}
+_log = logging.getLogger(__name__)
 _BAD = "bad"
 T = TypeVar("T")
 STRETCH = 512
@@ -57,6 +57,11 @@ class OpenSlice:
     def stem(self) -> str:
         """Of its output files' names."""
         return f"{self.partition}-{self.plan.span.start:012d}"
+
+    @property
+    def origin(self) -> "Origin":
+        """What `LabelStream` starts its streams from."""
+        return Origin(self.commit, self.checkpoint_url, tuple(self.plan.resets))
 
 
 class ReadListing(beam.DoFn):
@@ -110,23 +115,6 @@ class CutStretches(beam.DoFn):
             yield key, StreamBatch(index, stop >= len(events), tuple(events[start:stop]))
 
 
-class WriteRecords(beam.DoFn):
-    """``((partition, folder), encoded records)`` -> one complete file, named by partition and start position."""
-
-    def __init__(self, config: JobConfig, stems: Mapping[str, str]) -> None:
-        self._config = config
-        self._stems = dict(stems)
-
-    def process(self, element: tuple[tuple[str, str], Iterable[bytes]]) -> Iterator[tuple[str, str]]:
-        """The partition and the file's name."""
-        (partition, folder), encoded = element
-        records = [FOLDERS[folder].model_validate_json(data) for data in encoded]
-        files = RecordFiles(ObjectStore(self._config.output.url), folder, self._config.output.format)
-        name = files.write(self._stems[partition], records)
-        if name is not None:
-            yield partition, name
-
-
 @dataclass(frozen=True)
 class WriteStates:
     """Step 3: a partition's changed states, those that an old file would hold alive, and the slice's record.
@@ -144,11 +132,14 @@ class WriteStates:
         states: list[tuple[StreamKey, bytes]],
         counters: list[tuple[str, Counters]],
         files: list[tuple[str, str]],
+        sent: list[str],
     ) -> None:
-        """Write the pack. ``files`` is what step 2 wrote: an input, so that it comes before."""
-        output, written = ObjectStore(self.config.output.url), _of(part.partition, files)
-        for name in leftovers(part.stem, written):
-            output.delete(name)
+        """Write the pack. ``files`` and ``sent`` are what step 2 wrote: inputs, so that it comes before."""
+        written = _of(part.partition, files)
+        for url in self.config.folders:
+            output = ObjectStore(url)
+            for name in leftovers(part.stem, written):
+                output.delete(name)
         self.fault_point("after:2")
         store = ObjectStore(part.checkpoint_url)
         changed = {stream: state for (partition, stream), state in states if partition == part.partition}
@@ -158,7 +149,11 @@ class WriteStates:
         total = Counters()
         for count in _of(part.partition, counters):
             total = total.plus(count)
-        record = {"counters": total.model_dump(mode="json"), "files": sorted(written)}
+        record = {
+            "stepped": sorted(stream for (partition, stream), _ in states if partition == part.partition),
+            "counters": total.model_dump(mode="json"),
+            "files": sorted(set(written)),
+        }
         self.fault_point("before:3")
         write_pack(store, pack_name(part.plan), changed, record)
         self.fault_point("after:3")
@@ -168,27 +163,15 @@ def _of(partition: str, pairs: Iterable[tuple[str, T]]) -> list[T]:
     return [value for owner, value in pairs if owner == partition]
 
 
-def leftovers(stem: str, written: Iterable[str]) -> list[str]:
-    """Names of output files that an attempt at this slice could have written, but for those in ``written``."""
-    possible = {f"{folder}/{stem}.{ending}" for folder in FOLDERS for ending in FORMATS}
-    return sorted(possible.difference(written))
-
-
 def build(
     pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]
 ) -> None:
     """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here."""
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
-    keyed = (
-        pipeline
-        | "Ranges" >> beam.Create([part.plan.span for part in slices])
-        | "ReadListing" >> beam.ParDo(ReadListing(config.checkpoint_url))
-        | "KeyByStream"
-        >> beam.ParDo(KeyByStream(latest_times))
-        .with_outputs(_BAD, main="refs")
-        .with_output_types(tuple[StreamKey, ImageRef])
-    )
+    keyed = _read(pipeline, config, slices) | "KeyByStream" >> beam.ParDo(KeyByStream(latest_times)).with_outputs(
+        _BAD, main="refs"
+    ).with_output_types(tuple[StreamKey, ImageRef])
     labelled = (
         keyed.refs
         | "ByStream" >> beam.GroupByKey()
@@ -196,19 +179,14 @@ def build(
         >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[StreamKey, StreamBatch])
         | "GlobalWindow" >> beam.WindowInto(GlobalWindows())
         | "LabelStream"
-        >> beam.ParDo(
-            LabelStream(config, {part.partition: (part.commit, part.checkpoint_url) for part in slices})
-        ).with_outputs(STATES, COUNTERS, main="records")
+        >> beam.ParDo(LabelStream(config, {part.partition: part.origin for part in slices})).with_outputs(
+            STATES, COUNTERS, main="records"
+        )
     )
-    files = (
+    records = (
         (labelled.records, keyed[_BAD])
         | "Records" >> beam.Flatten()
-        | "ByKind" >> beam.MapTuple(_encoded).with_output_types(tuple[tuple[str, str], bytes])
-        | "GroupKinds" >> beam.GroupByKey()
-        | "WriteRecords"
-        >> beam.ParDo(WriteRecords(config, {part.partition: part.stem for part in slices})).with_output_types(
-            tuple[str, str]
-        )
+        | "Encode" >> beam.MapTuple(lambda partition, record: (partition, encoded(record)))
     )
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
@@ -222,10 +200,58 @@ def build(
             WriteStates(config, fault_point),
             beam.pvalue.AsList(labelled[STATES]),
             beam.pvalue.AsList(counters),
-            beam.pvalue.AsList(files),
+            beam.pvalue.AsList(_write_files(records, config, slices)),
+            beam.pvalue.AsList(_send(records, config)),
         )
     )
 
 
-def _encoded(partition: str, record: WireModel) -> tuple[tuple[str, str], bytes]:
-    return (partition, _FOLDER_OF[type(record)]), record.model_dump_json(exclude_none=True).encode()
+def _read(pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice]) -> beam.PCollection:
+    """The source's records of all ranges, as ``(partition, ImageRef | BadRecord)``."""
+    spans = [part.plan.span for part in slices]
+    if not is_kafka(config.source.url):
+        return (
+            pipeline | "Ranges" >> beam.Create(spans) | "ReadListing" >> beam.ParDo(ReadListing(config.checkpoint_url))
+        )
+    ranges = [KafkaRange(*parse_partition(span.partition), span.start, span.stop) for span in spans]
+    read = ReadImagesFromKafka(
+        settings_of(config, config.source.url), out_of_range=config.kafka.out_of_range, read_committed=True
+    )
+    found = pipeline | "Ranges" >> beam.Create(ranges) | "ReadKafka" >> read
+    _ = found[SKIPPED] | "Skipped" >> beam.Map(_log_skipped)
+    return found.refs
+
+
+def _log_skipped(skipped: SkippedRange) -> None:
+    Metrics.counter("grpo_tta", "positions_skipped").inc(max(skipped.resumed - skipped.wanted, 0))
+    _log.warning("%s", skipped.message())
+
+
+def _write_files(
+    records: beam.PCollection, config: JobConfig, slices: Sequence[OpenSlice]
+) -> Iterable[beam.PCollection]:
+    """``(partition, name)`` of every file written, in every folder."""
+    stems = {part.partition: part.stem for part in slices}
+    grouped = (
+        records
+        | "ByKind" >> beam.MapTuple(lambda partition, line: ((partition, line[0]), line[1]))
+        | "GroupKinds" >> beam.GroupByKey()
+    )
+    written = [
+        grouped
+        | f"WriteRecords {number}"
+        >> beam.ParDo(WriteRecords(url, config.output.format, stems)).with_output_types(tuple[str, str])
+        for number, url in enumerate(config.folders)
+    ]
+    return written | "Files" >> beam.Flatten(pipeline=records.pipeline)
+
+
+def _send(records: beam.PCollection, config: JobConfig) -> Iterable[beam.PCollection]:
+    """The partitions whose records were acknowledged, once a Kafka output."""
+    topics = [url for url in config.outputs if is_kafka(url)]
+    grouped = records | "GroupPartitions" >> beam.GroupByKey()
+    sent = [
+        grouped | f"SendRecords {number}" >> beam.ParDo(SendRecords(config, url)).with_output_types(str)
+        for number, url in enumerate(topics)
+    ]
+    return sent | "Sent" >> beam.Flatten(pipeline=records.pipeline)

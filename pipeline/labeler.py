@@ -23,7 +23,7 @@ from adapters.images import ImageError
 from adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
 from grpo_tta.state import StreamState
-from grpo_tta.types import Batch, Method, Prediction, Report
+from grpo_tta.types import Batch, Method, Prediction, Report, State
 from pipeline.records import RecordMaker, WindowedRef, dead_letter
 from pipeline.windows import Window, Windows
 from schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage
@@ -109,9 +109,15 @@ class StreamLabeler:
             settings_fingerprint=self._settings_fingerprint,
         )
 
-    def label(self, events: Sequence[WindowedRef], state: StreamState) -> Labeled:
-        """Step through ``events``, which are one stream's in order of (event time, coordinate)."""
+    def label(self, events: Sequence[WindowedRef], state: StreamState, *, reset: bool = False) -> Labeled:
+        """Step through ``events``, which are one stream's in order of (event time, coordinate).
+
+        ``reset``: before the first of them, as asked for from outside; its log record names that event.
+        """
         out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
+        if reset:
+            decision, guard_state = self.guard.manual(state.guard)
+            self._apply(events[:1], decision, state.method, guard_state, out)
         newest = state.position.get("event_time")
         on_time = events
         if newest is not None:
@@ -197,14 +203,20 @@ class StreamLabeler:
         self._record(events, prediction, report, out)
         if decision.serve_frozen:
             method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
+        self._apply(events, decision, method_state, guard_state, out)
+
+    def _apply(
+        self, events: Sequence[WindowedRef], decision: Decision, method_state: State, guard_state: State, out: Labeled
+    ) -> None:
+        """Do what the guard decided on the last of ``events``, and note it; the state is written last."""
         if decision.action == "pull":
             method_state = self.method.pull(method_state, decision.pull)
         elif decision.action == "reset":
             self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
             method_state = self.method.initial_state()
-        frame = state.counters["frames"]
+        frame = out.state.counters.get("frames", 0)
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
-        out.state = replace(state, method=method_state, guard=guard_state)
+        out.state = replace(out.state, method=method_state, guard=guard_state)
 
     def _join_windows(self, events: list[WindowedRef], state: StreamState) -> list[WindowedRef]:
         """Join sessions cut before, and note how far the stream has come."""
@@ -238,12 +250,15 @@ class StreamLabeler:
         if cause is None:
             raise ValueError("a reset decision names its cause, got None")
         counters[f"resets_{cause}"] = counters.get(f"resets_{cause}", 0) + 1
-        _log.info("stream %s: reset at frame %d, cause %s", event.ref.stream, counters["frames"], cause)
+        out.state.position["reset_time"] = event.ref.event_time
+        out.state.position["reset_cause"] = cause
+        frame = counters.get("frames", 0)
+        _log.info("stream %s: reset at frame %d, cause %s", event.ref.stream, frame, cause)
         out.adaptation.append(
             self.make.reset(
                 event,
                 cause,
-                frame=counters["frames"],
+                frame=frame,
                 frames_since_reset=frames_since_reset,
                 update_count=counters.get("updates", 0),
             )

@@ -7,10 +7,11 @@ that fails leaves it as it was.
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import torch
@@ -21,6 +22,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from adapters.events import ImageRef
 from adapters.images import Canvas, CanvasSpec, ImageLimits, decode
 from adapters.storage.fetch import Fetcher
+from adapters.storage.filesystems import scheme_of
 from adapters.storage.objects import ObjectStore
 from adapters.storage.policy import UriPolicy
 from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifier
@@ -28,13 +30,16 @@ from grpo_tta.classifier import ModelError
 from grpo_tta.guard import DriftGuard
 from grpo_tta.reference import Reference
 from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, check_state, decode_state, encode_state
+from pipeline import metrics
+from pipeline.checkpoint_log import CheckpointLog
 from pipeline.coders import StreamBatch, StreamStateCoder
-from pipeline.config import JobConfig, parse_duration
+from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.errors import ConfigurationError
 from pipeline.labeler import Labeled, StreamLabeler
 from pipeline.labels_file import read_labels
 from pipeline.records import RecordMaker
 from pipeline.state_packs import PackReader
+from pipeline.status import partition_logs
 from schemas import Commit, DriftEvent
 
 _log = logging.getLogger(__name__)
@@ -120,6 +125,14 @@ def _make_labeler(config: JobConfig) -> StreamLabeler:
     )
 
 
+def uri_policy(config: JobConfig) -> UriPolicy:
+    """What events may point at: below the source's own folder, and ``allow_uris``; a topic has no folder."""
+    allowed = config.source.allow_uris
+    if is_kafka(config.source.url):
+        return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
+    return UriPolicy.for_source(config.source.url, allowed)
+
+
 @dataclass(frozen=True)
 class ImageReader:
     """Fetches and decodes one event's image."""
@@ -132,7 +145,7 @@ class ImageReader:
     def make(cls, config: JobConfig, classifier: Classifier) -> "ImageReader":
         """With the source's policy and limits and the model's own preprocessing."""
         cfg = classifier.preprocess
-        policy = UriPolicy.for_source(config.source.url, config.source.allow_uris)
+        policy = uri_policy(config)
         return cls(
             Fetcher(policy, max_bytes=config.source.max_image_bytes),
             CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color),
@@ -144,26 +157,36 @@ class ImageReader:
         return decode(self.fetcher.fetch(ref), self.spec, self.limits)
 
 
+class Origin(NamedTuple):
+    """What the streams of a partition start from: its newest commit, where its log with the packed states lies, and
+    the streams that are to be reset first."""
+
+    commit: Commit | None
+    checkpoint_url: str
+    resets: tuple[str, ...] = ()
+
+
 class LabelStream(beam.DoFn):
     """``((partition, stream), StreamBatch)`` -> ``(partition, record)``, and the tagged outputs ``states`` of
     ``((partition, stream), encoded state)`` and ``counters`` of ``(partition, Counters)``.
 
-    ``commits``: of each partition the newest commit and where its packed states lie.
+    ``origins``: what each partition's streams start from.
     """
 
     STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
     STRETCHES = ReadModifyWriteStateSpec("stretches", VarIntCoder())
     """How many the slice has stepped: a runner that lets one overtake another is noticed."""
 
-    def __init__(self, config: JobConfig, commits: Mapping[str, tuple[Commit | None, str]]) -> None:
+    def __init__(self, config: JobConfig, origins: Mapping[str, Origin]) -> None:
         self._config = config
-        self._commits = dict(commits)
+        self._origins = dict(origins)
         self._reset_foreign = config.checkpoint.on_state_mismatch == "reset"
 
     def setup(self) -> None:
         """Take the process's labeler; nothing is connected before."""
         self._labeler = job_labeler(self._config)
-        self._packs = {name: PackReader(ObjectStore(url)) for name, (_, url) in self._commits.items()}
+        self._known: dict[str, frozenset[str]] | None = None
+        self._packs = {name: PackReader(ObjectStore(at.checkpoint_url)) for name, at in self._origins.items()}
         torch.set_grad_enabled(True)
 
     def process(
@@ -182,7 +205,8 @@ class LabelStream(beam.DoFn):
         drift: list[DriftEvent] = []
         if state is None:
             state, drift = self._first(partition, stream, batch)
-        labeled = self._labeler.label(batch.events, state)
+        reset = batch.index == 0 and stream in self._origins[partition].resets
+        labeled = self._labeler.label(batch.events, state, reset=reset)
         labeled.drift[:0] = drift
         self._count(labeled)
         for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
@@ -191,15 +215,23 @@ class LabelStream(beam.DoFn):
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
         encoded = encode_state(labeled.state) if batch.last else None
         if encoded is not None:
+            Metrics.distribution(type(self), "state_bytes").update(len(encoded))
+            metrics.STATE_BYTES.observe(len(encoded))
             yield beam.pvalue.TaggedOutput(STATES, (key, encoded))
         cell.write(labeled.state)
         stretches.write(batch.index + 1)
 
     def _first(self, partition: str, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
-        commit = self._commits[partition][0]
+        commit = self._origins[partition].commit
         pack = commit.states.get(stream) if commit else None
         if pack is None:
-            return self._labeler.initial_state(), []
+            fresh = self._labeler.initial_state()
+            before = self._elsewhere(partition, stream)
+            if before is None:
+                return fresh, []
+            said = f"the stream was in partition {before} before: it starts afresh here"
+            _log.warning("stream %s in partition %s: %s", stream, partition, said)
+            return fresh, [self._labeler.make.foreign_state(batch.events[0], said, frame=0)]
         try:
             state = decode_state(self._packs[partition].read(pack, stream))
             make = self._labeler.make
@@ -211,6 +243,18 @@ class LabelStream(beam.DoFn):
             fresh = self._labeler.initial_state()
             return fresh, [self._labeler.make.foreign_state(batch.events[0], str(error), frame=0)]
         return state, []
+
+    def _elsewhere(self, partition: str, stream: str) -> str | None:
+        """Another partition of a live job that knows the stream: its key went to another partition."""
+        if not is_kafka(self._config.source.url):
+            return None
+        if self._known is None:
+            commits = {
+                name: CheckpointLog(store).latest()
+                for name, store in partition_logs(self._config.checkpoint_url).items()
+            }
+            self._known = {name: frozenset(commit.states) for name, commit in commits.items() if commit is not None}
+        return next((name for name, known in self._known.items() if name != partition and stream in known), None)
 
     def _count(self, labeled: Labeled) -> None:
         counters = labeled.counters()
@@ -225,3 +269,5 @@ class LabelStream(beam.DoFn):
             if value:
                 Metrics.counter(type(self), name).inc(value)
         Metrics.distribution(type(self), "inference_request_batch_size").update(counters.events)
+        metrics.observe_labels(labeled.labels, time.time())
+        metrics.observe_updates(labeled.adaptation)

@@ -1,9 +1,10 @@
 """`Partition`: one partition of a source as its owner sees it, and what it has committed.
 
-The order of writing of its part of a slice: 1. the plan, by exclusive create; 2. outputs; 3. one packed file with the
-changed states; 4. the commit, by exclusive create: from here on it counts; 5. garbage collection. Steps 1, 4 and 5 are
+The order of writing of its part of a slice: 1. the plan, by exclusive create; 2. outputs, complete before they appear;
+3. one packed file with the changed states; 4. the commit, by exclusive create: from here on it counts; 5. where the
+source keeps positions of its own, they are told, for lag monitors only; 6. garbage collection. Steps 1, 4 and 6 are
 methods here, 2 and 3 are the graph's (`pipeline.graph`). Each is bracketed by a ``fault_point``: ``before:1`` to
-``after:5``; ``after:4`` is also the one before 5.
+``after:6``.
 
 An open plan, one without its commit, is run again exactly as it was. Where other settings or another owner take over it
 is replaced by one of a higher epoch: same range and clock, so that its outputs lie on the old one's.
@@ -37,6 +38,8 @@ class SliceResult:
     pack: str
     streams: tuple[str, ...]
     """Whose states the pack holds."""
+    stepped: tuple[str, ...]
+    """Those of them that had events."""
     counters: Counters
 
 
@@ -80,6 +83,12 @@ class Partition:
             self._write(wanted)
         return wanted
 
+    def restore_named(self, name: str | None) -> None:
+        """Load the commit of this name; none without one."""
+        self.latest = self.log.commit_named(name) if name else None
+        if self.latest is not None:
+            self._check(self.latest)
+
     def new_plan(self, start: int, stop: int, clock: datetime) -> Plan:
         """Step 1: the plan of positions ``start <= p < stop``, written."""
         before = self.latest
@@ -92,6 +101,7 @@ class Partition:
             model_fingerprint=self.fingerprints.model,
             threads=self.fingerprints.threads,
             source_fingerprint=self.fingerprints.source,
+            resets=self.log.pending_resets(),
         )
         self._write(plan)
         return plan
@@ -102,16 +112,31 @@ class Partition:
         self.fault_point("after:1")
 
     def commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
-        """Steps 4 and 5: from here on the slice counts."""
-        commit = self.prepare_commit(plan, result, seconds)
-        self.fault_point("before:4")
-        self.log.write_commit(commit)  # 4
-        self.fault_point("after:4")
-        self.settle(commit)
+        """Step 4: from here on the slice counts. Raises `JobError` unless it accounts for every event."""
+        commit, _ = self.write_manifest(plan, result, seconds)
+        self.counts(commit, plan, result)
         return commit
 
-    def prepare_commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
-        """The commit of a plan that was run; raises `JobError` unless it accounts for every event."""
+    def counts(self, commit: Commit, plan: Plan, result: SliceResult) -> None:
+        """The slice counts now: go on from ``commit``."""
+        self.latest = commit
+        self.log.forget_resets(stream for stream in plan.resets if stream in result.stepped)
+
+    def write_manifest(self, plan: Plan, result: SliceResult, seconds: float) -> tuple[Commit, str]:
+        """The commit, written and named where another record is to say that it counts."""
+        commit = self._commit(plan, result, seconds)
+        self.fault_point("before:4")
+        name = self.log.write_commit(commit)  # 4
+        self.fault_point("after:4")
+        return commit, name
+
+    def collect_garbage(self) -> None:
+        """Step 6: delete what the newest commit does not need."""
+        if self.latest is not None:
+            self.log.collect_garbage(self.latest, self.keep)  # 6
+            self.fault_point("after:6")
+
+    def _commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
         counted = result.counters.labels + result.counters.dead_letters
         if counted != result.counters.events:
             raise JobError(
@@ -131,12 +156,6 @@ class Partition:
             model_fingerprint=plan.model_fingerprint,
             source_fingerprint=plan.source_fingerprint,
         )
-
-    def settle(self, commit: Commit) -> None:
-        """Step 5, after the commit counts."""
-        self.latest = commit
-        self.log.collect_garbage(commit, self.keep)  # 5
-        self.fault_point("after:5")
 
     def _taken_over(self, plan: Plan) -> Plan:
         """``plan``, or the one that replaces it where it was made under other conditions or by another owner."""

@@ -59,14 +59,14 @@ def run_label_job(
 
     Raises `ConfigurationError` before anything was read or written, `JobError` or the source's ``SourceError`` later.
     """
-    _check_runner(config.run)
+    check_runner(config.run)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    output, store = _stores(config)
+    outputs, store = output_stores(config)
     labeler = job_labeler(config)
     listing = _listing(config, store)
-    store.sweep()
-    output.sweep()
+    for place in (store, *outputs):
+        place.sweep()
     log = CheckpointLog(store)
     before = log.latest()
     partition = Partition(
@@ -90,8 +90,9 @@ def run_label_job(
     latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
-    if not (did_nothing and output.exists("summary.json")):
-        output.write("summary.json", summary.model_dump_json(indent=2).encode())
+    for output in outputs:
+        if not (did_nothing and output.exists("summary.json")):
+            output.write("summary.json", summary.model_dump_json(indent=2).encode())
     return JobResult(summary, did_nothing)
 
 
@@ -100,8 +101,9 @@ def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
 
     Raises as `run_label_job` does.
     """
-    _check_runner(config.run)
-    for store in _stores(config):
+    check_runner(config.run)
+    outputs, checkpoint = output_stores(config)
+    for store in (*outputs, checkpoint):
         store.check_access()
     labeler = job_labeler(config)
     total = Labeled(labeler.initial_state())
@@ -120,7 +122,8 @@ def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
     return labeler.make, total
 
 
-def _check_runner(run: RunConfig) -> None:
+def check_runner(run: RunConfig) -> None:
+    """Raises `ConfigurationError` for a Beam runner that cannot run this graph, or that cannot be made."""
     if run.runner in _KNOWN_TO_FAIL:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
     try:
@@ -129,10 +132,10 @@ def _check_runner(run: RunConfig) -> None:
         raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
 
 
-def _stores(config: JobConfig) -> tuple[ObjectStore, ObjectStore]:
-    """Of the outputs and of the checkpoint."""
+def output_stores(config: JobConfig) -> tuple[list[ObjectStore], ObjectStore]:
+    """Of the outputs that are folders or buckets, and of the checkpoint."""
     try:
-        return ObjectStore(config.output.url), ObjectStore(config.checkpoint_url)
+        return [ObjectStore(url) for url in config.folders], ObjectStore(config.checkpoint_url)
     except ValueError as error:
         raise ConfigurationError(f"output: {error}") from error
 
@@ -185,8 +188,9 @@ def run_slice(
 
 def _result(part: OpenSlice) -> SliceResult:
     reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
-    counters = Counters.model_validate(reader.record(name)["counters"])
-    return SliceResult(name, tuple(reader.streams(name)), counters)
+    record = reader.record(name)
+    counters = Counters.model_validate(record["counters"])
+    return SliceResult(name, tuple(reader.streams(name)), tuple(record["stepped"]), counters)
 
 
 def _cause(lines: list[str]) -> str:

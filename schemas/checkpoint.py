@@ -31,6 +31,8 @@ class Plan(WireModel):
     threads: Annotated[int, Field(ge=1)]
     source_fingerprint: str
     """Of what the positions count: a listing, a topic."""
+    resets: list[str] = Field(default_factory=list)
+    """Streams whose reset was asked for: done before their first event of the slice."""
 
 
 class Counters(WireModel):

@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
-    from pipeline.cli import commands, demo
+    from pipeline.cli import commands, demo, live
 
-    run = demo.demo if parsed.command == "demo" else getattr(commands, parsed.command)
-    return int(run(parsed, beam_options))
+    places = {"demo": demo, "status": live, "reset": live}
+    return int(getattr(places.get(parsed.command, commands), parsed.command)(parsed, beam_options))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    label = commands.add_parser("label", help="label a folder, bucket or manifest; run again to resume")
+    label = commands.add_parser("label", help="label a folder, bucket, manifest or Kafka topic; run again to resume")
     add_job_flags(label, label=True)
 
     evaluate = commands.add_parser("evaluate", help="compare labels with a truth file")
@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     demo.add_argument("--images", type=int, default=None, metavar="N", help="images in the feed")
     demo.add_argument("--fresh", action="store_true", help="throw an earlier demo away first")
+
+    status = commands.add_parser("status", help="where a job stands: partitions, lag, owners, streams, resets")
+    status.add_argument("--checkpoint", required=True, metavar="URL", help="the job's checkpoint")
+    status.add_argument("--json", action="store_true", help="print JSON")
+
+    reset = commands.add_parser("reset", help="set a stream back to the frozen encoder at the next slice")
+    reset.add_argument("--checkpoint", required=True, metavar="URL", help="the job's checkpoint")
+    reset.add_argument("--stream", required=True, metavar="NAME")
 
     commands.add_parser("version", help="versions of the package and what it stands on")
     parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))

@@ -2,19 +2,20 @@
 
 import argparse
 import json
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 
 from pipeline import calibration
 from pipeline import run as job
+from pipeline.cli import live
+from pipeline.cli.columns import print_columns
 from pipeline.cli.flags import job_values
-from pipeline.config import JobConfig, make_config, merged
+from pipeline.cli.stopping import StopRequest
+from pipeline.config import JobConfig, is_kafka, make_config, merged
 from pipeline.driver import Progress
 from pipeline.errors import ConfigurationError
 from pipeline.evaluate import evaluate as evaluate_labels
@@ -24,12 +25,13 @@ Flags = argparse.Namespace
 
 def label(flags: Flags, beam_options: list[str]) -> int:
     """Run or resume a job."""
-    return run_and_report(make_config(job_values(flags, beam_options)))
+    config = make_config(job_values(flags, beam_options))
+    return live.run_live(config) if is_kafka(config.source.url) else run_and_report(config)
 
 
 def run_and_report(config: JobConfig) -> int:
     """Run a job with progress lines and say what came of it."""
-    with _StopRequest() as stop:
+    with StopRequest() as stop:
         result = job.run_label_job(config, progress=_ProgressLine(), stop=stop)
     summary, out = result.summary, config.output.url
     if result.did_nothing and summary.finished:
@@ -44,30 +46,6 @@ def run_and_report(config: JobConfig) -> int:
         print("stopped at a slice's end; run the same command again to go on")
         return 130 if stop() else 1
     return 0
-
-
-class _StopRequest:
-    """The first Ctrl-C or SIGTERM lets the running slice commit; the second drops it at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def __enter__(self) -> "_StopRequest":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        return self._asked
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        print("\nstopping after this slice; once more to drop it", file=sys.stderr)
 
 
 class _ProgressLine:
@@ -125,13 +103,6 @@ def figures(row: dict[str, Any]) -> list[str]:
         f"{100 * row['interval'][0]:+.1f} to {100 * row['interval'][1]:+.1f}" if frozen else "",
         f"{row['ece']:.3f}",
     ]
-
-
-def print_columns(lines: list[list[str]]) -> None:
-    """A table, columns as wide as their widest cell."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 from adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
-from pipeline.cli.commands import figures, print_columns, run_and_report
+from pipeline.cli.columns import print_columns
+from pipeline.cli.commands import figures, run_and_report
 from pipeline.config import make_config
 from pipeline.errors import ConfigurationError
 from pipeline.evaluate import evaluate, read_truth, row

@@ -41,7 +41,12 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--out",
         "output.url",
-        {"metavar": "URL", "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/"},
+        {
+            "action": "append",
+            "metavar": "URL",
+            "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/, or kafka://HOST:PORT/LABELS_TOPIC; "
+            "may be repeated",
+        },
     ),
     ("--method", "method.name", {"choices": ["grpo", "zero-shot"], "help": "default: grpo"}),
     ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "default: online"}),
@@ -68,12 +73,49 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+_LIVE_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
+    ("--group", "kafka.group", {"metavar": "NAME", "help": "consumer group that shares the partitions"}),
+    ("--partitions", "kafka.partitions", {"metavar": "0-3,7", "help": "read these instead of sharing with a group"}),
+    (
+        "--start",
+        "kafka.start",
+        {
+            "metavar": "WHERE",
+            "help": "without a commit: committed (default), earliest, latest, timestamp:RFC3339, "
+            "TOPIC-PARTITION=OFFSET,...",
+        },
+    ),
+    ("--until", "kafka.until", {"metavar": "latest|RFC3339", "help": "end there (default: never)"}),
+    (
+        "--out-of-range",
+        "kafka.out_of_range",
+        {"choices": ["fail", "earliest", "latest"], "help": "where the position was deleted (default: fail)"},
+    ),
+    ("--slice-seconds", "checkpoint.slice_seconds", {"metavar": "5s", "help": "between two commits (default: 5s)"}),
+    (
+        "--transactional",
+        "kafka.transactional",
+        {"action": "store_true", "help": "labels and positions in one Kafka transaction"},
+    ),
+    (
+        "--topics",
+        "kafka.topics",
+        {"metavar": "drift=NAME,...", "help": "of adaptation, drift, dead_letters (default: LABELS_TOPIC.drift, ...)"},
+    ),
+    ("--metrics-port", "run.metrics_port", {"type": int, "metavar": "P", "help": "Prometheus, /healthz, /readyz"}),
+]
+
+
 def add_job_flags(parser: argparse.ArgumentParser, *, label: bool) -> None:
     """Every configuration flag; none has a default of its own: absent flags leave the file's or the model's value."""
     parser.add_argument("--config", metavar="FILE.yaml", help="configuration file; flags win over it")
     parser.add_argument("--source", metavar="URL|GLOB|MANIFEST.jsonl", help="where the images are")
     for flag, _, options in _JOB_FLAGS + (_LABEL_FLAGS if label else []):
         parser.add_argument(flag, default=None, **options)
+    if label:
+        live = parser.add_argument_group("live, with --source kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]")
+        for flag, _, options in _LIVE_FLAGS:
+            live.add_argument(flag, default=None, **options)
 
 
 def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[str, Any]:
@@ -82,14 +124,29 @@ def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[s
 
     values = read_config_file(arguments.config) if arguments.config else {}
     flags: dict[str, Any] = {}
-    for flag, key, _ in [("--source", "source.url", {}), *_JOB_FLAGS, *_LABEL_FLAGS]:
+    for flag, key, _ in [("--source", "source.url", {}), *_JOB_FLAGS, *_LABEL_FLAGS, *_LIVE_FLAGS]:
         value = getattr(arguments, flag.lstrip("-").replace("-", "_"), None)
         if value is not None:
             _put(flags, key, value)
+    _shape(flags)
     if beam_options:
         _put(flags, "run.beam_options", beam_options)
     values = merged(values, flags)
     return _episodic(values)
+
+
+def _shape(flags: dict[str, Any]) -> None:
+    """Repeated outputs and the topics' names as the configuration has them."""
+    output, kafka = flags.get("output", {}), flags.get("kafka", {})
+    if "url" in output:
+        output["url"], *also = output["url"]
+        if also:
+            output["also"] = also
+    if "topics" in kafka:
+        pairs = [part.partition("=") for part in kafka["topics"].split(",")]
+        if not all(sign and name for _, sign, name in pairs):
+            raise ConfigurationError(f"--topics: expected KIND=NAME,..., got {kafka['topics']!r}")
+        kafka["topics"] = {kind.strip(): name.strip() for kind, _, name in pairs}
 
 
 def _episodic(values: dict[str, Any]) -> dict[str, Any]:

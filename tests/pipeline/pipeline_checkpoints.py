@@ -54,4 +54,4 @@ class FakeGraph:
         stream = f"cam-{plan.sequence % 3}"
         write_pack(self.store, pack_name(plan), {stream: f"state {plan.sequence}".encode()}, {})
         counters = Counters(events=events, labels=events - self.lost)
-        return SliceResult(pack_name(plan), (stream,), counters)
+        return SliceResult(pack_name(plan), (stream,), (stream,), counters)

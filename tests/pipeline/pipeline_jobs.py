@@ -15,9 +15,9 @@ from adapters.storage.policy import UriPolicy
 from adapters.storage.sink import read_records
 from grpo_tta.types import Method
 from pipeline.config import JobConfig, make_config
-from pipeline.graph import FOLDERS
 from pipeline.labeler import StreamLabeler
 from pipeline.labeling import ImageReader
+from pipeline.sinks import FOLDERS
 from pipeline.windows import SECOND
 from schemas import WireModel
 

@@ -128,7 +128,7 @@ class Cell:
 
 
 def step_of(config, commit=None):
-    return labeling.LabelStream(config, {"storage": (commit, config.checkpoint_url)})
+    return labeling.LabelStream(config, {"storage": labeling.Origin(commit, config.checkpoint_url)})
 
 
 CAM = ("storage", "cam")

@@ -1,0 +1,106 @@
+"""The commands of live jobs: label a Kafka source, look at a checkpoint, ask for a reset."""
+
+import argparse
+import sys
+import time
+
+from adapters.kafka.errors import KafkaFailure
+from pipeline import metrics
+from pipeline.cli.columns import print_columns
+from pipeline.cli.stopping import StopRequest
+from pipeline.config import JobConfig
+from pipeline.errors import JobError
+from pipeline.live import LiveProgress
+from pipeline.live_job import run_live_job
+from pipeline.status import Status, read_status, request_reset
+
+_PROGRESS_SECONDS = 5.0
+
+
+def run_live(config: JobConfig) -> int:
+    """Label until asked to stop or until ``kafka.until``; the exit code."""
+    watch = _LiveLine()
+    with StopRequest() as stop:
+        try:
+            run_live_job(config, progress=watch, stop=stop)
+        except KafkaFailure as error:
+            raise JobError(str(error)) from error
+    watch.say()
+    print(f"{watch.images} images labelled, {watch.dead_letters} dead letters; positions are committed")
+    return 130 if stop() else 0
+
+
+class _LiveLine:
+    """A line every few seconds: how many, how fast, how far behind."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.dead_letters = 0
+        self._resets = 0
+        self._last: LiveProgress | None = None
+        self._said_at = time.monotonic()
+        self._said_images = 0
+
+    def __call__(self, progress: LiveProgress) -> None:
+        self.images += progress.images
+        self.dead_letters += sum(result.counters.dead_letters for result in progress.results)
+        self._resets += sum(sum(result.counters.resets.values()) for result in progress.results)
+        self._last = progress
+        if time.monotonic() - self._said_at >= _PROGRESS_SECONDS:
+            self.say()
+
+    def say(self) -> None:
+        """Print it."""
+        now, age = time.monotonic(), metrics.recent_age(0.95)
+        rate = (self.images - self._said_images) / max(now - self._said_at, 1e-9)
+        owned, lag = (len(self._last.owned), sum(self._last.lag.values())) if self._last else (0, 0)
+        shown = "" if age is None else f", p95 age {age:.1f} s"
+        print(
+            f"{self.images} images, {rate:.0f}/s, lag {lag} in {owned} partitions{shown}, resets {self._resets}",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._said_at, self._said_images = now, self.images
+
+
+def status(flags: argparse.Namespace, beam_options: list[str]) -> int:
+    """Print partitions and streams."""
+    found = read_status(flags.checkpoint)
+    if flags.json:
+        print(found.to_json())
+        return 0
+    _print_status(found)
+    return 0
+
+
+def _print_status(found: Status) -> None:
+    lines = [["partition", "position", "end", "lag", "epoch", "owner", "events", "labels", "dead letters"]]
+    lines += [
+        [
+            one.partition, _text(one.position), _text(one.end), _text(one.lag), _text(one.epoch), _text(one.owner),
+            str(one.events), str(one.labels), str(one.dead_letters),
+        ]
+        for one in found.partitions
+    ]  # fmt: skip
+    print_columns(lines)
+    lines = [["stream", "partition", "frames", "updates", "since reset", "newest", "last reset", "cause"]]
+    lines += [
+        [
+            one.stream, one.partition, str(one.frames), str(one.updates), str(one.frames_since_reset),
+            _text(one.newest), _text(one.last_reset), _text(one.last_reset_cause),
+        ]
+        for one in found.streams
+    ]  # fmt: skip
+    print()
+    print_columns(lines)
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
+    """Ask for a stream's reset."""
+    asked = request_reset(flags.checkpoint, flags.stream)
+    print(f"stream {flags.stream} is reset before its next image, in {', '.join(asked)}")
+    return 0

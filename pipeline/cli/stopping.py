@@ -1,0 +1,30 @@
+"""How a running job is asked to stop."""
+
+import signal
+import sys
+from types import FrameType
+
+
+class StopRequest:
+    """The first Ctrl-C or SIGTERM lets the running slice commit; the second drops it at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Whether it was asked."""
+        return self._asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("\nstopping after this slice; once more to drop it", file=sys.stderr)

@@ -1,0 +1,115 @@
+"""Run a live job: a Kafka source labelled slice by slice by this process, alone or as one of its consumer group."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+
+from adapters.kafka.sink import KafkaSink
+from adapters.kafka.transactions import TransactionalSink
+from adapters.storage.objects import ObjectStore
+from pipeline.config import JobConfig, is_kafka, parse_duration
+from pipeline.errors import ConfigurationError
+from pipeline.health import LiveStatus, MetricsServer
+from pipeline.kafka_job import make_member, make_offsets, out_settings, settings_of
+from pipeline.labeling import job_labeler
+from pipeline.live import LiveDriver, LiveProgress, Watcher
+from pipeline.partition import Fingerprints, no_fault
+from pipeline.run import check_runner, output_stores, run_slice
+from pipeline.status import note_job
+from pipeline.transactions import BucketTruth, KafkaTruth, Truth
+
+_STALE_SLICES = 12
+"""A job that has not come round for so many slices' time is not ready."""
+
+
+def run_live_job(
+    config: JobConfig,
+    *,
+    progress: Callable[[LiveProgress], None] = lambda progress: None,
+    stop: Callable[[], bool] = lambda: False,
+    fault_point: Callable[[str], None] = no_fault,
+) -> None:
+    """Label until ``stop()``, or until ``kafka.until`` is reached by all that this process owns.
+
+    Raises `ConfigurationError` before anything was read or written, `JobError` or a ``KafkaFailure`` later.
+    """
+    check_runner(config.run)
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    _, store = output_stores(config)
+    _check_sharing(config, store)
+    source = settings_of(config, config.source.url)
+    labeler = job_labeler(config)
+    outputs = [out_settings(config, url) for url in config.outputs if is_kafka(url)]
+    source.probe()
+    for settings, topics, plan in outputs:
+        sink = KafkaSink(settings, topics, plan=plan)
+        sink.open()
+        sink.close()
+    note_job(store, source, config.kafka.group)
+    fingerprints = Fingerprints(
+        config.fingerprint(), labeler.make.model_fingerprint, config.source.url, torch.get_num_threads()
+    )
+    slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
+    status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds)), progress)
+    with ExitStack() as stack:
+        if config.run.metrics_port is not None:
+            try:
+                server = MetricsServer(config.run.metrics_host, config.run.metrics_port, status.status.problem)
+            except OSError as error:
+                raise ConfigurationError(f"run.metrics_port: {config.run.metrics_port}: {error}") from error
+            stack.enter_context(server)
+        LiveDriver(
+            config,
+            fingerprints,
+            lambda: make_member(config),
+            make_offsets(config),
+            lambda parts: run_slice(config, parts, fault_point),
+            f"{socket.gethostname()}:{os.getpid()}",
+            truth=_truth(config, fault_point),
+            stop=stop,
+            watcher=status,
+            fault_point=fault_point,
+        ).run()
+
+
+class _Both(Watcher):
+    """Metrics and the caller's own progress."""
+
+    def __init__(self, status: LiveStatus, progress: Callable[[LiveProgress], None]) -> None:
+        self.status = status
+        self._progress = progress
+
+    def turned(self, owned: int) -> None:
+        self.status.turned(owned)
+
+    def failed(self, error: Exception) -> None:
+        self.status.failed(error)
+
+    def committed(self, progress: LiveProgress) -> None:
+        self.status.committed(progress)
+        self._progress(progress)
+
+
+def _check_sharing(config: JobConfig, store: ObjectStore) -> None:
+    """Processes that share partitions need a store where exactly one of them can create an object."""
+    if config.kafka.partitions is None and not store.supports_exclusive_create:
+        raise ConfigurationError(
+            f"checkpoint.url: {store.url} cannot create objects exclusively, which processes that share partitions "
+            "rely on: use a local folder, S3, Google or Azure, or give each process its own --partitions"
+        )
+
+
+def _truth(config: JobConfig, fault_point: Callable[[str], None]) -> Truth:
+    if not config.kafka.transactional:
+        return BucketTruth(fault_point)
+    (url,) = (url for url in config.outputs if is_kafka(url))
+    settings, topics, plan = out_settings(config, url)
+
+    def make(partition: str) -> TransactionalSink:
+        return TransactionalSink(settings, topics, group=config.kafka.group, partition=partition, plan=plan)
+
+    return KafkaTruth(make, fault_point)

@@ -1,0 +1,65 @@
+"""Prometheus metrics of a live job.
+
+One registry a process. Streams are not labels: there may be thousands. What a slice's commit counts is counted when it
+is committed, so a slice that runs again is not counted twice; histograms are fed while it runs.
+"""
+
+from collections import deque
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas import AdaptationLog, LabeledImage
+
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_AGES = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 1800, 7200, 86400)
+
+REGISTRY = CollectorRegistry()
+SAMPLES = Counter("tta_samples", "Images labelled", registry=REGISTRY)
+DEAD_LETTERS = Counter("tta_dead_letters", "Events that could not be labelled", registry=REGISTRY)
+LATE = Counter("tta_late_samples", "Images labelled and not learnt from, for they were late", registry=REGISTRY)
+UPDATES = Counter("tta_updates", "Parameter updates", registry=REGISTRY)
+RESETS = Counter("tta_resets", "Streams set back to the frozen encoder", ["cause"], registry=REGISTRY)
+DETECTIONS = Counter("tta_drift_detections", "What the guards noticed", registry=REGISTRY)
+SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
+SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
+FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)
+LAG = Gauge("tta_lag_records", "Records between position and end", ["partition"], registry=REGISTRY)
+OWNED = Gauge("tta_partitions_owned", "Partitions this process owns", registry=REGISTRY)
+ENTROPY = Histogram(
+    "tta_prediction_entropy_ratio", "Mean entropy of an update's predictions over ln C", buckets=_SHARES,
+    registry=REGISTRY,
+)  # fmt: skip
+DISAGREEMENT = Histogram(
+    "tta_source_disagreement_ratio", "Share of an update's labels that differ from the frozen encoder's",
+    buckets=_SHARES, registry=REGISTRY,
+)  # fmt: skip
+STATE_BYTES = Histogram(
+    "tta_state_bytes", "Of a stream's encoded state", buckets=[2.0**power for power in range(10, 25)],
+    registry=REGISTRY,
+)  # fmt: skip
+AGE = Histogram("tta_event_age_seconds", "From an image's event time to its label", buckets=_AGES, registry=REGISTRY)
+_recent: deque[float] = deque(maxlen=2000)
+"""Ages of the newest labels, for people who watch the progress."""
+
+
+def observe_labels(labels: list[LabeledImage], now: float) -> None:
+    """The ages of images at the moment they are labelled; ``now`` in seconds since the epoch."""
+    for label in labels:
+        age = max(now - label.event_time.timestamp(), 0.0)
+        AGE.observe(age)
+        _recent.append(age)
+
+
+def recent_age(share: float) -> float | None:
+    """The age that ``share`` of the newest labels stay under, in seconds; forgets them."""
+    ages = sorted(_recent)
+    _recent.clear()
+    return ages[min(int(share * len(ages)), len(ages) - 1)] if ages else None
+
+
+def observe_updates(rows: list[AdaptationLog]) -> None:
+    """Entropy and disagreement of every update."""
+    for row in rows:
+        if row.entropy is not None and row.disagreement is not None:
+            ENTROPY.observe(row.entropy)
+            DISAGREEMENT.observe(row.disagreement)
