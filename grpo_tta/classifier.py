@@ -183,12 +183,18 @@ class Classifier:
         ``parameters`` replace tensors of the visual tower by name for this call; differentiable in them. ``tower`` is
         another module that takes them, its own thread's, in place of the visual tower.
         """
+        return F.normalize(self.embeddings(pixels, parameters, tower), dim=-1)
+
+    def embeddings(
+        self, pixels: Tensor, parameters: Mapping[str, Tensor] | None = None, tower: nn.Module | None = None
+    ) -> Tensor:
+        """As `features`, before they are made unit."""
         with autocast(self.device, self.use_autocast):
             if parameters:
                 output = torch.func.functional_call(tower or self._shell.get(), dict(parameters), (pixels,))
             else:
                 output = self.visual(pixels)
-        return F.normalize(pooled(output).float(), dim=-1)
+        return pooled(output).float()
 
     def logits(self, features: Tensor) -> Tensor:
         """``[N, C]`` from unit features ``[N, D]``: ``scale * cosine + bias``. [paper: CLIP similarities]"""

@@ -1,4 +1,4 @@
-"""Adam as a pure function of flat vectors: nothing is kept between calls but what the caller keeps."""
+"""Optimisers as pure functions of flat vectors: nothing is kept between calls but what the caller keeps."""
 
 import math
 
@@ -11,14 +11,23 @@ _EPSILON = 1e-8
 
 
 def adam(
-    theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float
+    theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float, decay: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step (``step`` counts from 1) with bias correction and no weight decay; shapes are all alike, e.g. ``[P]``
-    or ``[B, P]``.
+    """One step (``step`` counts from 1) with bias correction; shapes are all alike, e.g. ``[P]`` or ``[B, P]``.
+
+    ``decay`` is AdamW's: the parameters shrink by ``rate * decay`` of themselves, apart from the gradient.
 
     Returns the new parameters and both moments; the arguments are not modified.
     """
     first = torch.lerp(first, gradient, 1 - _DECAY_1)
     second = torch.mul(second, _DECAY_2).addcmul_(gradient, gradient, value=1 - _DECAY_2)
+    if decay:
+        theta = theta * (1 - rate * decay)
     deviation = second.sqrt().div_(math.sqrt(1 - _DECAY_2**step)).add_(_EPSILON)
     return torch.addcdiv(theta, first, deviation, value=-rate / (1 - _DECAY_1**step)), first, second
+
+
+def sgd(theta: Tensor, gradient: Tensor, velocity: Tensor, *, rate: float, momentum: float) -> tuple[Tensor, Tensor]:
+    """One step of gradient descent with undamped momentum. Returns the new parameters and velocity."""
+    velocity = momentum * velocity + gradient
+    return theta - rate * velocity, velocity

@@ -19,6 +19,18 @@ def entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(-1)
 
 
+def entropy_of_logits(logits: Tensor) -> Tensor:
+    """In nats, ``[..., C]`` to ``[...]``; unlike `entropy` differentiable where a probability is zero."""
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the views' mean prediction, ``[..., S, C]`` to ``[...]``; differentiable. [peer:TPT]"""
+    log_mean = torch.log_softmax(logits, dim=-1).logsumexp(-2) - math.log(logits.shape[-2])
+    return -(log_mean.exp() * log_mean).sum(-1)
+
+
 def normalised_entropy(probabilities: Tensor) -> Tensor:
     """Entropy over ``ln C``, in [0, 1]."""
     return entropy(probabilities) / math.log(probabilities.shape[-1])

@@ -45,8 +45,12 @@ def marginal_dispersion(marginal: Tensor) -> Tensor:
     Classes that the frozen encoder says too often are held back, rare ones helped; a uniform marginal gives zero. ``C
     qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
     """
-    ratio = (marginal * marginal.shape[-1]).clamp_min(_SMALLEST_RATIO)
-    return -torch.log(ratio) * trust(marginal)
+    return -torch.log(marginal_ratio(marginal)) * trust(marginal)
+
+
+def marginal_ratio(marginal: Tensor) -> Tensor:
+    """``C qbar`` ``[..., C]``, held above 0.05. [ours]"""
+    return (marginal * marginal.shape[-1]).clamp_min(_SMALLEST_RATIO)
 
 
 def trust(marginal: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ recipe for the online mode; ``GrpoSettings.episodic()`` has those of the episodi
 from: [paper] GRPO-TTA itself, [sibling] GRPO-RM, [peer:X] X's public source code, [ours] a choice of this project.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
+
+from grpo_tta.checks import check_fields
 
 Mode = Literal["online", "episodic"]
 Tune = Literal["norm", "lora", "full"]
@@ -96,31 +97,16 @@ class GrpoSettings:
     """Mixed into every image's own seed."""
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name, least in _AT_LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        self._check_numbers()
+        check_fields(
+            self,
+            choices=_CHOICES,
+            at_least=_AT_LEAST,
+            positive=_POSITIVE,
+            not_negative=_NOT_NEGATIVE,
+            shares=_SHARES,
+            optional_positive=("learning_rate",),
+        )
         self._check_mode()
-
-    def _check_numbers(self) -> None:
-        for name in (*_POSITIVE, *_NOT_NEGATIVE):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in _SHARES:
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} must be <= 1, got {getattr(self, name)}")
-        rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"learning_rate must be > 0, got {rate}")
 
     def _check_mode(self) -> None:
         if self.mode == "online" and self.inner_steps > 1:

@@ -6,12 +6,13 @@ weights*), and ``overrides(theta)`` turns it into named tensors for ``Classifier
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from grpo_tta.classifier import ModelError
-from grpo_tta.settings import GrpoSettings
+from grpo_tta.settings import GrpoSettings, Tune
 
 _LORA_SEED = 0
 _FUSED = ("qkv", "to_qkv", "in_proj")
@@ -21,18 +22,21 @@ _NOT_AFFINE = ("GlobalResponseNorm",)
 class FastWeights:
     """The layout of one preset on one tower, and the start every stream begins from.
 
-    ``start`` ``[P]`` on the tower's device; ``size`` = P; ``attention``: module names that ``lora`` adapts. Raises
-    ``ModelError`` where the tower has nothing of the kind.
+    A preset without options may be given by its name. ``start`` ``[P]`` on the tower's device; ``size`` = P;
+    ``attention``: module names that ``lora`` adapts. ``skip_last``: see `norm_tensors`. Raises ``ModelError`` where the
+    tower has nothing of the kind.
     """
 
-    def __init__(self, visual: nn.Module, settings: GrpoSettings) -> None:
-        self.preset = settings.tune
+    def __init__(
+        self, visual: nn.Module, settings: GrpoSettings | Literal["norm", "full"], *, skip_last: float = 0.0
+    ) -> None:
+        self.preset: Tune = settings.tune if isinstance(settings, GrpoSettings) else settings
         self.attention: dict[str, tuple[str, Tensor]] = {}
-        if settings.tune == "lora":
+        if isinstance(settings, GrpoSettings) and settings.tune == "lora":
             self.attention = attention_weights(visual, settings.lora_blocks)
             pieces = _lora_start(self.attention, settings.lora_rank)
         else:
-            named = norm_tensors(visual) if settings.tune == "norm" else dict(visual.named_parameters())
+            named = norm_tensors(visual, skip_last) if self.preset == "norm" else dict(visual.named_parameters())
             pieces = {name: tensor.detach() for name, tensor in named.items()}
         self.names = tuple(pieces)
         self._shapes = [tuple(piece.shape) for piece in pieces.values()]
@@ -57,15 +61,16 @@ class FastWeights:
         }
 
 
-def norm_tensors(visual: nn.Module) -> dict[str, Tensor]:
+def norm_tensors(visual: nn.Module, skip_last: float = 0.0) -> dict[str, Tensor]:
     """Affine tensors of every normalisation layer, by name. Running statistics are left alone.
 
-    [peers: Tent, WATT, CLIPArTT, BATCLIP tune these] Raises ``ModelError`` where there is none.
+    [peers: Tent, WATT, CLIPArTT, BATCLIP tune these] ``skip_last``: share of the layers, rounded up, that are left out
+    at the tower's end; one always stays. Raises ``ModelError`` where there is none.
     """
+    norms = [(prefix, module) for prefix, module in visual.named_modules() if is_norm(module)]
+    kept = max(min(len(norms), 1), len(norms) - math.ceil(skip_last * len(norms)))
     found: dict[str, Tensor] = {}
-    for prefix, module in visual.named_modules():
-        if not is_norm(module):
-            continue
+    for prefix, module in norms[:kept]:
         for kind in ("weight", "bias"):
             tensor = getattr(module, kind, None)
             if isinstance(tensor, Tensor):

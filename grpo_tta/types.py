@@ -71,11 +71,11 @@ class Update:
     """Updates since the initial state, this one included."""
     images: int
     loss: float
-    reward: float
-    """Mean total reward of the group, and its two parts."""
-    alignment: float
-    dispersion: float
-    advantage: float
+    reward: float | None
+    """Mean total reward of the group, and its two parts; ``None`` where a method has no such thing."""
+    alignment: float | None
+    dispersion: float | None
+    advantage: float | None
     """Mean absolute advantage."""
     entropy: float
     """Mean prediction entropy of the adapted encoder over ln C, in [0, 1]."""
@@ -83,7 +83,8 @@ class Update:
     """Share of images whose best class differs between the adapted and the frozen encoder."""
     gradient_norm: float
     forward_equivalents: float
-    """Forward-equivalents an image: 1 = one image through the visual tower without gradient; with gradient 3."""
+    """Forward-equivalents an image, all that were spent: 1 = one image through the visual tower without gradient;
+    with gradient 3."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,12 @@ class Report:
     """``[B, D]``, unit length, of the frozen encoder on the plain view."""
     updates: Sequence[Update] = field(default_factory=tuple)
     forward_equivalents: float = 0.0
-    """Spent on the whole batch."""
+    """Spent on the whole batch, the frozen forward for reporting included."""
     finite: bool = True
     """False when a loss, a gradient or a parameter was not finite: the guard answers with a reset."""
+    reporting_equivalents: float = 0.0
+    """How much of ``forward_equivalents`` went into a frozen forward that the method itself has no use for: it feeds
+    the guard and pairs every label with the frozen encoder's. The method's own cost is the difference."""
 
     def __len__(self) -> int:
         return len(self.probabilities)

@@ -1,4 +1,4 @@
-"""What both modes of GRPO-TTA share: looking at a batch with the frozen encoder, drawing groups, rewarding them.
+"""What both modes of GRPO-TTA share: drawing groups and rewarding them, from a frozen look at a batch.
 
 Everything here is without gradient and depends on frozen models, the images and the stream's marginal, never on what is
 being trained, but for the one dispersion reward (``probability``) that is about the current policy.
@@ -12,38 +12,11 @@ from torch.nn import functional as F
 
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
+from grpo_tta.methods.look import Look, look_at
 from grpo_tta.objective import advantages
 from grpo_tta.settings import GrpoSettings
-from grpo_tta.views import make_views
 
 SUMS = ("loss", "reward", "alignment", "dispersion", "advantage", "entropy", "disagreement")
-
-
-@dataclass(frozen=True)
-class Look:
-    """A batch as the frozen encoder sees it: V views an image, S of them chosen to be trained on."""
-
-    canvases: Tensor
-    """Uint8 ``[B, 3, H, W]``."""
-    views: Tensor
-    """Pixels ``[B, V, 3, H, W]``; view 0 is the plain one."""
-    features: Tensor
-    """``[B, V, D]``."""
-    log_probabilities: Tensor
-    """``[B, V, C]``."""
-    probabilities: Tensor
-    """``[B, V, C]``."""
-    confident: Tensor
-    """Indices ``[B, S]`` of the views of lowest entropy."""
-    chosen: Tensor
-    """Indices ``[B, S]`` of the trained views."""
-
-    def trained(self, values: Tensor) -> Tensor:
-        """The trained views' rows ``[B, S, ...]`` of ``[B, V, ...]``."""
-        if values.shape[1] == 1:
-            return values
-        index = self.chosen.reshape(self.chosen.shape + (1,) * (values.ndim - 2))
-        return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -76,29 +49,19 @@ class GroupMaker:
         self._reward_model = reward_model
         self.forwards = settings.views + (reward_model is not None)
 
-    @torch.no_grad()
     def look(self, canvases: Tensor, seeds: Tensor, *, keep_plain: bool) -> Look:
-        """One frozen forward over all views of canvases ``[B, 3, H, W]``.
-
-        The trained views are the confident ones, those of lowest entropy [peer:TPT]; with ``keep_plain`` the plain view
-        is one of them, in the first place, whatever its entropy.
-        """
-        settings, classifier = self._settings, self._classifier
-        pixels = classifier.normalise(canvases)
-        views = make_views(pixels, seeds, settings.views, min_area=settings.view_min_area, seed=settings.seed)
-        features = classifier.features(views.flatten(0, 1)).view(*views.shape[:2], -1)
-        log_probabilities = torch.log_softmax(classifier.logits(features), dim=-1)
-        probabilities = log_probabilities.exp()
-        confident = policy.confident_views(probabilities, settings.confident_views)
-        chosen = self._with_plain(probabilities) if keep_plain else confident
-        return Look(canvases, views, features, log_probabilities, probabilities, confident, chosen)
-
-    def _with_plain(self, probabilities: Tensor) -> Tensor:
-        plain = torch.zeros(len(probabilities), 1, dtype=torch.int64, device=probabilities.device)
-        others = self._settings.confident_views - 1
-        if not others:
-            return plain
-        return torch.cat([plain, 1 + policy.confident_views(probabilities[:, 1:], others)], dim=1)
+        """One frozen forward over all views of canvases ``[B, 3, H, W]``; see `grpo_tta.methods.look`."""
+        settings = self._settings
+        return look_at(
+            self._classifier,
+            canvases,
+            seeds,
+            views=settings.views,
+            confident_views=settings.confident_views,
+            view_min_area=settings.view_min_area,
+            seed=settings.seed,
+            keep_plain=keep_plain,
+        )
 
     @torch.no_grad()
     def group(self, look: Look, seeds: Tensor, log_old: Tensor, marginal: Tensor | None) -> Group:

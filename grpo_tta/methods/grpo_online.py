@@ -16,12 +16,14 @@ from torch import Tensor
 
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.grpo_group import SUMS, GroupMaker, Look, sums_over_images
+from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
+from grpo_tta.methods.look import Look
+from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
 from grpo_tta.objective import policy_loss
 from grpo_tta.optimiser import adam
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
-from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
+from grpo_tta.types import Batch, State, Update
 
 _TENSORS = ("theta", "adam_m", "adam_v", "grad", "marginal", "marginal_sum", "sums")
 
@@ -45,7 +47,7 @@ class _Stream:
 
     @classmethod
     def load(cls, state: State, device: torch.device) -> "_Stream":
-        tensors = {name: _tensor(state, name).to(device) for name in _TENSORS}
+        tensors = {name: tensor_of(state, name).to(device) for name in _TENSORS}
         return cls(frames=int(state["frames"]), updates=int(state["updates"]), **tensors)
 
     def save(self) -> State:
@@ -54,17 +56,7 @@ class _Stream:
         return state
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one stretch of frames between two updates gave."""
-
-    probabilities: Tensor
-    frozen_probabilities: Tensor
-    frozen_features: Tensor
-    finite: bool
-
-
-class OnlineGrpo(Method):
+class OnlineGrpo(OnlineMethod[_Stream]):
     """GRPO-TTA online. State, beside ``frames`` and ``updates``, flat float32 vectors: ``theta``, ``adam_m``,
     ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum`` ``[C]``, ``sums`` ``[7]``.
 
@@ -82,10 +74,8 @@ class OnlineGrpo(Method):
         settings = settings or GrpoSettings()
         if settings.mode != "online":
             raise ValueError(f"mode must be 'online' here, got {settings.mode!r}: use EpisodicGrpo")
-        self.classifier = classifier
+        super().__init__(classifier, FastWeights(classifier.visual, settings), settings.update_every)
         self.settings = settings
-        self.cadence = settings.update_every
-        self.fast_weights = FastWeights(classifier.visual, settings)
         self._maker = GroupMaker(classifier, settings, reward_model)
         self._cost = float(self._maker.forwards + 3 * settings.confident_views)
         self._horizon = settings.marginal_frames_per_class * classifier.classes
@@ -105,42 +95,20 @@ class OnlineGrpo(Method):
             "sums": torch.zeros(len(SUMS)),
         }
 
-    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
-        """Label ``batch`` and learn from it; raises ``ValueError`` for an empty one."""
-        if not len(batch):
-            raise ValueError("a batch must hold at least one image, got 0")
-        stream = _Stream.load(state, self.classifier.device)
-        parts: list[_Part] = []
-        updates: list[Update] = []
-        start = 0
-        while start < len(batch):
-            room = self.settings.update_every - stream.frames % self.settings.update_every
-            piece = batch[start : start + room]
-            start += len(piece)
-            stream, part = self._accumulate(piece, stream)
-            parts.append(part)
-            if stream.frames % self.settings.update_every == 0:
-                stream, update = self._update(stream)
-                updates.append(update)
-        report = self._report(parts, updates, len(batch))
-        return Prediction(report.probabilities, report.frozen_probabilities), stream.save(), report
+    def _load(self, state: State) -> _Stream:
+        return _Stream.load(state, self.classifier.device)
 
-    @torch.no_grad()
-    def predict(self, batch: Batch, state: State) -> Prediction:
-        """Label ``batch`` with the parameters of ``state``; one forward, nothing is learnt."""
-        theta = _tensor(state, "theta").to(self.classifier.device)
-        pixels = self.classifier.normalise(batch.canvases)
-        features = self.classifier.features(pixels, self.fast_weights.overrides(theta))
-        return Prediction(self.classifier.probabilities(features).cpu())
+    def _save(self, stream: _Stream) -> State:
+        return stream.save()
 
-    def pull(self, state: State, strength: float) -> State:
-        """``theta`` moves towards the start by ``strength``; the rest stays. [ours] Raises ``ValueError`` outside [0,
-        1]."""
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must be in [0, 1], got {strength}")
-        return {**state, "theta": torch.lerp(_tensor(state, "theta"), self.fast_weights.start.cpu(), strength)}
+    def _take(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part, Update | None]:
+        stream, part = self._accumulate(batch, stream)
+        if stream.frames % self.cadence:
+            return stream, part, None
+        stream, update = self._update(stream)
+        return stream, part, update
 
-    def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, _Part]:
+    def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
         settings, classifier = self.settings, self.classifier
         look = self._maker.look(batch.canvases, batch.seeds, keep_plain=True)
         theta = stream.theta.detach().requires_grad_()
@@ -157,7 +125,8 @@ class OnlineGrpo(Method):
         probabilities, frozen = log_old[:, 0].exp(), look.probabilities[:, 0]
         sums = sums_over_images(losses.detach(), group, probabilities, frozen)
         finite = bool(torch.isfinite(gradient).all() & torch.isfinite(sums).all())
-        part = _Part(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), finite)
+        cost = self._cost * len(batch)
+        part = Part(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), finite, cost)
         return self._added(stream, look, gradient, sums, finite), part
 
     def _added(self, stream: _Stream, look: Look, gradient: Tensor, sums: Tensor, finite: bool) -> _Stream:
@@ -190,20 +159,3 @@ class OnlineGrpo(Method):
         cleared = {name: torch.zeros_like(getattr(stream, name)) for name in ("grad", "marginal_sum", "sums")}
         updated = _Stream(stream.frames, number, theta, first, second, marginal=marginal, **cleared)
         return updated, update
-
-    def _report(self, parts: list[_Part], updates: list[Update], images: int) -> Report:
-        return Report(
-            probabilities=torch.cat([part.probabilities for part in parts]),
-            frozen_probabilities=torch.cat([part.frozen_probabilities for part in parts]),
-            frozen_features=torch.cat([part.frozen_features for part in parts]),
-            updates=tuple(updates),
-            forward_equivalents=self._cost * images,
-            finite=all(part.finite for part in parts),
-        )
-
-
-def _tensor(state: State, name: str) -> Tensor:
-    value = state[name]
-    if not isinstance(value, Tensor):
-        raise TypeError(f"state {name!r} must be a tensor, got {type(value).__name__}")
-    return value

@@ -1,6 +1,7 @@
 """The frozen classifier as a method: nothing is learnt, everything is reported, so that a guard can watch it."""
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
@@ -8,13 +9,21 @@ from grpo_tta.classifier import Classifier
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """There is nothing to set."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
 class ZeroShot(Method):
     """One forward an image. State: ``frames`` and ``updates`` (always 0)."""
 
     name: ClassVar[str] = "zero-shot"
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, settings: ZeroShotSettings | None = None) -> None:
         self.classifier = classifier
+        self.settings = settings or ZeroShotSettings()
 
     def initial_state(self) -> State:
         """Counters at zero."""

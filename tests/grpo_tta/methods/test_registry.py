@@ -18,11 +18,19 @@ def every_method(classifier: Classifier) -> list[Method]:
 
 
 def test_methods_by_name(vit: Classifier) -> None:
-    assert set(METHODS) == {"grpo", "zero-shot"}
+    rivals = {"zero", "vte", "tent", "sar", "tpt-norm", "rlcf", "tda", "batclip", "prior-correction"}
+    assert set(METHODS) == {"grpo", "zero-shot", *rivals}
+    assert [create_method(name, vit).name for name in METHODS if name in rivals] == [
+        name for name in METHODS if name in rivals
+    ]
     assert [method.name for method in every_method(vit)] == ["grpo-online", "grpo-episodic", "zero-shot"]
     assert [method.cadence for method in every_method(vit)] == [32, None, None]
-    with pytest.raises(ValueError, match="method must be one of grpo, zero-shot, got 'tent'"):
-        create_method("tent", vit)
+    with pytest.raises(ValueError, match=r"method must be one of grpo, zero-shot, .*, got 'memo'"):
+        create_method("memo", vit)
+    with pytest.raises(ValueError, match="settings of method 'tent' must be TentSettings, got GrpoSettings"):
+        create_method("tent", vit, GrpoSettings())
+    with pytest.raises(ValueError, match="method 'tent' takes no reward model"):
+        create_method("tent", vit, reward_model=vit)
 
 
 def test_every_method_counts_frames_and_reports_what_a_guard_needs(vit: Classifier, batches: Batches) -> None:

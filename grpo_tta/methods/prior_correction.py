@@ -1,0 +1,99 @@
+"""Prior correction: the frozen encoder's probabilities divided by their own running mean over the stream.
+
+Item by item:
+
+- corrected(c) = p(c) / (C qbar(c))^strength, normalised; ``strength`` 1 divides [ours; the plain form of logit
+  adjustment. ROID corrects by a batch's prior too, but multiplies: it trusts the stream's shares, this one distrusts
+  the encoder's]
+- ``qbar``: running mean of the frozen probabilities, uniform at the start, memory 30 frames a class; ``C qbar`` is held
+  above 0.05 [ours: the marginal of GRPO-TTA's dispersion reward, so that the two can be compared]
+- frame by frame: a frame is corrected by the marginal of the frames before it, whatever the batch [ours]
+
+What is reported to the guard is the encoder's own prediction, before the correction: nothing is tuned, so there is
+nothing to collapse. An image costs one forward-equivalent. There are no updates.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from grpo_tta import rewards
+from grpo_tta.checks import check_fields
+from grpo_tta.classifier import Classifier
+from grpo_tta.methods.online import check_not_empty, check_strength, tensor_of
+from grpo_tta.types import Batch, Method, Prediction, Report, State
+
+
+@dataclass(frozen=True)
+class PriorCorrectionSettings:
+    """Settings of the prior correction; raises ``ValueError`` naming the field, the rule and the value."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    strength: float = 1.0
+    """Exponent of the marginal; 0 corrects nothing. [ours]"""
+    marginal_frames_per_class: float = 30.0
+    """Memory of the marginal in frames, per class. [ours]"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, positive=("marginal_frames_per_class",), not_negative=("strength",))
+
+
+class PriorCorrection(Method):
+    """Prior correction. State: ``frames``, ``updates`` (always 0), ``marginal`` ``[C]``.
+
+    A frame that is not finite is left out of the marginal, and its report says ``finite=False``.
+    """
+
+    name: ClassVar[str] = "prior-correction"
+
+    def __init__(self, classifier: Classifier, settings: PriorCorrectionSettings | None = None) -> None:
+        self.classifier = classifier
+        self.settings = settings or PriorCorrectionSettings()
+        self._horizon = self.settings.marginal_frames_per_class * classifier.classes
+
+    def initial_state(self) -> State:
+        """A uniform marginal."""
+        classes = self.classifier.classes
+        return {"frames": 0, "updates": 0, "marginal": torch.full((classes,), 1.0 / classes)}
+
+    @torch.no_grad()
+    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
+        """Label ``batch`` and move the marginal, frame by frame; raises ``ValueError`` for an empty one."""
+        check_not_empty(batch)
+        features = self.classifier.features(self.classifier.normalise(batch.canvases))
+        frozen = self.classifier.probabilities(features).cpu()
+        marginal, before = tensor_of(state, "marginal"), []
+        for row in frozen:
+            before.append(marginal)
+            if bool(torch.isfinite(row).all()):
+                marginal = rewards.update_marginal(marginal, row, 1, self._horizon)
+        corrected = self._corrected(frozen, torch.stack(before))
+        report = Report(
+            probabilities=frozen,
+            frozen_probabilities=frozen,
+            frozen_features=features.cpu(),
+            forward_equivalents=float(len(batch)),
+            finite=bool(torch.isfinite(corrected).all()),
+        )
+        new_state: State = {**state, "frames": int(state["frames"]) + len(batch), "marginal": marginal}
+        return Prediction(corrected, frozen), new_state, report
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, state: State) -> Prediction:
+        """Label ``batch`` by the marginal of ``state``."""
+        pixels = self.classifier.normalise(batch.canvases)
+        frozen = self.classifier.probabilities(self.classifier.features(pixels)).cpu()
+        return Prediction(self._corrected(frozen, tensor_of(state, "marginal")), frozen)
+
+    def pull(self, state: State, strength: float) -> State:
+        """The marginal moves towards uniform by ``strength``. Raises ``ValueError`` outside [0, 1]."""
+        check_strength(strength)
+        marginal = tensor_of(state, "marginal")
+        return {**state, "marginal": torch.lerp(marginal, torch.full_like(marginal, 1.0 / len(marginal)), strength)}
+
+    def _corrected(self, probabilities: torch.Tensor, marginal: torch.Tensor) -> torch.Tensor:
+        """``[B, C]`` from ``[B, C]`` and a marginal ``[C]`` or one a row."""
+        weighted = probabilities * rewards.marginal_ratio(marginal).pow(-self.settings.strength)
+        return weighted / weighted.sum(-1, keepdim=True)

@@ -1,0 +1,121 @@
+"""Online methods whose loss is of a batch as a whole: they look again at the frames since the last update.
+
+Such a loss cannot be summed from frame to frame, so the canvases of an unfinished window are kept in the state, uint8,
+fewer than ``update_every`` of them, none right after an update. A window that comes as one batch is labelled and
+trained on by the same forward, as the peers do it: three forward-equivalents an image. In parts, each frame is labelled
+at once without gradient and the whole is forwarded again when it is full: four. Labels and updates are the same either
+way. [ours]
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from grpo_tta.methods.online import STATISTICS, OnlineMethod, Part, Stream, statistics, update_of
+from grpo_tta.types import Batch, State, Update
+
+
+@dataclass(frozen=True)
+class Window:
+    """A full window, its forward with gradient done: ``pixels`` ``[N, 3, H, W]``, ``embeddings`` ``[N, D]`` (not unit)
+    as a function of ``theta`` ``[P]``."""
+
+    pixels: Tensor
+    theta: Tensor
+    embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What an update made of a window. ``forward_equivalents``: what it spent beyond the window's own forward and
+    backward."""
+
+    stream: Stream
+    loss: float
+    gradient_norm: float
+    finite: bool
+    forward_equivalents: float = 0.0
+
+
+class WindowedMethod(OnlineMethod[Stream]):
+    """State, beside ``frames`` and ``updates``: ``theta`` ``[P]``, ``window`` uint8 ``[n, 3, H, W]``, ``sums`` ``[2]``,
+    and what the method adds.
+
+    A window whose loss or gradient is not finite changes no parameter, and its report says ``finite=False``.
+    """
+
+    @abstractmethod
+    def _learn(self, stream: Stream, window: Window) -> Learnt:
+        """One update of ``stream``'s parameters; counters and window are not its business."""
+
+    def initial_state(self) -> State:
+        """The frozen encoder's own parameters and an empty window."""
+        return {
+            "frames": 0,
+            "updates": 0,
+            "theta": self.fast_weights.start.cpu().clone(),
+            "window": torch.zeros(0, 3, *self.classifier.preprocess.size, dtype=torch.uint8),
+            "sums": torch.zeros(len(STATISTICS)),
+        }
+
+    def _load(self, state: State) -> Stream:
+        return Stream.load(state, self.classifier.device)
+
+    def _save(self, stream: Stream) -> State:
+        return stream.save()
+
+    def _take(self, batch: Batch, stream: Stream) -> tuple[Stream, Part, Update | None]:
+        classifier, whole = self.classifier, len(batch) == self.cadence
+        pixels = classifier.normalise(batch.canvases)
+        with torch.no_grad():
+            frozen_features = classifier.features(pixels)
+            frozen = classifier.probabilities(frozen_features)
+        with torch.set_grad_enabled(whole):
+            window = self._forward(pixels, stream)
+            probabilities = classifier.probabilities(F.normalize(window.embeddings.detach(), dim=-1))
+        spent = (3.0 if whole else 1.0) * len(batch)
+        sums = statistics(probabilities, frozen)
+        finite = bool(torch.isfinite(probabilities).all())
+        canvases = batch.canvases.to(classifier.device)
+        kept = canvases if whole else torch.cat([stream["window"], canvases])
+        stream = stream.but(frames=len(batch), window=kept, sums=stream["sums"] + sums if finite else stream["sums"])
+        update = None
+        if stream.frames % self.cadence == 0:
+            if not whole:
+                window = self._forward(classifier.normalise(stream["window"]), stream)
+                spent += 3.0 * self.cadence
+            learnt = self._learn(stream, window)
+            spent += learnt.forward_equivalents
+            finite = finite and learnt.finite
+            stream, update = self._close(learnt, 1.0 + (0.0 if whole else 1.0))
+        part = Part(
+            probabilities.cpu(),
+            frozen.cpu(),
+            frozen_features.cpu(),
+            finite,
+            spent + len(batch),
+            float(len(batch)),
+        )
+        return stream, part, update
+
+    def _forward(self, pixels: Tensor, stream: Stream) -> Window:
+        theta = stream["theta"].detach().requires_grad_(torch.is_grad_enabled())
+        return Window(pixels, theta, self.classifier.embeddings(pixels, self.fast_weights.overrides(theta)))
+
+    def _close(self, learnt: Learnt, labelling: float) -> tuple[Stream, Update]:
+        """``labelling``: forward-equivalents an image beside training: the frozen forward and, in parts, the label."""
+        stream = learnt.stream
+        update = update_of(
+            dict(zip(STATISTICS, (stream["sums"] / self.cadence).tolist(), strict=True)),
+            loss=learnt.loss,
+            frame=stream.frames,
+            update=stream.updates + 1,
+            images=self.cadence,
+            gradient_norm=learnt.gradient_norm,
+            forward_equivalents=3.0 + labelling + learnt.forward_equivalents / self.cadence,
+        )
+        empty = stream["window"][:0]
+        return stream.but(updates=1, window=empty, sums=torch.zeros_like(stream["sums"])), update
