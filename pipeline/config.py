@@ -9,18 +9,29 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from adapters.kafka.membership import parse_numbers
 from adapters.kafka.offsets import OutOfRangePolicy, Start
 from adapters.kafka.settings import KafkaAddress, KafkaSecurity
 from adapters.storage.filesystems import local_path
 from grpo_tta.guard import GuardSettings
+from grpo_tta.methods import METHODS
 from grpo_tta.models import ModelSettings
-from grpo_tta.settings import GrpoSettings
 from pipeline.errors import ConfigurationError
 from pipeline.windows import SECOND, Windows
 
@@ -157,11 +168,28 @@ class LabelsConfig(_Section):
     class_vectors: str | None = None
 
 
-class MethodConfig(_Section):
-    """The method and its settings."""
+def _method_name(value: str) -> str:
+    if value not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {value!r}")
+    return value
 
-    name: Literal["grpo", "zero-shot"] = "grpo"
-    settings: GrpoSettings = GrpoSettings()
+
+def _method_settings(value: Any, info: ValidationInfo) -> Any:
+    """Settings of the method named beside them, as that method's own class; a bad name is its own problem."""
+    name = info.data.get("name")
+    return value if name is None else TypeAdapter(METHODS[name].settings).validate_python(value)
+
+
+MethodSettings = Annotated[
+    Any, PlainValidator(_method_settings, json_schema_input_type=Union[*(entry.settings for entry in METHODS.values())])
+]
+
+
+class MethodConfig(_Section):
+    """The method and its settings, which are what ``grpo_tta.METHODS`` says of that name."""
+
+    name: Annotated[str, AfterValidator(_method_name), Field(json_schema_extra={"enum": list(METHODS)})] = "grpo"
+    settings: MethodSettings = Field(default_factory=dict, validate_default=True)
 
 
 class GuardConfig(_Section):

@@ -31,7 +31,9 @@ class StreamResult:
     resets: list[tuple[int, str]]
     """Frames seen when it happened, and the cause; ``manual`` for those asked for."""
     forward_equivalents: float
-    """An image."""
+    """An image, all that was spent."""
+    reporting_equivalents: float
+    """An image: how much of it went into a frozen forward that the method itself has no use for."""
 
 
 def run_stream(
@@ -54,7 +56,7 @@ class _Run:
         self.state: State = method.initial_state()
         self.guard_state: State = guard.initial_state() if guard is not None else {}
         self.seen = 0
-        self.cost = 0.0
+        self.cost = self.reporting_cost = 0.0
         self.resets: list[tuple[int, str]] = []
         self.labels: list[NDArray[np.int64]] = []
         self.adapted: list[Tensor] = []
@@ -96,6 +98,7 @@ class _Run:
         self.frozen.append(_best(report.frozen_probabilities))
         self.seen += len(labels)
         self.cost += report.forward_equivalents
+        self.reporting_cost += report.reporting_equivalents
         self._apply(decision)
 
     def _apply(self, decision: Decision) -> None:
@@ -122,6 +125,7 @@ class _Run:
             frozen_confidence=frozen_confidence,
             resets=self.resets,
             forward_equivalents=self.cost / len(labels),
+            reporting_equivalents=self.reporting_cost / len(labels),
         )
 
 

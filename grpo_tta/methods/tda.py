@@ -33,6 +33,12 @@ from grpo_tta.methods.look import Look, ViewSettings, look_by
 from grpo_tta.methods.online import Part, check_not_empty, joined, tensor_of
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
+_KINDS = {
+    "positive": ("keys", "classes", "entropies"),
+    "negative": ("keys", "classes", "entropies", "masks"),
+}
+"""What a cache holds of each entry."""
+
 
 @dataclass(frozen=True)
 class TdaSettings(ViewSettings):
@@ -90,12 +96,12 @@ class _Cache:
     def __init__(self, state: State, name: str, shots: int, room: int, device: torch.device) -> None:
         self._name, self._shots = name, shots
         self._tensors = {}
-        for kind in ("keys", "values", "classes", "entropies"):
+        for kind in _KINDS[name]:
             held = tensor_of(state, f"{name}_{kind}").to(device)
             self.size = len(held)
             self._tensors[kind] = torch.cat([held, held.new_zeros(room, *held.shape[1:])])
 
-    def offer(self, key: Tensor, value: Tensor, kind: int, entropy: float) -> None:
+    def offer(self, kind: int, entropy: float, **content: Tensor) -> None:
         """Take an entry of class ``kind`` in, in place of its worst if there is no room and it is better."""
         own = (self._tensors["classes"][: self.size] == kind).nonzero().flatten()
         place = self.size
@@ -106,13 +112,17 @@ class _Cache:
             place = int(own[worst])
         else:
             self.size += 1
-        for name, content in (("keys", key), ("values", value), ("classes", kind), ("entropies", entropy)):
-            self._tensors[name][place] = content
+        self._tensors["classes"][place] = kind
+        self._tensors["entropies"][place] = entropy
+        for name, value in content.items():
+            self._tensors[name][place] = value
 
-    def logits(self, feature: Tensor, sharpness: float) -> Tensor:
-        """``[C]``: what the entries say of a feature ``[D]``."""
+    def logits(self, feature: Tensor, sharpness: float, classes: int) -> Tensor:
+        """``[C]``: what the entries say of a feature ``[D]``, each at its masked classes or else at its own."""
         affinity = torch.exp(-sharpness * (1 - self._tensors["keys"][: self.size] @ feature))
-        return affinity @ self._tensors["values"][: self.size].float()
+        if "masks" in self._tensors:
+            return affinity @ self._tensors["masks"][: self.size].float()
+        return affinity.new_zeros(classes).index_add(0, self._tensors["classes"][: self.size], affinity)
 
     def save(self) -> State:
         """As it goes into the state."""
@@ -121,8 +131,8 @@ class _Cache:
 
 class Tda(Method):
     """TDA. State, beside ``frames`` and ``updates`` (always 0), for ``positive`` and ``negative``: ``_keys``
-    ``[n, D]``, ``_values`` uint8 ``[n, C]``, ``_classes`` int64 and ``_entropies`` float32 ``[n]``; n is at most shots
-    times C.
+    ``[n, D]``, ``_classes`` int64 and ``_entropies`` float32 ``[n]``, and ``negative_masks`` uint8 ``[n, C]``; n is at
+    most shots times C.
 
     A frame that is not finite enters no cache, and its report says ``finite=False``. A pull changes nothing.
     """
@@ -139,10 +149,9 @@ class Tda(Method):
         classes, width = self.classifier.class_vectors.shape
         for name in ("positive", "negative"):
             state[f"{name}_keys"] = torch.zeros(0, width)
-            state[f"{name}_values"] = torch.zeros(0, classes, dtype=torch.uint8)
             state[f"{name}_classes"] = torch.zeros(0, dtype=torch.int64)
             state[f"{name}_entropies"] = torch.zeros(0)
-        return state
+        return {**state, "negative_masks": torch.zeros(0, classes, dtype=torch.uint8)}
 
     @torch.no_grad()
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
@@ -198,17 +207,16 @@ class Tda(Method):
         if not bool(torch.isfinite(probabilities).all()):
             return
         key, entropy, best = seen.features[row], float(seen.entropies[row]), int(seen.logits[row].argmax())
-        value = torch.zeros_like(probabilities, dtype=torch.uint8)
-        value[best] = 1
-        positive.offer(key, value, best, entropy)
+        positive.offer(best, entropy, keys=key)
         if settings.entropy_from < entropy / math.log2(len(probabilities)) < settings.entropy_to:
             mask = (probabilities > settings.mask_from) & (probabilities < settings.mask_to)
-            negative.offer(key, mask.to(torch.uint8), best, entropy)
+            negative.offer(best, entropy, keys=key, masks=mask.to(torch.uint8))
 
     def _logits(self, seen: _Seen, row: int, positive: _Cache, negative: _Cache) -> Tensor:
-        settings, feature = self.settings, seen.features[row]
-        logits = seen.logits[row] + settings.positive_weight * positive.logits(feature, settings.positive_sharpness)
-        return logits - settings.negative_weight * negative.logits(feature, settings.negative_sharpness)
+        settings, feature, logits = self.settings, seen.features[row], seen.logits[row]
+        for_it = positive.logits(feature, settings.positive_sharpness, len(logits))
+        against_it = negative.logits(feature, settings.negative_sharpness, len(logits))
+        return logits + settings.positive_weight * for_it - settings.negative_weight * against_it
 
 
 def _seen(look: Look) -> _Seen:

@@ -44,7 +44,8 @@ class WindowedMethod(OnlineMethod[Stream]):
     """State, beside ``frames`` and ``updates``: ``theta`` ``[P]``, ``window`` uint8 ``[n, 3, H, W]``, ``sums`` ``[2]``,
     and what the method adds.
 
-    A window whose loss or gradient is not finite changes no parameter, and its report says ``finite=False``.
+    A window whose loss or gradient is not finite changes no parameter, and its report says ``finite=False``. One that
+    begins at a reset in its midst (the guard's, which goes on counting) is shorter, and learnt from as it is.
     """
 
     @abstractmethod
@@ -86,7 +87,7 @@ class WindowedMethod(OnlineMethod[Stream]):
         if stream.frames % self.cadence == 0:
             if not whole:
                 window = self._forward(classifier.normalise(stream["window"]), stream)
-                spent += 3.0 * self.cadence
+                spent += 3.0 * len(window.pixels)
             learnt = self._learn(stream, window)
             spent += learnt.forward_equivalents
             finite = finite and learnt.finite
@@ -108,14 +109,15 @@ class WindowedMethod(OnlineMethod[Stream]):
     def _close(self, learnt: Learnt, labelling: float) -> tuple[Stream, Update]:
         """``labelling``: forward-equivalents an image beside training: the frozen forward and, in parts, the label."""
         stream = learnt.stream
+        count = len(stream["window"])
         update = update_of(
-            dict(zip(STATISTICS, (stream["sums"] / self.cadence).tolist(), strict=True)),
+            dict(zip(STATISTICS, (stream["sums"] / count).tolist(), strict=True)),
             loss=learnt.loss,
             frame=stream.frames,
             update=stream.updates + 1,
-            images=self.cadence,
+            images=count,
             gradient_norm=learnt.gradient_norm,
-            forward_equivalents=3.0 + labelling + learnt.forward_equivalents / self.cadence,
+            forward_equivalents=3.0 + labelling + learnt.forward_equivalents / count,
         )
         empty = stream["window"][:0]
         return stream.but(updates=1, window=empty, sums=torch.zeros_like(stream["sums"])), update

@@ -5,6 +5,22 @@ from typing import Any
 
 from pipeline.errors import ConfigurationError
 
+METHOD_NAMES = (
+    "grpo",
+    "zero-shot",
+    "zero",
+    "vte",
+    "tent",
+    "sar",
+    "tpt-norm",
+    "rlcf",
+    "tda",
+    "batclip",
+    "prior-correction",
+)
+"""The keys of ``grpo_tta.METHODS``, spelt here so that ``--help`` need not import torch."""
+_METHOD_SETTING = "method.settings."
+
 _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ("--labels", "labels.file", {"metavar": "FILE", "help": "one class a line, or YAML/JSON mapping class -> prompts"}),
     (
@@ -48,10 +64,14 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
             "may be repeated",
         },
     ),
-    ("--method", "method.name", {"choices": ["grpo", "zero-shot"], "help": "default: grpo"}),
-    ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "default: online"}),
-    ("--tune", "method.settings.tune", {"choices": ["norm", "lora", "full"], "help": "default: norm"}),
-    ("--seed", "method.settings.seed", {"type": int, "metavar": "N", "help": "default: 0"}),
+    ("--method", "method.name", {"choices": METHOD_NAMES, "help": "default: grpo"}),
+    ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "of grpo; default: online"}),
+    (
+        "--tune",
+        "method.settings.tune",
+        {"choices": ["norm", "lora", "full"], "help": "of grpo (default: norm) and rlcf (default: full)"},
+    ),
+    ("--seed", "method.settings.seed", {"type": int, "metavar": "N", "help": "of methods with views; default: 0"}),
     ("--window", "event_time.window", {"metavar": "fixed:60s|session:5m", "help": "default: fixed:60s"}),
     ("--allowed-lateness", "event_time.allowed_lateness", {"metavar": "30s", "help": "default: 30s"}),
     ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
@@ -132,6 +152,7 @@ def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[s
     if beam_options:
         _put(flags, "run.beam_options", beam_options)
     values = merged(values, flags)
+    _check_method_flags(values, flags)
     return _episodic(values)
 
 
@@ -149,10 +170,26 @@ def _shape(flags: dict[str, Any]) -> None:
         kafka["topics"] = {kind.strip(): name.strip() for kind, _, name in pairs}
 
 
+def _check_method_flags(values: dict[str, Any], flags: dict[str, Any]) -> None:
+    """Refuse a flag for a setting that the chosen method does not have."""
+    given = flags.get("method", {}).get("settings", {})
+    name = _section(values, "method").get("name", "grpo")
+    if not given or name not in METHOD_NAMES:
+        return
+    from grpo_tta.methods import METHODS
+
+    for flag, key, _ in _LABEL_FLAGS:
+        field = key.removeprefix(_METHOD_SETTING)
+        if field != key and field in given and not METHODS[name].has(field):
+            having = [other for other, entry in METHODS.items() if entry.has(field)]
+            raise ConfigurationError(f"{flag} is of {', '.join(having)}; method {name} has no such setting")
+
+
 def _episodic(values: dict[str, Any]) -> dict[str, Any]:
     """Episodic mode has defaults of its own; what was given explicitly wins over them."""
-    settings = values.get("method", {}).get("settings", {})
-    if not isinstance(settings, dict) or settings.get("mode") != "episodic":
+    method = _section(values, "method")
+    settings = _section(method, "settings")
+    if method.get("name", "grpo") != "grpo" or settings.get("mode") != "episodic":
         return values
     from dataclasses import asdict
 
@@ -160,6 +197,12 @@ def _episodic(values: dict[str, Any]) -> dict[str, Any]:
     from pipeline.config import merged
 
     return merged({"method": {"settings": asdict(GrpoSettings.episodic())}}, values)
+
+
+def _section(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part of unchecked values; empty where it is missing or no mapping, which the check of the whole will tell."""
+    part = values.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -60,6 +60,9 @@ def test_zero_shot_gains_nothing(hybrid: Classifier, batches: Batches) -> None:
     result = run_stream(create_method("zero-shot", hybrid), parts(batches, 30, 7))
     assert np.array_equal(result.right, result.frozen_right)
     assert result.forward_equivalents == 1.0
+    assert result.reporting_equivalents == 0.0
+    tent = run_stream(create_method("tent", hybrid), parts(batches, 30, 7))
+    assert (tent.forward_equivalents, tent.reporting_equivalents) == (4.0, 1.0)
 
 
 def test_an_empty_stream_is_refused(hybrid: Classifier) -> None:

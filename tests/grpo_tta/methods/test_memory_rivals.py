@@ -60,7 +60,7 @@ def test_tda_is_two_caches_of_the_frozen_encoder(classifiers: Classifiers, batch
     assert replaced
     assert negative
     assert len(state["positive_keys"]) == sum(map(len, positive.values()))
-    assert len(state["negative_values"]) == sum(map(len, negative.values()))
+    assert len(state["negative_masks"]) == sum(map(len, negative.values()))
     held = sorted((kind, entropy) for kind, entries in positive.items() for entropy, *_ in entries)
     found = sorted(zip(state["positive_classes"].tolist(), state["positive_entropies"].tolist(), strict=True))
     torch.testing.assert_close(torch.tensor(found), torch.tensor(held))
@@ -72,7 +72,7 @@ def test_tdas_caches_are_bounded_and_predict_fills_none(vit: Classifier, batches
     for name in ("positive", "negative"):
         classes = state[f"{name}_classes"]
         assert len(classes) == len(classes.unique()) <= 24
-        assert state[f"{name}_values"].dtype == torch.uint8
+    assert state["negative_masks"].dtype == torch.uint8
     before = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
     method.predict(batches(4, start=500), state)
     assert all(torch.equal(state[name], value) for name, value in before.items() if isinstance(value, Tensor))

@@ -180,6 +180,15 @@ def test_two_updates_of_batclip_are_adamw_on_its_losses(classifier: Classifier, 
     assert state["updates"] == 2
 
 
+def test_a_window_that_begins_late_is_learnt_from_as_it_is(vit: Classifier, batches: Batches) -> None:
+    method, short = (Batclip(vit, BatclipSettings(update_every=size)) for size in (8, 3))
+    _, state, report = method.step(batches(3), {**method.initial_state(), "frames": 5})
+    _, expected, _ = short.step(batches(3), short.initial_state())
+    torch.testing.assert_close(state["theta"], expected["theta"], atol=1e-4, rtol=0)
+    assert (report.updates[0].frame, report.updates[0].images) == (8, 3)
+    assert report.forward_equivalents == 3 * (1 + 1 + 3)
+
+
 def test_an_unfinished_window_is_kept_and_a_finished_one_is_not(vit: Classifier, batches: Batches) -> None:
     method = Batclip(vit, BatclipSettings(update_every=8))
     _, state, whole = method.step(batches(8), method.initial_state())
