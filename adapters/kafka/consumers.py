@@ -17,7 +17,6 @@ from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.wire import parse_partition
 
 IDLE_SECONDS = 60.0
-FETCH_BYTES = 4 * 2**20
 
 
 class _Key(NamedTuple):
@@ -87,7 +86,6 @@ def _open(settings: KafkaSettings, isolation: str, partition: str) -> Any:
         group_id=None,
         isolation_level=isolation,
         auto_offset_reset="none",
-        max_partition_fetch_bytes=FETCH_BYTES,
         max_poll_records=2000,
     )
     consumer.assign([kafka.TopicPartition(*parse_partition(partition))])
