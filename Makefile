@@ -13,13 +13,16 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format lock model schemas clean
+.PHONY: help demo demo-stream test test-slow check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GRPO-TTA, print the table
 	$(BIN)/grpo-tta demo
+
+demo-stream: $(VENV)/.run ## Start a local Kafka broker, label the feed live, print the table (needs Java and Maven)
+	$(BIN)/python -m demo.stream
 
 test: $(VENV)/.dev ## Run the fast tests and the integration tests
 	$(BIN)/python -m pytest

@@ -23,6 +23,7 @@ from adapters.kafka.source import SKIPPED, KafkaRange, ReadImagesFromKafka
 from adapters.kafka.wire import parse_partition
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
+from pipeline import metrics
 from pipeline.coders import StreamBatch
 from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.kafka_job import settings_of
@@ -223,7 +224,9 @@ def _read(pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice
 
 
 def _log_skipped(skipped: SkippedRange) -> None:
-    Metrics.counter("grpo_tta", "positions_skipped").inc(max(skipped.resumed - skipped.wanted, 0))
+    count = max(skipped.resumed - skipped.wanted, 0)
+    Metrics.counter("grpo_tta", "positions_skipped").inc(count)
+    metrics.SKIPPED.inc(count)
     _log.warning("%s", skipped.message())
 
 

@@ -126,8 +126,8 @@ class LiveDriver:
         self._owned: dict[str, Owned] = {}
         self._not_before: dict[str, float] = {}
         self._begun = -self._slice_seconds
-        self._moved = time.monotonic()
         self._failures = 0
+        self._failing_since = 0.0
         self._member = make_member()
 
     def run(self) -> None:
@@ -150,7 +150,9 @@ class LiveDriver:
         ends = self._offsets.end(list(self._owned)) if self._owned else {}
         plans = self._plans(ends)
         if plans:
-            self._slice(plans, ends)
+            self._slice(plans)
+        elif self._owned and all(ends[name] <= owned.position for name, owned in self._owned.items()):
+            self._failures = 0  # nothing to do is no failure
         self._watcher.turned(len(self._owned))
 
     # ---- what is owned ----
@@ -240,7 +242,7 @@ class LiveDriver:
         owned.fresh = plan is not None
         return plan
 
-    def _slice(self, plans: list[tuple[Owned, Plan]], ends: Mapping[str, int]) -> None:
+    def _slice(self, plans: list[tuple[Owned, Plan]]) -> None:
         """Steps 2 to 6."""
         self._begun = started = time.monotonic()
         parts = [OpenSlice(plan, owned.partition.latest, owned.store.url) for owned, plan in plans]
@@ -263,8 +265,8 @@ class LiveDriver:
         self._truth.tell([owned.partition for owned, _ in committed], self._member, self._owned_since())  # 5
         for owned, _ in committed:
             owned.partition.collect_garbage()  # 6
-        self._failures, self._moved = 0, time.monotonic()
-        self._report(committed, ends, time.monotonic() - started)
+        self._failures = 0
+        self._report(committed, time.monotonic() - started)
 
     def _taken(self, name: str, error: Exception) -> None:
         """Another process has claimed the partition: leave it alone, for a session at least."""
@@ -276,7 +278,8 @@ class LiveDriver:
     def _owned_since(self) -> dict[str, int]:
         return {name: owned.generation for name, owned in self._owned.items()}
 
-    def _report(self, committed: list[tuple[Owned, SliceResult]], ends: Mapping[str, int], seconds: float) -> None:
+    def _report(self, committed: list[tuple[Owned, SliceResult]], seconds: float) -> None:
+        ends = self._offsets.end(list(self._owned))  # anew: what came in meanwhile is the lag
         positions = {name: owned.position for name, owned in self._owned.items()}
         lag = {name: max(ends.get(name, position) - position, 0) for name, position in positions.items()}
         results = tuple(result for _, result in committed)
@@ -290,9 +293,11 @@ class LiveDriver:
         final = isinstance(error, KafkaFailure) and not error.retriable and not isinstance(error, Fenced)
         if final or isinstance(error, _Taken):
             raise JobError(str(error)) from error
-        idle = time.monotonic() - self._moved
-        if idle > self._give_up:
-            raise JobError(f"no slice came through in {idle:.0f} s, the last try: {error}") from error
+        if self._failures == 0:
+            self._failing_since = time.monotonic()
+        failing = time.monotonic() - self._failing_since
+        if failing > self._give_up:
+            raise JobError(f"no slice came through in {failing:.0f} s, the last try: {error}") from error
         self._watcher.failed(error)
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1

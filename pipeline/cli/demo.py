@@ -38,7 +38,7 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     )
     code = run_and_report(config)
     if code == 0:
-        _print_table(out, feed / "truth.jsonl")
+        print_table(out, feed / "truth.jsonl")
     return code
 
 
@@ -73,7 +73,8 @@ def _print_feed(feed: FeedSummary) -> None:
     )
 
 
-def _print_table(out: Path, truth_path: Path) -> None:
+def print_table(out: Path, truth_path: Path) -> None:
+    """Accuracy and resets by stream and segment of the demo feed, labelled into ``out``."""
     by = ["stream", "segment"]
     result = evaluate(str(out), str(truth_path), by)
     resets = _resets(out, truth_path)
@@ -86,7 +87,8 @@ def _print_table(out: Path, truth_path: Path) -> None:
     print()
     print_columns(lines)
     places = {"feed": "feed", "labels": "labels", "log": "adaptation", "summary": "summary.json"}
-    print("\n" + ", ".join(f"{what} in {out / where}" for what, where in places.items()))
+    there = {what: out / where for what, where in places.items() if (out / where).exists()}
+    print("\n" + ", ".join(f"{what} in {where}" for what, where in there.items()))
 
 
 def _shifted_row(out: Path, truth_path: Path) -> dict[str, Any]:
