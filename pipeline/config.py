@@ -72,6 +72,7 @@ _NOT_OF_LABELS = (
     ("checkpoint", "url"),
     ("checkpoint", "slice_seconds"),
     ("checkpoint", "keep"),
+    ("checkpoint", "max_state_bytes"),
     ("checkpoint", "slice_records"),
     ("checkpoint", "on_state_mismatch"),
 )
@@ -276,6 +277,9 @@ class CheckpointConfig(_Section):
     """A live slice begins so long after the one before, or earlier where it would be full."""
     on_state_mismatch: Literal["fail", "reset"] = "fail"
     keep: Annotated[int, Field(ge=2, le=1000)] = 8
+    """How many slices' plans, commits and states are kept."""
+    max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
+    """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
 
 
 class RunConfig(_Section):

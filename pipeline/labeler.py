@@ -10,10 +10,12 @@ encoder's stands in for it.
 """
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +38,15 @@ Read = Callable[[ImageRef], Canvas]
 """Fetch and decode; raises `PermanentFetchError` or `ImageError` for a dead letter, anything else fails the slice."""
 
 
+class BatchTiming(NamedTuple):
+    """One batch through the model."""
+
+    images: int
+    bytes: int
+    """Of its canvases."""
+    seconds: float
+
+
 @dataclass
 class Labeled:
     """What a stretch of one stream's events became. ``labels`` and ``dead_letters`` together are the events."""
@@ -47,6 +58,7 @@ class Labeled:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     forward_equivalents: float = 0.0
     late: int = 0
+    batches: list[BatchTiming] = field(default_factory=list)
 
     def counters(self) -> Counters:
         """Totals of this stretch."""
@@ -89,6 +101,11 @@ class StreamLabeler:
         self.method = method
         self.guard = guard
         self.make = make
+        self.load_seconds = 0.0
+        """What loading the model took, and how large it is: set by who loaded it, for metrics."""
+        self.model_bytes = 0
+        self.labelled = 0
+        """Images since the process began; for people who watch."""
         self._read = read
         self._windows = windows
         self._settings_fingerprint = settings_fingerprint
@@ -127,7 +144,10 @@ class StreamLabeler:
             for batch, canvases in self._batches(late, out, lambda: self._max_batch_size):
                 self._label_late(batch, canvases, out)
         for batch, canvases in self._batches(on_time, out, lambda: self._next_cut(out.state)):
+            started = time.monotonic()
             self._step(batch, canvases, out)
+            size = sum(canvas.nbytes for canvas in canvases)
+            out.batches.append(BatchTiming(len(batch), size, time.monotonic() - started))
         return out
 
     def _next_cut(self, state: StreamState) -> int:
@@ -156,9 +176,11 @@ class StreamLabeler:
             canvases.append(canvas)
             if len(batch) >= limit():
                 yield batch, canvases
+                self.labelled += len(batch)
                 batch, canvases = [], []
         if batch:
             yield batch, canvases
+            self.labelled += len(batch)
 
     def _reading(self, events: Sequence[WindowedRef]) -> Iterator[tuple[WindowedRef, Future[Canvas]]]:
         waiting: deque[tuple[WindowedRef, Future[Canvas]]] = deque()

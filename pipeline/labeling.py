@@ -30,6 +30,7 @@ from grpo_tta.classifier import ModelError
 from grpo_tta.guard import DriftGuard
 from grpo_tta.reference import Reference
 from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, check_state, decode_state, encode_state
+from grpo_tta.types import Method
 from pipeline import metrics
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.coders import StreamBatch, StreamStateCoder
@@ -93,18 +94,28 @@ def job_labeler(config: JobConfig) -> StreamLabeler:
         return _labelers[key]
 
 
+def images_labelled(config: JobConfig) -> int:
+    """How many this process has labelled for a configuration, the running slice included; 0 before the model is
+    there."""
+    labeler = _labelers.get(labeler_key(config))
+    return 0 if labeler is None else labeler.labelled
+
+
 def labeler_key(config: JobConfig) -> str:
     """Equal for configurations that one labeler serves."""
     return repr((config.fingerprint(), config.model, config.source.url, config.run.readers))
 
 
 def _make_labeler(config: JobConfig) -> StreamLabeler:
+    started = time.monotonic()
     classifier = load_job_classifier(config)
+    load_seconds = time.monotonic() - started
     try:
         method = create_method(config.method.name, classifier, config.method.settings)
         guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+    _check_state_size(method, config.checkpoint.max_state_bytes)
     make = RecordMaker(
         classifier.class_names,
         classifier.fingerprint,
@@ -112,7 +123,7 @@ def _make_labeler(config: JobConfig) -> StreamLabeler:
         top_k=config.output.top_k,
         min_probability=config.output.min_probability,
     )
-    return StreamLabeler(
+    labeler = StreamLabeler(
         method,
         guard,
         make,
@@ -123,6 +134,9 @@ def _make_labeler(config: JobConfig) -> StreamLabeler:
         max_batch_size=config.max_batch_size,
         readers=config.run.readers,
     )
+    labeler.load_seconds = load_seconds
+    labeler.model_bytes = sum(t.numel() * t.element_size() for t in classifier.visual.state_dict().values())
+    return labeler
 
 
 def uri_policy(config: JobConfig) -> UriPolicy:
@@ -131,6 +145,17 @@ def uri_policy(config: JobConfig) -> UriPolicy:
     if is_kafka(config.source.url):
         return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
     return UriPolicy.for_source(config.source.url, allowed)
+
+
+def _check_state_size(method: Method, most: int) -> None:
+    """A stream's state goes through shuffles and checkpoints: it must stay small."""
+    state = method.initial_state()
+    size = sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, torch.Tensor))
+    if size > most:
+        raise ConfigurationError(
+            f"a stream's state of method {method.name} would take {size} bytes, checkpoint.max_state_bytes is {most}: "
+            "tune fewer parameters (--tune norm), use --mode episodic, or raise the bound"
+        )
 
 
 @dataclass(frozen=True)
@@ -185,6 +210,7 @@ class LabelStream(beam.DoFn):
     def setup(self) -> None:
         """Take the process's labeler; nothing is connected before."""
         self._labeler = job_labeler(self._config)
+        self._loaded = False
         self._known: dict[str, frozenset[str]] | None = None
         self._packs = {name: PackReader(ObjectStore(at.checkpoint_url)) for name, at in self._origins.items()}
         torch.set_grad_enabled(True)
@@ -196,6 +222,7 @@ class LabelStream(beam.DoFn):
         stretches: Any = beam.DoFn.StateParam(STRETCHES),
     ) -> Iterator[Any]:
         """Step one stretch of a stream."""
+        self._count_load()
         key, batch = element
         partition, stream = key
         expected = stretches.read() or 0
@@ -206,7 +233,11 @@ class LabelStream(beam.DoFn):
         if state is None:
             state, drift = self._first(partition, stream, batch)
         reset = batch.index == 0 and stream in self._origins[partition].resets
-        labeled = self._labeler.label(batch.events, state, reset=reset)
+        try:
+            labeled = self._labeler.label(batch.events, state, reset=reset)
+        except Exception:
+            Metrics.counter(type(self), "failed_batches_counter").inc()
+            raise
         labeled.drift[:0] = drift
         self._count(labeled)
         for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
@@ -215,7 +246,7 @@ class LabelStream(beam.DoFn):
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
         encoded = encode_state(labeled.state) if batch.last else None
         if encoded is not None:
-            Metrics.distribution(type(self), "state_bytes").update(len(encoded))
+            self._distribution("state_bytes", len(encoded))
             metrics.STATE_BYTES.observe(len(encoded))
             yield beam.pvalue.TaggedOutput(STATES, (key, encoded))
         cell.write(labeled.state)
@@ -256,6 +287,16 @@ class LabelStream(beam.DoFn):
             self._known = {name: frozenset(commit.states) for name, commit in commits.items() if commit is not None}
         return next((name for name, known in self._known.items() if name != partition and stream in known), None)
 
+    def _count_load(self) -> None:
+        """Once a DoFn: metrics cannot be kept outside of a bundle."""
+        if not self._loaded:
+            self._loaded = True
+            self._distribution("load_model_latency_milli_secs", round(self._labeler.load_seconds * 1000))
+            self._distribution("model_byte_size", self._labeler.model_bytes)
+
+    def _distribution(self, name: str, value: int) -> None:
+        Metrics.distribution(type(self), name).update(value)
+
     def _count(self, labeled: Labeled) -> None:
         counters = labeled.counters()
         for name, value in (
@@ -268,6 +309,9 @@ class LabelStream(beam.DoFn):
         ):
             if value:
                 Metrics.counter(type(self), name).inc(value)
-        Metrics.distribution(type(self), "inference_request_batch_size").update(counters.events)
+        for batch in labeled.batches:
+            self._distribution("inference_request_batch_size", batch.images)
+            self._distribution("inference_request_batch_byte_size", batch.bytes)
+            self._distribution("inference_batch_latency_micro_secs", round(batch.seconds * 1e6))
         metrics.observe_labels(labeled.labels, time.time())
         metrics.observe_updates(labeled.adaptation)

@@ -12,7 +12,7 @@ partitions are taken up anew from their commits, again and again for ``kafka.giv
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from adapters.kafka.errors import Fenced, KafkaFailure
@@ -173,9 +173,7 @@ class LiveDriver:
         partition = Partition(
             name,
             log,
-            Fingerprints(
-                self._fingerprints.config, self._fingerprints.model, f"kafka:{name}", self._fingerprints.threads
-            ),
+            replace(self._fingerprints, source=f"kafka:{name}"),
             keep=self._config.checkpoint.keep,
             reset_on_mismatch=self._config.checkpoint.on_state_mismatch == "reset",
             epoch=log.claim(self._owner),
@@ -289,7 +287,10 @@ class LiveDriver:
     # ---- failures ----
 
     def _failed(self, error: Exception) -> None:
-        """Take everything up anew after a pause; raises where that is no use."""
+        """Take everything up anew after a pause; raises where that is no use. A slice that was dropped on request is
+        not taken up."""
+        if self._stop():
+            return
         final = isinstance(error, KafkaFailure) and not error.retriable and not isinstance(error, Fenced)
         if final or isinstance(error, _Taken):
             raise JobError(str(error)) from error

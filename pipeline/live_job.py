@@ -16,8 +16,8 @@ from pipeline.health import LiveStatus, MetricsServer
 from pipeline.kafka_job import make_member, make_offsets, out_settings, settings_of
 from pipeline.labeling import job_labeler
 from pipeline.live import LiveDriver, LiveProgress, Watcher
-from pipeline.partition import Fingerprints, no_fault
-from pipeline.run import check_runner, output_stores, run_slice
+from pipeline.partition import no_fault
+from pipeline.run import check_runner, claim_outputs, fingerprints_of, output_stores, run_slice
 from pipeline.status import note_job
 from pipeline.transactions import BucketTruth, KafkaTruth, Truth
 
@@ -39,7 +39,7 @@ def run_live_job(
     check_runner(config.run)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    _, store = output_stores(config)
+    folders, store = output_stores(config)
     _check_sharing(config, store)
     source = settings_of(config, config.source.url)
     labeler = job_labeler(config)
@@ -49,10 +49,9 @@ def run_live_job(
         sink = KafkaSink(settings, topics, plan=plan)
         sink.open()
         sink.close()
+    claim_outputs(store, folders)
     note_job(store, source, config.kafka.group)
-    fingerprints = Fingerprints(
-        config.fingerprint(), labeler.make.model_fingerprint, config.source.url, torch.get_num_threads()
-    )
+    fingerprints = fingerprints_of(config, labeler, config.source.url)
     slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
     status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds)), progress)
     with ExitStack() as stack:

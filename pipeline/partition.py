@@ -10,6 +10,7 @@ An open plan, one without its commit, is run again exactly as it was. Where othe
 is replaced by one of a higher epoch: same range and clock, so that its outputs lie on the old one's.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from pipeline.checkpoint_log import CheckpointLog
 from pipeline.errors import ConfigurationError, JobError
 from schemas import Commit, Counters, Plan, SliceRange
 
+_log = logging.getLogger(__name__)
 FIRST_EPOCH = 1
 
 
@@ -29,6 +31,9 @@ class Fingerprints:
     model: str
     source: str
     threads: int
+    environment: str = ""
+    """Device, processor and package versions: another one may change labels in near ties, so it is noted, not
+    refused."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class Partition:
             config_fingerprint=self.fingerprints.config,
             model_fingerprint=self.fingerprints.model,
             threads=self.fingerprints.threads,
+            environment=self.fingerprints.environment,
             source_fingerprint=self.fingerprints.source,
             resets=self.log.pending_resets(),
         )
@@ -172,7 +178,15 @@ class Partition:
     def _check(self, record: Plan | Commit) -> None:
         """A checkpoint made under other conditions would continue with labels that a replay cannot repeat."""
         if record.source_fingerprint != self.fingerprints.source:
-            raise JobError("the checkpoint belongs to another listing of the source: give the job another --checkpoint")
+            raise JobError("the checkpoint belongs to another listing of the source: give the job another --out")
+        theirs = getattr(record, "environment", self.fingerprints.environment)
+        if theirs != self.fingerprints.environment:
+            _log.warning(
+                "slice %d was planned in another environment (%s, now %s): near ties may be labelled otherwise",
+                record.sequence,
+                theirs,
+                self.fingerprints.environment,
+            )
         if self.reset_on_mismatch:
             return
         for name, theirs, ours in (
@@ -183,5 +197,5 @@ class Partition:
             if theirs != ours:
                 raise ConfigurationError(
                     f"the checkpoint was made with other {name} ({theirs}, now {ours}): run with those, give another "
-                    "--checkpoint, or start the streams afresh with --on-state-mismatch reset"
+                    "--out and --checkpoint, or start the streams afresh with --on-state-mismatch reset"
                 )

@@ -1,11 +1,13 @@
 """Run a labelling job: list the source once, run it slice by slice, write the summary."""
 
+import json
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
+from uuid import uuid4
 
 import apache_beam as beam
 import torch
@@ -16,12 +18,13 @@ from adapters.storage.listing import Listing, write_listing
 from adapters.storage.objects import ObjectStore
 from adapters.storage.source import list_source
 from grpo_tta._version import __version__
+from grpo_tta.device import resolve_device
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
 from pipeline.driver import PARTITION, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
 from pipeline.graph import OpenSlice, build
-from pipeline.labeler import Labeled
+from pipeline.labeler import Labeled, StreamLabeler
 from pipeline.labeling import job_labeler
 from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
 from pipeline.records import RecordMaker, WindowedRef, bad_record
@@ -29,6 +32,11 @@ from pipeline.state_packs import PackReader, pack_name
 from schemas import Commit, Counters, Summary
 
 _log = logging.getLogger(__name__)
+SUMMARY = "summary.json"
+_OWNER = "job.json"
+"""Under every place for outputs: whose they are."""
+_IDENTITY = "identity.json"
+"""Under the checkpoint: the same."""
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
     "DaskRunner": "it runs no stateful step",
@@ -65,6 +73,7 @@ def run_label_job(
     outputs, store = output_stores(config)
     labeler = job_labeler(config)
     listing = _listing(config, store)
+    claim_outputs(store, outputs)
     for place in (store, *outputs):
         place.sweep()
     log = CheckpointLog(store)
@@ -72,9 +81,7 @@ def run_label_job(
     partition = Partition(
         PARTITION,
         log,
-        Fingerprints(
-            config.fingerprint(), labeler.make.model_fingerprint, listing.fingerprint, torch.get_num_threads()
-        ),
+        fingerprints_of(config, labeler, listing.fingerprint),
         keep=config.checkpoint.keep,
         reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
         fault_point=fault_point,
@@ -90,10 +97,59 @@ def run_label_job(
     latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
+    if did_nothing and summary.finished:
+        _check_same(before, config.fingerprint(), labeler.make.model_fingerprint)
     for output in outputs:
-        if not (did_nothing and output.exists("summary.json")):
-            output.write("summary.json", summary.model_dump_json(indent=2).encode())
+        if _stale(output, summary):
+            output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
     return JobResult(summary, did_nothing)
+
+
+def claim_outputs(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> None:
+    """Every place for outputs belongs to the job of one checkpoint: files of two jobs would count events twice.
+
+    Raises `ConfigurationError` for one that holds another job's.
+    """
+    checkpoint.create(_IDENTITY, json.dumps({"job": uuid4().hex}).encode())
+    identity = checkpoint.read(_IDENTITY)
+    for output in outputs:
+        if not output.create(_OWNER, identity) and output.read(_OWNER) != identity:
+            raise ConfigurationError(
+                f"output: {output.url} holds the results of another job, its checkpoint is not {checkpoint.url}: "
+                "give this job another --out, or that checkpoint"
+            )
+
+
+def _check_same(done: Commit | None, config: str, model: str) -> None:
+    """A finished job is not another one's."""
+    if done is not None and (done.config_fingerprint, done.model_fingerprint) != (config, model):
+        raise ConfigurationError(
+            f"this job is finished, with other settings or another model ({done.config_fingerprint}, model "
+            f"{done.model_fingerprint}): give the new one another --out"
+        )
+
+
+def _stale(output: ObjectStore, summary: Summary) -> bool:
+    """Whether the place has no summary, or one of another state of the job."""
+    try:
+        found = Summary.model_validate_json(output.read(SUMMARY))
+    except (FileNotFoundError, ValueError):
+        return True
+    own = {"versions", "configuration"}
+    return found.model_dump(exclude=own) != summary.model_dump(exclude=own)
+
+
+def fingerprints_of(config: JobConfig, labeler: StreamLabeler, source: str) -> Fingerprints:
+    """What the labels of this process depend on."""
+    device = resolve_device(config.model.device).type
+    packages = " ".join(f"{name}-{number}" for name, number in versions().items())
+    return Fingerprints(
+        config.fingerprint(),
+        labeler.make.model_fingerprint,
+        source,
+        torch.get_num_threads(),
+        f"{device} {platform.machine()} {packages}",
+    )
 
 
 def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
@@ -162,7 +218,7 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     if listing.origin != config.origin:
         raise ConfigurationError(
             f"the checkpoint in {config.checkpoint_url} is of the source and patterns {listing.origin}, not "
-            f"{config.origin}: give this job another --checkpoint, or another --out"
+            f"{config.origin}: give this job another --out, and another --checkpoint where one is given"
         )
     return listing
 

@@ -29,6 +29,8 @@ class Plan(WireModel):
     config_fingerprint: str
     model_fingerprint: str
     threads: Annotated[int, Field(ge=1)]
+    environment: str = ""
+    """Device, processor and package versions."""
     source_fingerprint: str
     """Of what the positions count: a listing, a topic."""
     resets: list[str] = Field(default_factory=list)

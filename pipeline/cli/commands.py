@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pipeline.config import JobConfig, is_kafka, make_config, merged
 from pipeline.driver import Progress
 from pipeline.errors import ConfigurationError
 from pipeline.evaluate import evaluate as evaluate_labels
+from pipeline.labeling import images_labelled
 
 Flags = argparse.Namespace
 
@@ -31,8 +34,8 @@ def label(flags: Flags, beam_options: list[str]) -> int:
 
 def run_and_report(config: JobConfig) -> int:
     """Run a job with progress lines and say what came of it."""
-    with StopRequest() as stop:
-        result = job.run_label_job(config, progress=_ProgressLine(), stop=stop)
+    with StopRequest() as stop, _ProgressLine(lambda: images_labelled(config)) as progress:
+        result = job.run_label_job(config, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
     if result.did_nothing and summary.finished:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
@@ -49,23 +52,57 @@ def run_and_report(config: JobConfig) -> int:
 
 
 class _ProgressLine:
-    """One line a committed slice; rewritten in place on a terminal."""
+    """Done, rate, time left and resets: every few seconds and after each commit; rewritten in place on a terminal.
 
-    def __init__(self) -> None:
+    ``labelled`` counts the images of this process, those of the running slice included.
+    """
+
+    def __init__(self, labelled: Callable[[], int], seconds: float = 5.0) -> None:
+        self._labelled = labelled
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._started = time.monotonic()
-        self._first: int | None = None
+        self._first = labelled()
+        self._at_commit = self._first
+        self._last: Progress | None = None
+
+    def __enter__(self) -> "_ProgressLine":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def __call__(self, progress: Progress) -> None:
-        first = self._first = progress.done if self._first is None else self._first
-        elapsed = time.monotonic() - self._started
-        rate = (progress.done - first) / elapsed if progress.done > first else progress.images_per_second
-        left = (progress.total - progress.done) / rate if rate else 0.0
+        self._last, self._at_commit = progress, self._labelled()
+        self._say()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(self._seconds):
+            self._say()
+
+    def _say(self) -> None:
+        labelled, elapsed = self._labelled(), time.monotonic() - self._started
+        rate = (labelled - self._first) / elapsed if elapsed else 0.0
+        progress = self._last
+        if progress is None:
+            print(
+                f"{labelled - self._first} images, {_rate(rate)}/s, nothing committed yet", file=sys.stderr, flush=True
+            )
+            return
+        done = progress.done + labelled - self._at_commit
+        left = f"{(progress.total - done) / rate:.0f} s left" if rate else "time left unknown"
         line = (
-            f"{progress.done}/{progress.total} images, {progress.images_per_second:.0f}/s, {left:.0f} s left, "
-            f"resets {sum(progress.counters.resets.values())}"
+            f"{done}/{progress.total} images, {_rate(rate)}/s, {left}, resets {sum(progress.counters.resets.values())}"
         )
-        end = "\r" if sys.stderr.isatty() and progress.done < progress.total else "\n"
+        end = "\r" if sys.stderr.isatty() and done < progress.total else "\n"
         print(line, end=end, file=sys.stderr, flush=True)
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def evaluate(flags: Flags, beam_options: list[str]) -> int:

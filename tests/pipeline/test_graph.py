@@ -9,6 +9,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.testing.util import assert_that, equal_to
+from pipeline_checkpoints import CLOCK, OURS
 from pipeline_fakes import CountingMethod, dump, events, level_of, make_labeler, make_ref
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, write_pictures
 from pipeline_tiny_model import CLASSES, SIZE, tiny_classifier
@@ -460,3 +461,100 @@ def test_a_resume_with_other_settings_is_refused_or_starts_the_streams_afresh(fe
     assert (summary.events, summary.finished) == (60, True)
     assert {row.signal for row in outputs(tmp_path / "out")["drift"]} == {"state"}
     assert label(config).did_nothing
+
+
+# ---- one job, one place -----------------------------------------------------------------------------------------
+
+
+def test_two_jobs_do_not_share_a_place_for_outputs(feed, tmp_path, label):
+    label(job_config(feed, tmp_path / "out"))
+    other = job_config(feed, tmp_path / "out", checkpoint={"url": str(tmp_path / "elsewhere"), "slice_records": 50})
+    with pytest.raises(ConfigurationError, match="out holds the results of another job"):
+        label(other)
+    assert len(outputs(tmp_path / "out")["labels"]) == 60
+
+
+def test_every_place_gets_all_records(feed, tmp_path, label):
+    also = {"also": [str(tmp_path / "second")]}
+    label(job_config(feed, tmp_path / "out", output=also, checkpoint={"slice_records": 25}))
+    assert output_files(tmp_path / "out") == output_files(tmp_path / "second")
+    assert len(outputs(tmp_path / "second")["labels"]) == 60
+    assert (tmp_path / "second" / "summary.json").exists()
+
+
+def test_a_summary_left_behind_by_a_death_after_the_last_commit_is_written_again(feed, tmp_path, label):
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 30})
+    assert not label(config, stop=stop_after(1)).summary.finished
+
+    def die(point):
+        if point == "after:6":
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        label(config, fault_point=die)
+    summary = tmp_path / "out" / "summary.json"
+    assert json.loads(summary.read_text())["events"] == 30
+    assert label(config).did_nothing
+    found = json.loads(summary.read_text())
+    assert (found["events"], found["finished"]) == (60, True)
+
+
+def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, tmp_path, label):
+    label(job_config(feed, tmp_path / "out"))
+    other = job_config(
+        feed,
+        tmp_path / "out",
+        checkpoint={"on_state_mismatch": "reset"},
+        method={"settings": {"learning_rate": 0.5}},
+    )
+    with pytest.raises(ConfigurationError, match="this job is finished, with other settings"):
+        label(other)
+
+
+def test_a_reset_that_was_asked_for_is_done_once_before_the_next_event(feed, tmp_path, label):
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 15})
+    label(config, stop=stop_after(1))
+    log = CheckpointLog(ObjectStore(config.checkpoint_url))
+    log.request_reset("north")
+    summary = label(config).summary
+    assert summary.resets == {"manual": 1}
+    rows = [row for row in outputs(tmp_path / "out")["adaptation"] if row.reset]
+    assert [(row.stream, row.cause) for row in rows] == [("north", "manual")]
+    assert log.pending_resets() == []
+    assert decode_state(states(config)["north"]).position["reset_cause"] == "manual"
+
+
+def test_a_state_above_the_bound_is_refused_before_anything_is_read(tmp_path):
+    config = job_config(tmp_path, tmp_path / "out", method={"settings": {"tune": "full"}})
+    with pytest.raises(ConfigurationError, match=r"would take \d+ bytes, checkpoint.max_state_bytes is 4194304"):
+        run.run_label_job(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_metrics_have_runinferences_names(feed, tmp_path, use):
+    config = job_config(feed, tmp_path / "out")
+    use(config, job_labeler(config))
+    listing = run._listing(config, ObjectStore(config.checkpoint_url))
+    partition = run.Partition("storage", CheckpointLog(ObjectStore(config.checkpoint_url)), OURS)
+    plan = partition.new_plan(0, len(listing), CLOCK)
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    graph.build(pipeline, config, [graph.OpenSlice(plan, None, config.checkpoint_url)], run.no_fault)
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = {metric.key.metric.name: metric for kind in result.metrics().query().values() for metric in kind}
+    assert set(found) >= {
+        "num_inferences",
+        "inference_request_batch_size",
+        "inference_request_batch_byte_size",
+        "inference_batch_latency_micro_secs",
+        "load_model_latency_milli_secs",
+        "model_byte_size",
+        "events",
+        "labels",
+        "updates",
+        "state_bytes",
+    }
+    assert found["num_inferences"].committed == 60
+    assert found["inference_request_batch_size"].committed.sum == 60
+    assert found["inference_request_batch_size"].committed.max <= 32
+    assert found["state_bytes"].committed.count == 3
