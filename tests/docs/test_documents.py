@@ -1,0 +1,85 @@
+"""The documents agree with the code: every configuration key, every test, script and file that they name, and the
+README's example."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS
+from pipeline.config import JobConfig
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/*.md")])
+ROW = re.compile(r"^(\| `[a-z_.]+` \|[^|]+\|[^|]+\|[^|]+\|) .+ \|$", re.MULTILINE)
+FLAGS = {
+    "source.url": "`--source`",
+    "run.beam_options": "after `--`",
+    **{key: f"`{flag}`" for flag, key, _ in _JOB_FLAGS + _LABEL_FLAGS},
+}
+
+
+def keys(node: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every leaf of the configuration's JSON schema, by its path."""
+    for name, field in node["properties"].items():
+        if "$ref" in field:
+            section = definitions[field["$ref"].rpartition("/")[2]]
+            yield from keys(section, definitions, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def type_of(field: dict[str, Any]) -> str:
+    """As the table spells it."""
+    if "anyOf" in field:
+        return " or ".join("none" if option["type"] == "null" else type_of(option) for option in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    name = {"string": "text", "array": "list of texts", "boolean": "yes or no"}.get(field["type"], field["type"])
+    low, high = field.get("minimum"), field.get("maximum")
+    if high is not None:
+        return f"{name} {low} to {high}"
+    return name if low is None else f"{name} >= {low}"
+
+
+def test_the_configuration_reference_lists_every_key_with_its_flag_type_and_default() -> None:
+    schema = JobConfig.model_json_schema()
+    wanted = [
+        f"| `{key}` | {FLAGS.get(key, '')} | {type_of(field)} | {default_of(field)} |".replace("|  |", "| |")
+        for key, field in keys(schema, schema["$defs"])
+    ]
+    assert ROW.findall((ROOT / "docs/configuration.md").read_text()) == wanted
+
+
+def default_of(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return "needed"
+    default = field["default"]
+    return "none" if default in (None, []) else f"`{default if isinstance(default, str) else json.dumps(default)}`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_and_tests_that_a_document_names_are_there(document: Path) -> None:
+    text = document.read_text()
+    links = [document.parent / target for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)]
+    assert [str(path) for path in links if not path.exists()] == []
+    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)", text):
+        (path,) = ROOT.glob(f"tests/**/{file}")
+        assert f"def {name}(" in path.read_text(), f"{file}::{name}"
+
+
+def test_every_benchmark_has_its_command_in_the_document() -> None:
+    scripts = [path.stem for path in ROOT.glob("benchmarks/*.py") if "def main(" in path.read_text()]
+    named = re.findall(r"python -m benchmarks\.(\w+)", (ROOT / "docs/benchmarks.md").read_text())
+    assert sorted(scripts) == sorted(set(named))
+
+
+def test_the_notebook_example_of_the_readme_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(example, found)
+    assert found["state"]["updates"] == 2
+    assert len(found["names"]) == 32
