@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from adapters.events import BadRecord, ImageRef
+from adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.guard import GuardEvent
 from grpo_tta.types import Prediction, Update
 from pipeline.windows import Window
@@ -165,12 +166,13 @@ def _cut(text: str, bound: int) -> str:
 
 
 def dead_letter(ref: ImageRef, stage: str, error: Exception) -> DeadLetter:
-    """An event that cannot be labelled, with its coordinate and the error; inline data is left out."""
+    """An event that cannot be labelled, with its coordinate and the error; inline data and a uri's secrets are left
+    out."""
     event = {
         "id": ref.id,
         "stream": ref.stream,
         "event_time": to_datetime(ref.event_time).isoformat(),
-        "uri": _cut(ref.uri, MAX_EVENT) if ref.uri is not None else None,
+        "uri": _cut(redacted(ref.uri), MAX_EVENT) if ref.uri is not None else None,
         "data_bytes": len(ref.data) if ref.data is not None else None,
         "content_type": ref.content_type,
         "attributes": {key: _cut(value, MAX_EVENT) for key, value in ref.attributes} or None,
@@ -179,7 +181,7 @@ def dead_letter(ref: ImageRef, stage: str, error: Exception) -> DeadLetter:
         coordinate=ref.coordinate,
         stage=cast(Any, stage),
         error_class=type(error).__name__,
-        error_message=_cut(str(error), MAX_MESSAGE),
+        error_message=_cut(redacted_text(str(error)), MAX_MESSAGE),
         id=ref.id,
         stream=ref.stream,
         event_time=to_datetime(ref.event_time),

@@ -4,6 +4,7 @@ Permanent (`PermanentFetchError`, a dead letter): not there, forbidden by the po
 limit, not a file. Everything else is transient, time-outs, throttling, 5xx, expired credentials and errors nobody
 knows: retried with growing pauses, then `TransientFetchError`, which fails the slice, so that no label depends on the
 network's mood. Local files are read with plain system calls. Safe to call from many threads.
+No error's message holds a password or a signature of a uri.
 """
 
 import errno
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adapters.events import ImageRef, seed_of
-from adapters.storage.filesystems import open_filesystem, scheme_of
+from adapters.storage.filesystems import open_filesystem, redacted, redacted_text, scheme_of
 from adapters.storage.manifest import LinePointer, read_line
 from adapters.storage.policy import ForbiddenUri, UriPolicy
 
@@ -107,10 +108,10 @@ class Fetcher:
             except Exception as error:
                 permanent = permanent_error(error)
                 if permanent is not None:
-                    raise permanent(f"{ref.uri}: {_message(error)}") from error
+                    raise permanent(f"{_name(ref)}: {_message(error)}") from error
                 if attempt == self._attempts:
                     raise TransientFetchError(
-                        f"{ref.uri}: {attempt} attempts failed, the last with {_message(error)}"
+                        f"{_name(ref)}: {attempt} attempts failed, the last with {_message(error)}"
                     ) from error
             self._sleep(self._pause(ref, attempt))
         raise AssertionError("attempts >= 1")
@@ -122,7 +123,7 @@ class Fetcher:
 
     def _check_size(self, ref: ImageRef, size: int) -> None:
         if size > self.max_bytes:
-            raise TooManyBytes(f"{ref.uri or ref.coordinate}: {size} bytes exceed the limit of {self.max_bytes}")
+            raise TooManyBytes(f"{_name(ref)}: {size} bytes exceed the limit of {self.max_bytes}")
 
     def _read(self, ref: ImageRef) -> bytes:
         if ref.uri is None:
@@ -143,7 +144,7 @@ class Fetcher:
         try:
             data = read_line(line, ref.id)
         except ValueError as error:
-            raise Unreadable(f"{ref.uri}: {error}") from error
+            raise Unreadable(f"{_name(ref)}: {error}") from error
         self._check_size(ref, len(data))
         return data
 
@@ -245,5 +246,9 @@ def _http_status(error: BaseException) -> int | None:
     return None
 
 
+def _name(ref: ImageRef) -> str:
+    return redacted(ref.uri) if ref.uri else ref.coordinate
+
+
 def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {redacted_text(str(error))}" if str(error) else type(error).__name__

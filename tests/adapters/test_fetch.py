@@ -155,6 +155,25 @@ def test_a_permanent_error_after_a_transient_one_is_a_dead_letter(tmp_path, monk
         fetcher.fetch(ref(tmp_path / "a.jpg"))
 
 
+def test_no_error_tells_a_password_or_a_signature(monkeypatch):
+    uri = "https://host/a.jpg?X-Amz-Signature=HUNTER3"
+    fetcher = Fetcher(UriPolicy(["https"], ["https://host"]), max_bytes=9, attempts=1)
+    said = []
+    for error in (FileNotFoundError(uri), TimeoutError(f"slow: {uri}")):
+        failing(monkeypatch, [error])
+        with pytest.raises((PermanentFetchError, TransientFetchError)) as raised:
+            fetcher.fetch(ref(uri))
+        said.append(str(raised.value))
+    for event in (ref(uri, size=10), ref("https://user:HUNTER3@host/a.jpg")):
+        with pytest.raises(PermanentFetchError) as raised:
+            fetcher.fetch(event)
+        said.append(str(raised.value))
+    assert "HUNTER3" not in "".join(said)
+    assert said[0] == (
+        "https://host/a.jpg?X-Amz-Signature=(hidden): FileNotFoundError: https://host/a.jpg?X-Amz-Signature=(hidden)"
+    )
+
+
 class _Boto(Exception):
     def __init__(self, status, code="Some"):
         self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}

@@ -81,6 +81,13 @@ def test_a_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
     assert make_config(read_config_file(str(path))) == first
 
 
+def test_of_the_runners_options_only_the_names_are_shown() -> None:
+    given = ["--s3_secret_access_key=HUNTER4", "--save_main_session", "--s3_access_key_id", "HUNTER5"]
+    shown = config(run={"beam_options": given}).shown()
+    names = ["--s3_secret_access_key=(hidden)", "--save_main_session", "--s3_access_key_id", "(hidden)"]
+    assert shown["run"]["beam_options"] == names
+
+
 @pytest.mark.parametrize(("text", "said"), [("- a\n", "expected keys and values, got list"), ("a: [", "while parsing")])
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "job.yaml"

@@ -129,3 +129,10 @@ def test_a_bad_record_is_cut_to_its_bound():
     assert letter.truncated
     short = bad_record(BadRecord("c", "decode_event", "ValueError", "no id", "{}"))
     assert (short.event, short.truncated, short.stream) == ("{}", False, None)
+
+
+def test_a_dead_letter_tells_no_password():
+    uri = "https://user:HUNTER2@host/a.jpg?X-Amz-Signature=HUNTER3"
+    letter = dead_letter(make_ref(1, uri=uri), "fetch", OSError(f"{uri} is no image"))
+    assert letter.event["uri"] == "https://(hidden)@host/a.jpg?X-Amz-Signature=(hidden)"
+    assert letter.error_message == f"{letter.event['uri']} is no image"
