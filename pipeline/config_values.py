@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from adapters.kafka.offsets import Start
 from adapters.kafka.settings import KafkaAddress
-from adapters.storage.filesystems import HIDDEN
+from adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
 from pipeline.windows import SECOND
 
 _UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
@@ -41,7 +41,7 @@ def check_window(value: Any) -> str:
 def _url(value: Any) -> str:
     """A URL without credentials in it: it ends up in labels, summaries and logs."""
     text = str(value)
-    if "@" in text.partition("://")[2].partition("/")[0]:
+    if carries_credentials(scheme_of(text), text.partition("://")[2].partition("/")[0]):
         raise ValueError(
             "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
             "environment variables or files"

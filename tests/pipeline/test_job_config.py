@@ -45,6 +45,7 @@ def test_what_is_no_duration(text: str) -> None:
         ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),
         ({"source": {"url": ""}}, "source.url: "),
         ({"source": {"url": "s3://key:secret@bucket/x"}}, "source.url: credentials do not belong in a URL"),
+        ({"source": {"url": "abfs://key:secret@account/x"}}, "source.url: credentials do not belong in a URL"),
         ({"checkpoint": {"url": "s3://key:secret@bucket/x"}}, "checkpoint.url: credentials do not belong in a URL"),
         ({"model": {"threads": 0}}, "model: threads must be >= 1, got 0"),
     ],
@@ -53,6 +54,12 @@ def test_what_is_refused_names_the_key_and_the_value(sections: dict[str, Any], s
     with pytest.raises(ConfigurationError, match=said) as raised:
         config(**sections)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "abfss", "az"])
+def test_an_azure_container_is_not_a_user(scheme: str) -> None:
+    url = f"{scheme}://container@account.dfs.core.windows.net/x"
+    assert config(source={"url": url}, output={"url": f"{url}/out"}).source.url == url
 
 
 @pytest.mark.parametrize(
