@@ -152,6 +152,11 @@ def version_of(info: Mapping[str, Any]) -> str:
     return f"{'unknown' if modified is None else modified}-{info.get('size')}"
 
 
+def local_version(status: os.stat_result) -> str:
+    """A local file's version: modification time in nanoseconds, and size."""
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
 def modified_of(info: Mapping[str, Any]) -> int | None:
     """A file's modification time in microseconds since the epoch from its fsspec info, None where there is none."""
     for key in _TIME_KEYS:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from adapters.events import BadRecord, ImageRef
 from adapters.storage.filesystems import (
     local_path,
+    local_version,
     open_filesystem,
     open_stream,
     redacted,
@@ -83,7 +84,7 @@ def _open(url: str) -> tuple[BinaryIO, str, str]:
     if path is not None:
         file = open(path, "rb")  # noqa: SIM115 - the caller closes it
         status = os.fstat(file.fileno())
-        return file, path, f"{status.st_mtime_ns}-{status.st_size}"
+        return file, path, local_version(status)
     filesystem, remote = open_filesystem(url)
     version = version_of(filesystem.info(remote))
     return open_stream(filesystem, remote), f"{scheme_of(url)}://{url.partition('://')[2]}", version
