@@ -7,7 +7,7 @@ refused, and every problem becomes one line that names the key and the value.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -32,34 +32,11 @@ from adapters.storage.filesystems import local_path
 from grpo_tta.guard import GuardSettings
 from grpo_tta.methods import METHODS
 from grpo_tta.models import ModelSettings
+from pipeline.config_values import Duration, Url, check_window, option_name, parse_until, parsed
+from pipeline.config_values import is_kafka as is_kafka
+from pipeline.config_values import parse_duration as parse_duration
 from pipeline.errors import ConfigurationError
-from pipeline.windows import SECOND, Windows
-
-_UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-
-
-def parse_duration(text: str) -> int:
-    """``30s``, ``5m``, ``250ms``, ``1h``, ``2d`` in microseconds; raises ``ValueError``."""
-    match = _DURATION.fullmatch(str(text))
-    if match is None:
-        raise ValueError(f"a duration is a number with ms, s, m, h or d, like 30s, got {text!r}")
-    return round(float(match[1]) * _UNITS[match[2]])
-
-
-def _duration(value: Any) -> str:
-    parse_duration(value)
-    return str(value)
-
-
-def _window(value: Any) -> str:
-    kind, _, size = str(value).partition(":")
-    if kind not in ("fixed", "session") or not size:
-        raise ValueError(f"a window is fixed:LENGTH or session:GAP, like fixed:60s, got {value!r}")
-    if parse_duration(size) <= 0:
-        raise ValueError(f"a window's length must be > 0, got {value!r}")
-    return str(value)
-
+from pipeline.windows import Windows
 
 _NOT_OF_LABELS = (
     ("source", "url"),
@@ -86,47 +63,6 @@ def _content(key: str, path: str | None) -> str | None:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigurationError(f"{key}: {path}: {error.strerror or error}") from error
-
-
-def _url(value: Any) -> str:
-    """A URL without credentials in it: it ends up in labels, summaries and logs."""
-    text = str(value)
-    if "@" in text.partition("://")[2].partition("/")[0]:
-        raise ValueError(
-            "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
-            "environment variables or files"
-        )
-    return text
-
-
-def is_kafka(url: str) -> bool:
-    """Whether a source or output is a Kafka cluster."""
-    return url.lower().startswith("kafka:")
-
-
-def _kafka_url(url: str) -> str:
-    if is_kafka(url):
-        KafkaAddress.parse(url)
-    return url
-
-
-def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
-    """A text that ``parse`` takes without a ValueError."""
-
-    def check(value: Any) -> str:
-        parse(str(value))
-        return str(value)
-
-    return BeforeValidator(check)
-
-
-def _until(text: str) -> None:
-    if text != "latest":
-        Start.parse(f"timestamp:{text}")
-
-
-Url = Annotated[str, Field(min_length=1), AfterValidator(_kafka_url), BeforeValidator(_url)]
-Duration = Annotated[str, BeforeValidator(_duration)]
 
 
 class _Section(BaseModel):
@@ -204,7 +140,7 @@ class GuardConfig(_Section):
 class EventTimeConfig(_Section):
     """Windows and lateness."""
 
-    window: Annotated[str, BeforeValidator(_window)] = "fixed:60s"
+    window: Annotated[str, BeforeValidator(check_window)] = "fixed:60s"
     max_session: Duration = "1h"
     allowed_lateness: Duration = "30s"
     max_future: Duration = "10m"
@@ -244,12 +180,12 @@ class KafkaConfig(_Section):
     security: KafkaSecurity | None = None
     """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
     group: Annotated[str, Field(min_length=1)] = "grpo-tta"
-    partitions: Annotated[str, _parsed(parse_numbers)] | None = None
+    partitions: Annotated[str, parsed(parse_numbers)] | None = None
     """``0-3,7``: read these, and no others, instead of sharing with the group's other processes."""
-    start: Annotated[str, _parsed(Start.parse)] = "committed"
+    start: Annotated[str, parsed(Start.parse)] = "committed"
     """For partitions without a commit: ``committed | earliest | latest | timestamp:RFC3339 |
     TOPIC-PARTITION=OFFSET,...``."""
-    until: Annotated[str, _parsed(_until)] | None = None
+    until: Annotated[str, parsed(parse_until)] | None = None
     """``latest`` (what is there at the start) or a time; without it the job goes on for ever."""
     out_of_range: OutOfRangePolicy = "fail"
     transactional: bool = False
@@ -359,6 +295,12 @@ class JobConfig(_Section):
     def plain(self) -> dict[str, Any]:
         """As plain data: what a YAML file would hold."""
         return self.model_dump(mode="json")
+
+    def shown(self) -> dict[str, Any]:
+        """`plain` as it may be written down: of the runner's own options, which may hold secrets, only the names."""
+        plain = self.plain()
+        plain["run"]["beam_options"] = [option_name(option) for option in self.run.beam_options]
+        return plain
 
     def fingerprint(self) -> str:
         """Of everything a label depends on beside the model and the listing, which have their own.

@@ -1,5 +1,6 @@
 """From what a step gave to the records that leave the job. Pure functions: nothing here reads a clock or a host."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -7,6 +8,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from adapters.events import BadRecord, ImageRef
+from adapters.storage.filesystems import redacted, redacted_text
+from adapters.storage.manifest import LinePointer
 from grpo_tta.guard import GuardEvent
 from grpo_tta.types import Prediction, Update
 from pipeline.windows import Window
@@ -165,26 +168,31 @@ def _cut(text: str, bound: int) -> str:
 
 
 def dead_letter(ref: ImageRef, stage: str, error: Exception) -> DeadLetter:
-    """An event that cannot be labelled, with its coordinate and the error; inline data is left out."""
-    event = {
+    """An event that cannot be labelled, with its coordinate and the error; inline data and a uri's secrets are left
+    out. An event longer than the bound is shown as the beginning of its JSON."""
+    fields = {
         "id": ref.id,
         "stream": ref.stream,
         "event_time": to_datetime(ref.event_time).isoformat(),
-        "uri": _cut(ref.uri, MAX_EVENT) if ref.uri is not None else None,
+        "uri": redacted(ref.uri) if ref.uri is not None else None,
         "data_bytes": len(ref.data) if ref.data is not None else None,
         "content_type": ref.content_type,
-        "attributes": {key: _cut(value, MAX_EVENT) for key, value in ref.attributes} or None,
+        "attributes": dict(ref.attributes) or None,
     }
+    event = {key: value for key, value in fields.items() if value is not None}
+    text = json.dumps(event, ensure_ascii=False)
+    too_long = len(text) > MAX_EVENT
+    inline = ref.data is not None or (ref.uri is not None and LinePointer.parse(ref.uri) is not None)
     return DeadLetter(
         coordinate=ref.coordinate,
         stage=cast(Any, stage),
         error_class=type(error).__name__,
-        error_message=_cut(str(error), MAX_MESSAGE),
+        error_message=_cut(redacted_text(str(error)), MAX_MESSAGE),
         id=ref.id,
         stream=ref.stream,
         event_time=to_datetime(ref.event_time),
-        event={key: value for key, value in event.items() if value is not None},
-        truncated=ref.data is not None,
+        event=_cut(text, MAX_EVENT) if too_long else event,
+        truncated=too_long or inline,
     )
 
 

@@ -274,7 +274,7 @@ def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, m
         config_fingerprint=config.fingerprint(),
         method=method,
         versions=versions(),
-        configuration=config.plain(),
+        configuration=config.shown(),
     )
 
 

@@ -4,13 +4,16 @@ import base64
 import binascii
 from typing import Annotated
 
-from pydantic import EncodedBytes, EncoderProtocol, Field, model_validator
+from pydantic import AfterValidator, EncodedBytes, EncoderProtocol, Field, model_validator
 
 from schemas.base import SchemaVersion, Time, WireModel
 
 MAX_ID = 1024
 MAX_STREAM = 256
 MAX_URI = 4096
+MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTES_SIZE = 16 * 1024
+"""Characters of all names and texts together: attributes travel to the label and into a dead letter."""
 
 
 class _StrictBase64(EncoderProtocol):
@@ -32,6 +35,13 @@ class _StrictBase64(EncoderProtocol):
         return "base64"
 
 
+def _bounded(attributes: dict[str, str]) -> dict[str, str]:
+    size = sum(len(name) + len(text) for name, text in attributes.items())
+    if size > MAX_ATTRIBUTES_SIZE:
+        raise ValueError(f"the names and texts have {size} characters in all, the limit is {MAX_ATTRIBUTES_SIZE}")
+    return attributes
+
+
 Data = Annotated[bytes, EncodedBytes(encoder=_StrictBase64)]
 
 
@@ -49,7 +59,8 @@ class ImageEvent(WireModel):
     uri: Annotated[str, Field(min_length=1, max_length=MAX_URI)] | None = None
     data: Data | None = None
     content_type: Annotated[str, Field(max_length=128)] | None = None
-    attributes: dict[str, str] | None = None
+    attributes: Annotated[dict[str, str], Field(max_length=MAX_ATTRIBUTES), AfterValidator(_bounded)] | None = None
+    """At most 64, of 16,384 characters in all."""
 
     @model_validator(mode="after")
     def _one_payload(self) -> "ImageEvent":

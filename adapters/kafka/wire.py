@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import ValidationError
 
 from adapters.events import BadRecord, ImageRef
-from adapters.storage.manifest import MAX_SHOWN, LinePointer, problems
+from adapters.storage.filesystems import redacted, redacted_text
+from adapters.storage.manifest import MAX_SHOWN, LinePointer, problems, show_event
 from schemas import ImageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -119,10 +120,14 @@ def _json(value: bytes, coordinate: str, offset: int) -> ImageRef:
         raise _Undecodable("ValidationError", _json_problems(error)) from error
     if event.uri is not None and not _ABSOLUTE.match(event.uri):
         raise _Undecodable(
-            "ForbiddenUri", f"uri {event.uri[:200]!r} is relative; a record of a topic needs an absolute one", "policy"
+            "ForbiddenUri",
+            f"uri {redacted(event.uri)[:200]!r} is relative; a record of a topic needs an absolute one",
+            "policy",
         )
     if event.uri is not None and LinePointer.parse(event.uri) is not None:
-        message = f"uri {event.uri[:200]!r} ends like a pointer into a manifest, which only a manifest may give"
+        message = (
+            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only a manifest may give"
+        )
         raise _Undecodable("ForbiddenUri", message, "policy")
     return _ref(event, coordinate, offset, event.uri, event.data)
 
@@ -197,7 +202,8 @@ def _json_problems(error: ValidationError) -> str:
 def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> str:
     """A record for a dead letter: always JSON, at most ``max_shown`` characters, what is cut is cut in its value.
 
-    Bytes that are UTF-8 appear as text, others as ``base64:...``; inline data of a JSON value is left out.
+    Bytes that are UTF-8 appear as text, others as ``base64:...``; inline data of a JSON value and the
+    secrets of a uri are left out.
     """
     shown: dict[str, Any] = {
         "topic": record.topic,
@@ -208,7 +214,7 @@ def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> str:
         "headers": _show_headers(record.headers),
         "value_bytes": None if record.value is None else len(record.value),
     }
-    value = _show(_without_data(record.value), max_shown) or ""
+    value = _show(_without_secrets(record.value), max_shown) or ""
     while (excess := len(_text(shown, value)) - max_shown) > 0 and value:
         value = value[: max(len(value) - excess, 0)]
     for name in ("headers", "key"):
@@ -240,16 +246,13 @@ def _show(value: bytes | None, limit: int) -> str | None:
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        text = "base64:" + base64.b64encode(value[:limit]).decode()
-    return text[:limit]
+        return ("base64:" + base64.b64encode(value[:limit]).decode())[:limit]
+    return redacted_text(text[: 2 * limit])[:limit]
 
 
-def _without_data(value: bytes | None) -> bytes | None:
+def _without_secrets(value: bytes | None) -> bytes | None:
     try:
         event = json.loads(value or b"")
     except (ValueError, RecursionError):
         return value
-    if isinstance(event, dict) and isinstance(event.get("data"), str):
-        event["data"] = f"<{len(event['data'])} characters>"
-        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
-    return value
+    return show_event(event).encode("utf-8", "replace") if isinstance(event, dict) else value

@@ -1,9 +1,10 @@
 """`Fetcher`: the bytes of an event, within the policy and a size limit, transient errors retried.
 
 Permanent (`PermanentFetchError`, a dead letter): not there, forbidden by the policy or the storage, larger than the
-limit, not a file. Everything else is transient, time-outs, throttling, 5xx, expired credentials and errors nobody
-knows: retried with growing pauses, then `TransientFetchError`, which fails the slice, so that no label depends on the
-network's mood. Local files are read with plain system calls. Safe to call from many threads.
+limit, not a file, no longer the file that was listed. Everything else is transient, time-outs, throttling, 5xx,
+expired credentials and errors nobody knows: retried with growing pauses, then `TransientFetchError`, which fails the
+slice, so that no label depends on the network's mood. Local files are read with plain system calls. Safe to call from
+many threads. No error's message holds a password or a signature of a uri.
 """
 
 import errno
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adapters.events import ImageRef, seed_of
-from adapters.storage.filesystems import open_filesystem, scheme_of
+from adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
 from adapters.storage.manifest import LinePointer, read_line
 from adapters.storage.policy import ForbiddenUri, UriPolicy
 
@@ -57,6 +58,10 @@ class TooManyBytes(PermanentFetchError):
 
 class Unreadable(PermanentFetchError):
     """It is no regular file, the storage refuses the request for good, or the manifest changed."""
+
+
+class Changed(PermanentFetchError):
+    """It is not what was listed: its coordinate names another version."""
 
 
 class TransientFetchError(Exception):
@@ -107,10 +112,10 @@ class Fetcher:
             except Exception as error:
                 permanent = permanent_error(error)
                 if permanent is not None:
-                    raise permanent(f"{ref.uri}: {_message(error)}") from error
+                    raise permanent(f"{_name(ref)}: {_message(error)}") from error
                 if attempt == self._attempts:
                     raise TransientFetchError(
-                        f"{ref.uri}: {attempt} attempts failed, the last with {_message(error)}"
+                        f"{_name(ref)}: {attempt} attempts failed, the last with {_message(error)}"
                     ) from error
             self._sleep(self._pause(ref, attempt))
         raise AssertionError("attempts >= 1")
@@ -122,7 +127,7 @@ class Fetcher:
 
     def _check_size(self, ref: ImageRef, size: int) -> None:
         if size > self.max_bytes:
-            raise TooManyBytes(f"{ref.uri or ref.coordinate}: {size} bytes exceed the limit of {self.max_bytes}")
+            raise TooManyBytes(f"{_name(ref)}: {size} bytes exceed the limit of {self.max_bytes}")
 
     def _read(self, ref: ImageRef) -> bytes:
         if ref.uri is None:
@@ -134,8 +139,11 @@ class Fetcher:
             raise ForbiddenByPolicy(str(error)) from error
         if pointer is not None:
             return self._inline(ref, uri, pointer)
-        data = read_bytes(uri, 0, self.max_bytes + 1, size=ref.size)
+        listed = _listed_version(ref)
+        data = read_bytes(uri, 0, self.max_bytes + 1, size=ref.size, version=listed)
         self._check_size(ref, len(data))
+        if listed is not None and 0 <= ref.size != len(data):
+            raise Changed(f"{_name(ref)}: {len(data)} bytes, {ref.size} when it was listed: it was replaced since")
         return data
 
     def _inline(self, ref: ImageRef, manifest: str, pointer: LinePointer) -> bytes:
@@ -143,16 +151,25 @@ class Fetcher:
         try:
             data = read_line(line, ref.id)
         except ValueError as error:
-            raise Unreadable(f"{ref.uri}: {error}") from error
+            raise Unreadable(f"{_name(ref)}: {error}") from error
         self._check_size(ref, len(data))
         return data
 
 
-def read_bytes(uri: str, start: int, stop: int, *, size: int = -1) -> bytes:
-    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown."""
+def _listed_version(ref: ImageRef) -> str | None:
+    """The version in the coordinate of a listed file; a manifest does not tell one of the files it names."""
+    head = f"{ref.uri}@"
+    return ref.coordinate[len(head) :] if ref.coordinate.startswith(head) else None
+
+
+def read_bytes(uri: str, start: int, stop: int, *, size: int = -1, version: str | None = None) -> bytes:
+    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown.
+
+    Raises `Changed` for a local file that is not of ``version``, where one is given.
+    """
     scheme = scheme_of(uri)
     if scheme == "file":
-        return _read_local(uri, start, stop)
+        return _read_local(uri, start, stop, version)
     if scheme in ("http", "https"):
         return _read_web(uri, stop)[start:]
     filesystem, path = open_filesystem(uri)
@@ -163,8 +180,11 @@ def read_bytes(uri: str, start: int, stop: int, *, size: int = -1) -> bytes:
     return bytes(filesystem.cat_file(path, start=start, end=stop))
 
 
-def _read_local(path: str, start: int, stop: int) -> bytes:
-    """The path is resolved: a link in its place now was put there after the check. A pipe must not block."""
+def _read_local(path: str, start: int, stop: int, version: str | None) -> bytes:
+    """The path is resolved: a link in its place now was put there after the check. A pipe must not block.
+
+    The version is compared after reading: what was written to meanwhile is not what was listed either.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
@@ -177,6 +197,9 @@ def _read_local(path: str, start: int, stop: int) -> bytes:
         while left > 0 and (part := file.read(min(left, wanted))):
             parts.append(part)
             left, wanted = left - len(part), 2**20
+        found = local_version(os.fstat(descriptor))
+    if version is not None and version != found:
+        raise Changed(f"{path} is of version {found}, {version} was listed: it was replaced since")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -245,5 +268,9 @@ def _http_status(error: BaseException) -> int | None:
     return None
 
 
+def _name(ref: ImageRef) -> str:
+    return redacted(ref.uri) if ref.uri else ref.coordinate
+
+
 def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {redacted_text(str(error))}" if str(error) else type(error).__name__

@@ -23,6 +23,13 @@ _VERSION_KEYS = ("generation", "ETag", "etag")
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
 
+_HEAD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):[\\/]*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}:[\\/]{2,}[^\s\"'<>]+")
+_PARAMETER = re.compile(r"[\w.\-]{1,64}")
+HIDDEN = "(hidden)"
+"""Stands where a secret was."""
+
+
 class MissingBackend(ValueError):
     """A URL names a file system that is unknown or not installed."""
 
@@ -55,6 +62,45 @@ def local_path(url: str) -> str | None:
     if not rest.startswith("/"):
         raise ValueError(f"{url!r} has no absolute path; a file: URL is file:///absolute/path")
     return "/" + rest.lstrip("/")
+
+
+def carries_credentials(scheme: str, authority: str) -> bool:
+    """Whether the part between ``://`` and the path holds a user or a password; Azure's ``container@account`` does
+    not. ``scheme``: in its one spelling."""
+    name, at, _ = authority.rpartition("@")
+    return bool(at) and (scheme != "abfs" or ":" in name or not name)
+
+
+def redacted(uri: str) -> str:
+    """The uri as it may be written down: without user and password, and without its query's values.
+
+    What only looks like a uri is treated alike, and a chain (``::``) link by link. A path is left as it is.
+    """
+    links, mark, query = uri, "", ""
+    if scheme_of(uri) != "file" or "::" in uri:
+        links, mark, query = uri.partition("?")
+    shown = [_parameter(part) for part in query.split("&")] if query else []
+    return "::".join(map(_without_user, links.split("::"))) + mark + "&".join(shown)
+
+
+def _parameter(text: str) -> str:
+    name, _, _ = text.partition("=")
+    return f"{name}={HIDDEN}" if name != text and _PARAMETER.fullmatch(name) else HIDDEN
+
+
+def _without_user(uri: str) -> str:
+    head = _HEAD.match(uri)
+    if head is None:
+        return uri
+    authority = re.split(r"[\\/]", uri[head.end() :], maxsplit=1)[0]
+    if not carries_credentials(scheme_of(uri), authority):
+        return uri
+    return f"{head[0]}{HIDDEN}@{authority.rpartition('@')[2]}{uri[head.end() + len(authority) :]}"
+
+
+def redacted_text(text: str) -> str:
+    """A text with every URL in it `redacted`."""
+    return _URL.sub(lambda found: redacted(found[0]), text)
 
 
 def is_glob(url: str) -> bool:
@@ -104,6 +150,11 @@ def version_of(info: Mapping[str, Any]) -> str:
             return str(info[key]).strip('"')
     modified = modified_of(info)
     return f"{'unknown' if modified is None else modified}-{info.get('size')}"
+
+
+def local_version(status: os.stat_result) -> str:
+    """A local file's version: modification time in nanoseconds, and size."""
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def modified_of(info: Mapping[str, Any]) -> int | None:

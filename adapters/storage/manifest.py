@@ -19,7 +19,16 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from adapters.events import BadRecord, ImageRef
-from adapters.storage.filesystems import local_path, open_filesystem, open_stream, scheme_of, version_of
+from adapters.storage.filesystems import (
+    local_path,
+    local_version,
+    open_filesystem,
+    open_stream,
+    redacted,
+    redacted_text,
+    scheme_of,
+    version_of,
+)
 from schemas import ImageEvent
 
 MAX_LINE = 64 * 2**20
@@ -62,7 +71,7 @@ def read_manifest(url: str, *, max_line: int = MAX_LINE) -> Iterator[ImageRef | 
             if len(line) > max_line:
                 offset += _skip_line(file, line)
                 message = f"the line is longer than {max_line} bytes"
-                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, _shown(line[:MAX_SHOWN]))
+                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, _shown(line[: 2 * MAX_SHOWN]))
                 continue
             text = (line.removeprefix(_BOM) if number == 1 else line).strip()
             if text:
@@ -75,7 +84,7 @@ def _open(url: str) -> tuple[BinaryIO, str, str]:
     if path is not None:
         file = open(path, "rb")  # noqa: SIM115 - the caller closes it
         status = os.fstat(file.fileno())
-        return file, path, f"{status.st_mtime_ns}-{status.st_size}"
+        return file, path, local_version(status)
     filesystem, remote = open_filesystem(url)
     version = version_of(filesystem.info(remote))
     return open_stream(filesystem, remote), f"{scheme_of(url)}://{url.partition('://')[2]}", version
@@ -99,7 +108,9 @@ def _event(text: bytes, coordinate: str, line: LinePointer) -> ImageRef | BadRec
         return BadRecord(coordinate, "decode_event", "ValidationError", problems(error), _shown(text))
     uri = line.uri if event.uri is None else resolve(line.manifest, event.uri)
     if event.uri is not None and LinePointer.parse(uri) is not None:
-        message = f"uri {event.uri[:200]!r} ends like a pointer into a manifest, which only the source may give"
+        message = (
+            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only the source may give"
+        )
         return BadRecord(coordinate, "policy", "ForbiddenUri", message, _shown(text))
     return ImageRef(
         coordinate,
@@ -145,12 +156,21 @@ def problems(error: ValidationError) -> str:
 
 
 def _shown(text: bytes) -> str:
-    """The line for a dead letter: cut to a bound, inline data left out."""
+    """The line for a dead letter: cut to a bound, inline data and a uri's secrets left out."""
     try:
         value: Any = json.loads(text)
     except ValueError:
         value = None
-    if isinstance(value, dict) and isinstance(value.get("data"), str):
-        value["data"] = f"<{len(value['data'])} characters>"
-        return json.dumps(value, ensure_ascii=False)[:MAX_SHOWN]
-    return text[:MAX_SHOWN].decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return show_event(value)[:MAX_SHOWN]
+    return redacted_text(text[: 2 * MAX_SHOWN].decode("utf-8", "replace"))[:MAX_SHOWN]
+
+
+def show_event(event: dict[str, Any]) -> str:
+    """What should have been an event as JSON, inline data and a uri's secrets left out."""
+    shown = dict(event)
+    if isinstance(shown.get("data"), str):
+        shown["data"] = f"<{len(shown['data'])} characters>"
+    if isinstance(shown.get("uri"), str):
+        shown["uri"] = redacted(shown["uri"])
+    return redacted_text(json.dumps(shown, ensure_ascii=False))

@@ -14,7 +14,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from adapters.storage.filesystems import WILD, is_glob, is_manifest, local_path, scheme_of
+from adapters.storage.filesystems import (
+    WILD,
+    carries_credentials,
+    is_glob,
+    is_manifest,
+    local_path,
+    redacted,
+    redacted_text,
+    scheme_of,
+)
 
 MAX_URI = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -72,16 +81,18 @@ class UriPolicy:
         try:
             place = _normalise(prefix, prefix=True)
         except ForbiddenUri as error:
-            raise ValueError(f"allowed prefix {prefix!r}: {error}") from error
+            raise ValueError(f"allowed prefix {_show(prefix)}: {error}") from error
         if place.scheme not in self.schemes:
-            raise ValueError(f"allowed prefix {prefix!r} is of scheme {place.scheme!r}, allowed are {self.schemes}")
+            raise ValueError(
+                f"allowed prefix {_show(prefix)} is of scheme {place.scheme!r}, allowed are {self.schemes}"
+            )
         return place
 
     def check(self, uri: str) -> str:
         """The URI normalised: an absolute path for a local file, else ``scheme://...``; raises `ForbiddenUri`."""
         place = _normalise(uri)
         if not any(prefix.holds(place) for prefix in self._places):
-            allowed = ", ".join(repr(prefix) for prefix in self.prefixes) or "none"
+            allowed = ", ".join(_show(prefix) for prefix in self.prefixes) or "none"
             resolved = place.text()
             also = "" if resolved == uri else f" (resolved: {_show(resolved)})"
             raise ForbiddenUri(
@@ -106,6 +117,7 @@ def source_folder(source: str) -> str:
 
 
 def _show(uri: str) -> str:
+    uri = redacted(uri)
     return repr(uri if len(uri) <= 200 else uri[:199] + "…")
 
 
@@ -128,7 +140,7 @@ def _local(uri: str) -> _Place:
     try:
         path = local_path(uri)
     except ValueError as error:
-        raise ForbiddenUri(str(error)) from error
+        raise ForbiddenUri(redacted_text(str(error))) from error
     if path is None or _CONTROL.search(path) or "\\" in path:
         raise ForbiddenUri(f"uri {_show(uri)} hides a backslash or control character")
     return _Place("file", "", os.path.realpath("/" + path.lstrip("/")))
@@ -156,7 +168,7 @@ def _authority(uri: str, scheme: str, authority: str) -> str:
     if not authority.isascii() or "%" in authority:
         raise ForbiddenUri(f"uri {_show(uri)}: write the host in plain ASCII")
     container, at, host = authority.rpartition("@")
-    if at and (scheme != "abfs" or ":" in container or not container):
+    if carries_credentials(scheme, authority):
         raise ForbiddenUri(f"uri {_show(uri)} carries credentials; give them by the environment")
     if scheme in _WEB:
         return authority.lower().removesuffix(_DEFAULT_PORTS[scheme]).rstrip(".")

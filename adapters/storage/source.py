@@ -23,6 +23,7 @@ from adapters.storage.filesystems import (
     is_glob,
     is_manifest,
     local_path,
+    local_version,
     modified_of,
     open_filesystem,
     scheme_of,
@@ -180,7 +181,7 @@ def _local_entry(path: str, relative: str) -> _Entry:
         status = os.stat(path)
     except OSError:
         return _Entry(path, relative, _GONE, -1, None)
-    return _Entry(path, relative, f"{status.st_mtime_ns}-{status.st_size}", status.st_size, status.st_mtime_ns // 1000)
+    return _Entry(path, relative, local_version(status), status.st_size, status.st_mtime_ns // 1000)
 
 
 def _remote_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:

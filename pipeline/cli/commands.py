@@ -181,7 +181,7 @@ def config(flags: Flags, beam_options: list[str]) -> int:
         print(json.dumps(JobConfig.model_json_schema(), indent=2))
         return 0
     given = job_values(flags, beam_options)
-    plain = make_config(merged({"source": {"url": "?"}, "output": {"url": "?"}}, given)).plain()
+    plain = make_config(merged({"source": {"url": "?"}, "output": {"url": "?"}}, given)).shown()
     for section in ("source", "output"):
         plain[section]["url"] = given.get(section, {}).get("url", "")
     print(yaml.safe_dump(plain, sort_keys=False), end="")

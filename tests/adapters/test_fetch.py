@@ -12,6 +12,7 @@ import pytest
 from adapters.events import ImageRef
 from adapters.storage import fetch as module
 from adapters.storage.fetch import (
+    Changed,
     Fetcher,
     Forbidden,
     ForbiddenByPolicy,
@@ -23,6 +24,7 @@ from adapters.storage.fetch import (
     permanent_error,
 )
 from adapters.storage.policy import UriPolicy
+from adapters.storage.source import list_source
 
 
 def ref(uri=None, **fields):
@@ -48,10 +50,50 @@ def test_local_files(fetcher, tmp_path):
     assert fetcher.fetch(ref(tmp_path / "full.jpg")) == b"x" * 100
 
 
-def test_a_file_that_grew_or_shrank_since_it_was_listed_is_read_as_it_is(fetcher, tmp_path):
+def test_a_file_without_a_listed_version_is_read_as_it_is(fetcher, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"123456")
     assert fetcher.fetch(ref(tmp_path / "a.jpg", size=3)) == b"123456"
     assert fetcher.fetch(ref(tmp_path / "a.jpg", size=50)) == b"123456"
+
+
+def test_a_file_that_was_replaced_since_it_was_listed(fetcher, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"12345")
+    (listed,) = list_source(str(tmp_path))
+    assert fetcher.fetch(listed) == b"12345"
+    path.write_bytes(b"54321")
+    os.utime(path, (1_000, 1_000))
+    with pytest.raises(Changed, match=r"a.jpg is of version 1000000000000-5, \d+-5 was listed") as raised:
+        fetcher.fetch(listed)
+    assert raised.value.stage == "fetch"
+
+
+def test_a_file_that_is_written_to_while_it_is_read(fetcher, tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"12345")
+    (listed,) = list_source(str(tmp_path))
+    opened = os.open
+
+    def open_and_write(*arguments):
+        descriptor = opened(*arguments)
+        path.write_bytes(b"1234567")
+        return descriptor
+
+    monkeypatch.setattr(module.os, "open", open_and_write)
+    with pytest.raises(Changed, match="it was replaced since"):
+        fetcher.fetch(listed)
+
+
+def test_an_object_of_another_size_than_was_listed(memory_url):
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file(f"{memory_url}/a.jpg", b"12345")
+    (listed,) = list_source(memory_url)
+    fetcher = Fetcher(UriPolicy.for_source(memory_url), max_bytes=100, sleep=no_sleep)
+    assert fetcher.fetch(listed) == b"12345"
+    for data in (b"1234", b"123456"):
+        filesystem.pipe_file(f"{memory_url}/a.jpg", data)
+        with pytest.raises(Changed, match=f"a.jpg: {len(data)} bytes, 5 when it was listed"):
+            fetcher.fetch(listed)
 
 
 def test_buckets(memory_url):
@@ -153,6 +195,25 @@ def test_a_permanent_error_after_a_transient_one_is_a_dead_letter(tmp_path, monk
     failing(monkeypatch, [TimeoutError(), FileNotFoundError("x")])
     with pytest.raises(NotFound):
         fetcher.fetch(ref(tmp_path / "a.jpg"))
+
+
+def test_no_error_tells_a_password_or_a_signature(monkeypatch):
+    uri = "https://host/a.jpg?X-Amz-Signature=HUNTER3"
+    fetcher = Fetcher(UriPolicy(["https"], ["https://host"]), max_bytes=9, attempts=1)
+    said = []
+    for error in (FileNotFoundError(uri), TimeoutError(f"slow: {uri}")):
+        failing(monkeypatch, [error])
+        with pytest.raises((PermanentFetchError, TransientFetchError)) as raised:
+            fetcher.fetch(ref(uri))
+        said.append(str(raised.value))
+    for event in (ref(uri, size=10), ref("https://user:HUNTER3@host/a.jpg")):
+        with pytest.raises(PermanentFetchError) as raised:
+            fetcher.fetch(event)
+        said.append(str(raised.value))
+    assert "HUNTER3" not in "".join(said)
+    assert said[0] == (
+        "https://host/a.jpg?X-Amz-Signature=(hidden): FileNotFoundError: https://host/a.jpg?X-Amz-Signature=(hidden)"
+    )
 
 
 class _Boto(Exception):

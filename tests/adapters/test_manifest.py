@@ -159,3 +159,20 @@ def test_pointers():
     assert LinePointer.parse(pointer.uri) == pointer
     assert LinePointer.parse("/d/a.jpg") is None
     assert LinePointer.parse("/d/a#bytes=1-2.jpg") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        line(uri="https://user:HUNTER2@host/a.jpg?sig=HUNTER2", stream=""),
+        line(uri="https://user:HUNTER2@host/m.jsonl#bytes=0-10"),
+        line(uri="https://user:HUNTER2@host/a.jpg")[:-1],
+        line(uri="https://user:HUNTER2@host/a.jpg", id="x" * 5000),
+    ],
+)
+def test_a_bad_line_is_shown_without_its_secrets(write, text):
+    for limit in (100, 10**6):
+        (bad,) = read_manifest(write(text), max_line=limit)
+        assert isinstance(bad, BadRecord)
+        assert "HUNTER2" not in bad.event + bad.error_message
+        assert len(bad.event) <= 4096

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.storage.filesystems import redacted, redacted_text
 from adapters.storage.policy import ForbiddenUri, UriPolicy, source_folder
 
 BUCKET = UriPolicy(["s3"], ["s3://bucket"])
@@ -237,3 +238,43 @@ def test_nothing_made_of_odd_characters_leaves_the_bucket(text):
 )
 def test_the_folder_of_a_source(source, folder):
     assert source_folder(source) == folder
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:HUNTER2@host/a.jpg", "https://(hidden)@host/a.jpg"),
+        ("https://HUNTER2@host/a@b.jpg", "https://(hidden)@host/a@b.jpg"),
+        ("https:\\\\user:HUNTER2@host/a.jpg", "https:\\\\(hidden)@host/a.jpg"),
+        ("https:user:HUNTER2@host", "https:(hidden)@host"),
+        ("https://host/a.jpg?X-Amz-Date=1&X-Amz-Signature=HUNTER2", None),
+        ("https://host/a.jpg?HUNTER2", "https://host/a.jpg?(hidden)"),
+        ("https://host/a.jpg?sig=HUNTER2::x:HUNTER2", "https://host/a.jpg?sig=(hidden)"),
+        ("zip://a.jpg::https://u:HUNTER2@host/b.zip", "zip://a.jpg::https://(hidden)@host/b.zip"),
+        ("abfs://box:HUNTER2@account/a.jpg", "abfs://(hidden)@account/a.jpg"),
+        ("abfs://box@account/a.jpg", "abfs://box@account/a.jpg"),
+        ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("/data/a?b=c@d.jpg", "/data/a?b=c@d.jpg"),
+        ("/data/m.jsonl#bytes=0-10", "/data/m.jsonl#bytes=0-10"),
+    ],
+)
+def test_what_of_a_uri_may_be_written_down(uri, shown):
+    shown = shown or "https://host/a.jpg?X-Amz-Date=(hidden)&X-Amz-Signature=(hidden)"
+    assert redacted(uri) == shown
+    assert redacted(shown) == shown
+    with pytest.raises(ForbiddenUri) as raised:
+        BUCKET.check(uri) if "bucket" not in uri else BUCKET.check("gs://x")
+    assert "HUNTER2" not in str(raised.value)
+
+
+def test_urls_within_a_text_are_redacted():
+    text = 'read {"uri": "https://u:HUNTER2@host/a?k=HUNTER2"} and https:\\/\\/u:HUNTER2@host/b, 12:30 @ noon'
+    assert "HUNTER2" not in redacted_text(text)
+    assert redacted_text(text).endswith("@host/b, 12:30 @ noon")
+    assert redacted_text("a" * 1_000_000) == "a" * 1_000_000
+
+
+def test_a_prefix_with_a_password_is_refused_without_it():
+    with pytest.raises(ValueError, match="carries credentials") as raised:
+        UriPolicy(["https"], ["https://u:HUNTER2@host"])
+    assert "HUNTER2" not in str(raised.value)

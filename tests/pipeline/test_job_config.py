@@ -45,6 +45,7 @@ def test_what_is_no_duration(text: str) -> None:
         ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),
         ({"source": {"url": ""}}, "source.url: "),
         ({"source": {"url": "s3://key:secret@bucket/x"}}, "source.url: credentials do not belong in a URL"),
+        ({"source": {"url": "abfs://key:secret@account/x"}}, "source.url: credentials do not belong in a URL"),
         ({"checkpoint": {"url": "s3://key:secret@bucket/x"}}, "checkpoint.url: credentials do not belong in a URL"),
         ({"model": {"threads": 0}}, "model: threads must be >= 1, got 0"),
     ],
@@ -53,6 +54,12 @@ def test_what_is_refused_names_the_key_and_the_value(sections: dict[str, Any], s
     with pytest.raises(ConfigurationError, match=said) as raised:
         config(**sections)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "abfss", "az"])
+def test_an_azure_container_is_not_a_user(scheme: str) -> None:
+    url = f"{scheme}://container@account.dfs.core.windows.net/x"
+    assert config(source={"url": url}, output={"url": f"{url}/out"}).source.url == url
 
 
 @pytest.mark.parametrize(
@@ -79,6 +86,13 @@ def test_a_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(first.plain()))
     assert make_config(read_config_file(str(path))) == first
+
+
+def test_of_the_runners_options_only_the_names_are_shown() -> None:
+    given = ["--s3_secret_access_key=HUNTER4", "--save_main_session", "--s3_access_key_id", "HUNTER5"]
+    shown = config(run={"beam_options": given}).shown()
+    names = ["--s3_secret_access_key=(hidden)", "--save_main_session", "--s3_access_key_id", "(hidden)"]
+    assert shown["run"]["beam_options"] == names
 
 
 @pytest.mark.parametrize(("text", "said"), [("- a\n", "expected keys and values, got list"), ("a: [", "while parsing")])

@@ -103,7 +103,7 @@ def test_a_drift_event_says_what_the_guard_said():
 
 
 def test_a_dead_letter_holds_the_event_but_not_its_data():
-    ref = make_ref(1, uri=None, data=b"12345", content_type="image/png", attributes=(("k", "v" * 9000),))
+    ref = make_ref(1, uri=None, data=b"12345", content_type="image/png", attributes=(("k", "v"),))
     letter = dead_letter(ref, "decode_image", CorruptImage("cut off"))
     assert (letter.coordinate, letter.stage) == (ref.coordinate, "decode_image")
     assert (letter.error_class, letter.error_message) == ("CorruptImage", "cut off")
@@ -112,7 +112,7 @@ def test_a_dead_letter_holds_the_event_but_not_its_data():
     assert letter.event["data_bytes"] == 5
     assert letter.event["content_type"] == "image/png"
     assert "uri" not in letter.event
-    assert len(letter.event["attributes"]["k"]) == MAX_EVENT
+    assert letter.event["attributes"] == {"k": "v"}
 
 
 def test_a_dead_letter_of_a_reference_is_whole():
@@ -129,3 +129,24 @@ def test_a_bad_record_is_cut_to_its_bound():
     assert letter.truncated
     short = bad_record(BadRecord("c", "decode_event", "ValueError", "no id", "{}"))
     assert (short.event, short.truncated, short.stream) == ("{}", False, None)
+
+
+def test_a_dead_letter_tells_no_password():
+    uri = "https://user:HUNTER2@host/a.jpg?X-Amz-Signature=HUNTER3"
+    letter = dead_letter(make_ref(1, uri=uri), "fetch", OSError(f"{uri} is no image"))
+    assert letter.event["uri"] == "https://(hidden)@host/a.jpg?X-Amz-Signature=(hidden)"
+    assert letter.error_message == f"{letter.event['uri']} is no image"
+
+
+def test_a_dead_letter_is_bounded_whatever_the_event_holds():
+    ref = make_ref(1, uri="/feed/" + "u" * 4000, attributes=tuple((f"{n:03d}", "v" * 200) for n in range(64)))
+    letter = dead_letter(ref, "fetch", OSError("gone"))
+    assert letter.truncated
+    assert letter.event.startswith('{"id": "cam/0001.png", "stream": "cam", ')
+    assert len(letter.event) == MAX_EVENT
+
+
+def test_a_dead_letter_of_inline_data_in_a_manifest_says_that_it_is_not_whole():
+    letter = dead_letter(make_ref(1, uri="/feed/m.jsonl#bytes=0-100"), "decode_image", CorruptImage("cut off"))
+    assert letter.truncated
+    assert letter.event["uri"] == "/feed/m.jsonl#bytes=0-100"

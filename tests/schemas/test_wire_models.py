@@ -52,12 +52,19 @@ def test_exactly_one_of_uri_and_data(payload: dict[str, str]) -> None:
         ({"uri": "u" * 4097}, "uri"),
         ({"label": "cat"}, "label"),
         ({"attributes": {"a": 1}}, "attributes"),
+        ({"attributes": {str(number): "" for number in range(65)}}, "attributes"),
+        ({"attributes": {"a": "x" * 16_384}}, "attributes"),
     ],
 )
 def test_a_bad_field_is_named(changes: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError) as caught:
         parse(**{"uri": "a", **changes})
     assert {str(error["loc"][0]) for error in caught.value.errors()} == {named}
+
+
+def test_attributes_up_to_their_bound_are_an_event() -> None:
+    attributes = {"a": "x" * 16_257, **{f"{number:02d}": "" for number in range(63)}}
+    assert parse(uri="a", attributes=attributes).attributes == attributes
 
 
 def test_times_are_written_so_that_text_order_is_time_order() -> None:

@@ -199,3 +199,18 @@ def test_a_large_value_is_shown_as_far_as_the_bound_goes():
     shown = json.loads(show_record(Record(value=b"x" * 3_000_000)))
     assert shown["value_bytes"] == 3_000_000
     assert len(shown["value"]) > 3800
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        event(uri="https://user:HUNTER2@host/a.jpg?sig=HUNTER2", stream=""),
+        event(uri="https://user:HUNTER2@host/m.jsonl#bytes=0-10"),
+        event(uri="https://user:HUNTER2@host/a.jpg")[:-1],
+    ],
+)
+def test_a_dead_letter_does_not_tell_a_password(value):
+    bad = decode_record(Record(value=value))
+    assert isinstance(bad, BadRecord)
+    assert "HUNTER2" not in bad.event + bad.error_message
+    assert "host" in bad.event
