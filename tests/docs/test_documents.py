@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS
+from pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS, _LIVE_FLAGS
 from pipeline.config import JobConfig
 
 ROOT = Path(__file__).parents[2]
@@ -18,15 +18,16 @@ ROW = re.compile(r"^(\| `[a-z_.]+` \|[^|]+\|[^|]+\|[^|]+\|) .+ \|$", re.MULTILIN
 FLAGS = {
     "source.url": "`--source`",
     "run.beam_options": "after `--`",
-    **{key: f"`{flag}`" for flag, key, _ in _JOB_FLAGS + _LABEL_FLAGS},
+    **{key: f"`{flag}`" for flag, key, _ in _JOB_FLAGS + _LABEL_FLAGS + _LIVE_FLAGS},
 }
 
 
 def keys(node: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every leaf of the configuration's JSON schema, by its path."""
+    """Every leaf of the configuration's JSON schema, by its path; of several kinds of a section those of the first."""
     for name, field in node["properties"].items():
-        if "$ref" in field:
-            section = definitions[field["$ref"].rpartition("/")[2]]
+        sections = [option["$ref"] for option in [field, *field.get("anyOf", [])] if "$ref" in option]
+        if sections:
+            section = definitions[sections[0].rpartition("/")[2]]
             yield from keys(section, definitions, f"{prefix}{name}.")
         else:
             yield prefix + name, field
