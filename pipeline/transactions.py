@@ -118,7 +118,7 @@ class KafkaTruth(Truth):
         except CommitUnknown as error:
             raise Fenced(f"{error}; the partition is taken up anew") from error
         self._fault_point("after:6")
-        partition.counts(commit, plan, result)
+        partition.counts(commit)
         return commit
 
     def tell(self, partitions: Iterable[Partition], member: Member, since: Mapping[str, int]) -> None:
