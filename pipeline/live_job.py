@@ -50,7 +50,7 @@ def run_live_job(
         sink.open()
         sink.close()
     claim_outputs(store, folders)
-    note_job(store, source, config.kafka.group)
+    note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
     fingerprints = fingerprints_of(config, labeler, config.source.url)
     slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
     status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds)), progress)

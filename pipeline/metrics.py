@@ -4,12 +4,15 @@ One registry a process. Streams are not labels: there may be thousands. What a s
 is committed, so a slice that runs again is not counted twice; histograms are fed while it runs.
 """
 
+import logging
 from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from adapters.kafka.offsets import SkippedRange
 from schemas import AdaptationLog, LabeledImage
 
+_log = logging.getLogger(__name__)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _AGES = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 
@@ -41,6 +44,12 @@ STATE_BYTES = Histogram(
 AGE = Histogram("tta_event_age_seconds", "From an image's event time to its label", buckets=_AGES, registry=REGISTRY)
 _recent: deque[float] = deque(maxlen=2000)
 """Ages of the newest labels, for people who watch the progress."""
+
+
+def note_skipped(skipped: SkippedRange) -> None:
+    """Positions that were passed over are never passed over silently."""
+    SKIPPED.inc(max(skipped.resumed - skipped.wanted, 0))
+    _log.warning("%s", skipped.message())
 
 
 def observe_labels(labels: list[LabeledImage], now: float) -> None:
