@@ -183,10 +183,11 @@ def run_slice(
         _log.debug("slice %s failed", named, exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
-    return [_result(part) for part in slices]
+    return [slice_result(part) for part in slices]
 
 
-def _result(part: OpenSlice) -> SliceResult:
+def slice_result(part: OpenSlice) -> SliceResult:
+    """What step 3 wrote down of a slice's part."""
     reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
     record = reader.record(name)
     counters = Counters.model_validate(record["counters"])
