@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from adapters.kafka.consumers import CONSUMERS
 from adapters.kafka.errors import Fenced, KafkaFailure
 from adapters.kafka.membership import Member
 from adapters.kafka.offsets import KafkaOffsets, Start
@@ -126,6 +127,7 @@ class LiveDriver:
         self._owned: dict[str, Owned] = {}
         self._not_before: dict[str, float] = {}
         self._begun = -self._slice_seconds
+        self._busy = False
         self._failures = 0
         self._failing_since = 0.0
         self._member = make_member()
@@ -143,12 +145,14 @@ class LiveDriver:
             self._member.close()
             self._offsets.close()
             close_sinks()
+            CONSUMERS.close_idle(all_of_them=True)
 
     def _turn(self) -> None:
-        self._member.events(_POLL)
+        self._member.events(0.0 if self._busy else _POLL)
         self._update_owned()
         ends = self._offsets.end(list(self._owned)) if self._owned else {}
         plans = self._plans(ends)
+        self._busy = bool(plans)
         if plans:
             self._slice(plans)
         elif self._owned and all(ends[name] <= owned.position for name, owned in self._owned.items()):

@@ -10,6 +10,7 @@ from itertools import chain, islice
 import apache_beam as beam
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.worker.statesampler import StateSampler
 
 from adapters.events import BadRecord, ImageRef
 from adapters.storage.listing import Listing, write_listing
@@ -34,6 +35,11 @@ _KNOWN_TO_FAIL = {
     "DaskRunner": "it runs no stateful step",
     "SparkRunner": "it keeps no Python state",
 }
+
+
+# Each bundle, of which a slice has several, ends by waiting for a thread that samples what it did; left alone, the
+# thread sleeps up to 200 ms at a time.
+StateSampler.__init__.__defaults__ = (10,)
 
 
 def _no_progress(progress: Progress) -> None:
