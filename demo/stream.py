@@ -8,6 +8,7 @@ before the job owns its partitions. The labels go to a topic and to files; when 
 import argparse
 import base64
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,7 +27,6 @@ import kafka
 from demo.broker import BrokerUnavailable, LocalBroker, create_topic
 from demo.broker.quorum import free_ports
 from grpo_tta.demo import reference_path, write_feed
-from pipeline.cli.demo import print_table
 
 FRAMES, LABELS = "frames", "labels"
 PARTITIONS = 4
@@ -152,6 +152,8 @@ def run(out: Path, images: int, rate: float) -> int:
             [sys.executable, "-m", "pipeline.cli", "status", "--checkpoint", str(out / "checkpoint")], check=True
         )
         waited = ages(broker.bootstrap)
+    from pipeline.cli.demo import print_table  # here, for Beam has something to say when it is imported
+
     print_table(out, feed / "truth.jsonl")
     half, most = waited[len(waited) // 2], waited[int(0.95 * len(waited))]
     print(f"from sending an image to writing its label: half within {half:.1f} s, 95 % within {most:.1f} s")
@@ -166,6 +168,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=4800, help="default: 4800")
     parser.add_argument("--rate", type=float, default=40.0, help="images a second (default: 40)")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run(arguments.out, arguments.images, arguments.rate)

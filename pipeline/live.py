@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from adapters.kafka.consumers import CONSUMERS
 from adapters.kafka.errors import Fenced, KafkaFailure
 from adapters.kafka.membership import Member
 from adapters.kafka.offsets import KafkaOffsets, SkippedRange, Start
@@ -131,6 +132,7 @@ class LiveDriver:
         self._owned: dict[str, Owned] = {}
         self._not_before: dict[str, float] = {}
         self._begun = -self._slice_seconds
+        self._busy = False
         self._failing_since: float | None = None
         self._failures = 0
         self._member: Member | None = None
@@ -151,12 +153,14 @@ class LiveDriver:
             self._leave()
             self._offsets.close()
             close_sinks()
+            CONSUMERS.close_idle(all_of_them=True)
 
     def _turn(self, member: Member) -> None:
-        member.events(_POLL)
+        member.events(0.0 if self._busy else _POLL)
         self._update_owned(member)
         ends = self._offsets.end(list(self._owned)) if self._owned else {}
         plans = self._plans(ends)
+        self._busy = bool(plans)
         if plans:
             self._slice(plans, member)
         elif self._owned:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import apache_beam as beam
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.worker.statesampler import StateSampler
 
 from adapters.events import BadRecord, ImageRef
 from adapters.storage.listing import Listing, write_listing
@@ -42,6 +43,11 @@ _KNOWN_TO_FAIL = {
     "DaskRunner": "it runs no stateful step",
     "SparkRunner": "it keeps no Python state",
 }
+
+
+# Each bundle, of which a slice has several, ends by waiting for a thread that samples what it did; left alone, the
+# thread sleeps up to 200 ms at a time.
+StateSampler.__init__.__defaults__ = (10,)
 
 
 def _no_progress(progress: Progress) -> None:
@@ -239,10 +245,11 @@ def run_slice(
         _log.debug("slice %s failed", named, exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
-    return [_result(part) for part in slices]
+    return [slice_result(part) for part in slices]
 
 
-def _result(part: OpenSlice) -> SliceResult:
+def slice_result(part: OpenSlice) -> SliceResult:
+    """What step 3 wrote down of a slice's part."""
     reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
     record = reader.record(name)
     counters = Counters.model_validate(record["counters"])

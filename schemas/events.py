@@ -4,7 +4,16 @@ import base64
 import binascii
 from typing import Annotated
 
-from pydantic import AfterValidator, EncodedBytes, EncoderProtocol, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    EncodedBytes,
+    EncoderProtocol,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from schemas.base import SchemaVersion, Time, WireModel
 
@@ -16,11 +25,20 @@ MAX_ATTRIBUTES_SIZE = 16 * 1024
 """Characters of all names and texts together: attributes travel to the label and into a dead letter."""
 
 
+_COMPILED: TypeAdapter[bytes] = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+"""Several times faster than ``base64``; takes the URL-safe alphabet and lacking padding too, and refuses spare bits."""
+
+
 class _StrictBase64(EncoderProtocol):
     """RFC 4648 with padding and nothing else: pydantic's own decoder skips what it does not know."""
 
     @classmethod
     def decode(cls, data: bytes) -> bytes:
+        if len(data) % 4 == 0 and b"-" not in data and b"_" not in data:
+            try:
+                return _COMPILED.validate_strings(data.decode("ascii"))
+            except (ValidationError, UnicodeDecodeError):
+                pass  # said below, in our words, or accepted
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as error:

@@ -9,13 +9,20 @@ import logging
 import sys
 from importlib.metadata import version as installed_version
 
+from pipeline.cli.json_log import JsonLines
+
+_TEXT = "%(levelname)s %(name)s: %(message)s"
+
+
+STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "step", "sink")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     own, beam_options = _split(given)
     parsed = _parser().parse_args(own)
-    _quiet(verbose=parsed.verbose)
+    _quiet(verbose=parsed.verbose, log_format=parsed.log_format)
     from adapters.storage.filesystems import MissingBackend
     from adapters.storage.source import SourceError
     from pipeline.errors import ConfigurationError, JobError
@@ -40,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
     from pipeline.cli import commands, demo, live
 
-    places = {"demo": demo, "status": live, "reset": live}
-    return int(getattr(places.get(parsed.command, commands), parsed.command)(parsed, beam_options))
+    places = {"demo": demo, "status": live, "reset": live, "dead_letters": live}
+    name = parsed.command.replace("-", "_")
+    return int(getattr(places.get(name, commands), name)(parsed, beam_options))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -51,14 +59,15 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _quiet(*, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+def _quiet(*, verbose: bool, log_format: str) -> None:
+    lines = logging.StreamHandler()
+    lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[lines])
     for name in ("grpo_tta", "adapters", "pipeline"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        for name in ("apache_beam", "kafka.net.selector"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
         for handler in logging.getLogger().handlers:
             handler.addFilter(lambda record: "apitools" not in record.getMessage())
@@ -74,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "classes.txt --model ViT-B-32 --pretrained weights.safetensors",
     )
     parser.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text", help="json: an object a line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     label = commands.add_parser("label", help="label a folder, bucket, manifest or Kafka topic; run again to resume")
@@ -111,6 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     reset = commands.add_parser("reset", help="set a stream back to the frozen encoder at the next slice")
     reset.add_argument("--checkpoint", required=True, metavar="URL", help="the job's checkpoint")
     reset.add_argument("--stream", required=True, metavar="NAME")
+
+    letters = commands.add_parser("dead-letters", help="send the events of dead letters to their topic again")
+    letters.add_argument("what", choices=["replay"])
+    letters.add_argument(
+        "--from", dest="come_from", required=True, metavar="URL", help="the --out of a job, or kafka://HOST:PORT/TOPIC"
+    )
+    letters.add_argument(
+        "--source", required=True, metavar="kafka://HOST:PORT/TOPIC", help="where the events came from"
+    )
+    letters.add_argument("--stage", choices=STAGES, help="only dead letters of this stage")
+    letters.add_argument("--stream", metavar="NAME", help="only dead letters of this stream")
+    letters.add_argument("--dry-run", action="store_true", help="look for the events and send nothing")
 
     commands.add_parser("version", help="versions of the package and what it stands on")
     parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))

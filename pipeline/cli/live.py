@@ -1,18 +1,24 @@
-"""The commands of live jobs: label a Kafka source, look at a checkpoint, ask for a reset."""
+"""The commands of live jobs: label a Kafka source, look at a checkpoint, ask for a reset, send dead letters again."""
 
 import argparse
+import os
 import sys
 import time
+from collections.abc import Iterator
 
 from adapters.kafka.errors import KafkaFailure
+from adapters.kafka.replay import read_values, replay
+from adapters.kafka.settings import KafkaAddress, KafkaSecurity, KafkaSettings
+from adapters.storage.sink import read_records
 from pipeline import metrics
 from pipeline.cli.columns import print_columns
 from pipeline.cli.stopping import StopRequest
-from pipeline.config import JobConfig
-from pipeline.errors import JobError
+from pipeline.config import JobConfig, is_kafka
+from pipeline.errors import ConfigurationError, JobError
 from pipeline.live import LiveProgress
 from pipeline.live_job import run_live_job
 from pipeline.status import Status, read_status, request_reset
+from schemas import DeadLetter
 
 _PROGRESS_SECONDS = 5.0
 
@@ -104,3 +110,45 @@ def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
     asked = request_reset(flags.checkpoint, flags.stream)
     print(f"stream {flags.stream} is reset before its next image, in {', '.join(asked)}")
     return 0
+
+
+def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
+    """Send the events of dead letters to the source's topics again; 1 where some cannot be."""
+    source, topics = _cluster(flags.source, "--source")
+    try:
+        letters = [letter for letter in _letters(flags.come_from) if _wanted(letter, flags)]
+        result = replay(source, topics, [letter.coordinate for letter in letters], dry_run=flags.dry_run)
+    except KafkaFailure as error:
+        raise JobError(str(error)) from error
+    except ValueError as error:
+        raise JobError(f"{flags.come_from}: {error}") from error
+    for coordinate, reason in result.left:
+        print(f"{coordinate}: not sent: {reason}")
+    print(
+        f"{len(result.sent)} events {'would be' if flags.dry_run else 'were'} sent again, {len(result.left)} cannot be"
+    )
+    return 1 if result.left else 0
+
+
+def _letters(url: str) -> Iterator[DeadLetter]:
+    """Those of a job's folder or bucket, or of a topic."""
+    if not is_kafka(url):
+        yield from read_records(url, "dead_letters", DeadLetter)
+        return
+    settings, topics = _cluster(url, "--from")
+    for topic in topics:
+        for value in read_values(settings, topic):
+            yield DeadLetter.model_validate_json(value)
+
+
+def _wanted(letter: DeadLetter, flags: argparse.Namespace) -> bool:
+    return flags.stage in (None, letter.stage) and flags.stream in (None, letter.stream)
+
+
+def _cluster(url: str, flag: str) -> tuple[KafkaSettings, tuple[str, ...]]:
+    """A cluster, with the environment's security, and topics."""
+    try:
+        address = KafkaAddress.parse(url)
+        return KafkaSettings(address.servers, KafkaSecurity.from_environment(os.environ)), address.topics
+    except ValueError as error:
+        raise ConfigurationError(f"{flag}: {error}") from error
