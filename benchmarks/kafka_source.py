@@ -19,7 +19,6 @@ from pathlib import Path
 import apache_beam as beam
 import kafka
 
-from adapters.kafka.consumers import FETCH_BYTES
 from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.source import KafkaRange, ReadImagesFromKafka
 from benchmarks.report import Bar, finish, parser
@@ -47,7 +46,7 @@ def fill(bootstrap: str, topic: str, count: int, size: int) -> None:
 def bare(settings: KafkaSettings, topic: str, count: int) -> float:
     """Seconds of the consumer loop."""
     started = time.perf_counter()
-    consumer = settings.consumer(max_partition_fetch_bytes=FETCH_BYTES, max_poll_records=2000)
+    consumer = settings.consumer(max_poll_records=2000)
     partition = kafka.TopicPartition(topic, 0)
     consumer.assign([partition])
     consumer.seek(partition, 0)
