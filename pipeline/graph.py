@@ -241,6 +241,8 @@ def _write_files(
 def _send(records: beam.PCollection, config: JobConfig) -> Iterable[beam.PCollection]:
     """The partitions whose records were acknowledged, once a Kafka output."""
     topics = [url for url in config.outputs if is_kafka(url)]
+    if not topics:
+        return records.pipeline | "Sent" >> beam.Create([])
     grouped = records | "GroupPartitions" >> beam.GroupByKey()
     sent = [
         grouped | f"SendRecords {number}" >> beam.ParDo(SendRecords(config, url)).with_output_types(str)
