@@ -3,7 +3,8 @@
 Each line on standard input is a request, answered by a line: ``{"start": JOB}`` with the child's ``pid``, ``{"wait":
 PID, "seconds": S}`` with its ``code`` (negative: the signal; null: it still runs). A job has a ``config`` or the
 words of a command line ``cli``, a ``log``, an ``environment``, and what is to happen to it: ``kill_at`` a fault point
-when it comes by for the ``kill_when``-th time (from 0), ``slices`` after which it stops. This process imports, loads
+when it comes by for the ``kill_when``-th time (from 0), ``stop_at`` one where it is frozen once (SIGSTOP), ``slices``
+after which it ends. This process imports, loads
 the model and starts no thread of its own.
 """
 
@@ -35,10 +36,13 @@ def run_job(request: dict[str, Any]) -> int:
         return main(request["cli"])
     _quiet(verbose=False)
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
+    freeze = iter([request.get("stop_at")])
     seen = committed = 0
 
     def point(name: str) -> None:
         nonlocal seen
+        if name == request.get("stop_at") and next(freeze, None):
+            os.kill(os.getpid(), signal.SIGSTOP)
         if name == at:
             seen += 1
             if seen > when:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from PIL import Image
 from adapters.kafka.offsets import KafkaOffsets
 from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.wire import coordinate_of
+from grpo_tta.state import decode_state
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import merged
 from pipeline.state_packs import PackReader
@@ -249,3 +251,67 @@ def wait_until(condition: Any, job: LiveJob, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"it did not come to pass; the job said:\n{job.said()[-3000:]}"
         time.sleep(0.05)
+
+
+class Load:
+    """Produces a feed of ``partitions`` at ``rate`` events a second, in a thread, until it is left."""
+
+    def __init__(self, broker: Any, topic: str, partitions: int, rate: float) -> None:
+        self._producer = kafka.KafkaProducer(
+            bootstrap_servers=broker.bootstrap, linger_ms=5, reconnect_backoff_max_ms=500, delivery_timeout_ms=120_000
+        )
+        self._topic, self._partitions, self._rate = topic, partitions, rate
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.sent = 0
+
+    def _run(self) -> None:
+        futures = []
+        while not self._stop.wait(1 / self._rate):
+            partition, number = self.sent % self._partitions, self.sent // self._partitions
+            event = image_event(number, f"cam-{partition}{number % 2}")
+            data = json.dumps(event).encode()
+            futures.append(self._producer.send(self._topic, data, partition=partition))
+            self.sent += 1
+        for future in futures:
+            future.get(timeout=120)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(150)
+        assert not self._thread.is_alive()
+        self._producer.close()
+
+
+def all_of(job: LiveJob) -> list[str]:
+    """The coordinates of everything in the job's topic."""
+    with KafkaOffsets(job.settings) as offsets:
+        ends = offsets.end(offsets.partitions([job.topic]))
+    return [f"{name}-{offset:019d}" for name, end in ends.items() for offset in range(end)]
+
+
+def wait_for_the_end(job: LiveJob, seconds: float = 60.0) -> None:
+    """Until the job has committed everything in its topic."""
+    with KafkaOffsets(job.settings) as offsets:
+        ends = {name: end for name, end in offsets.end(offsets.partitions([job.topic])).items() if end}
+    wait_until(lambda: job.positions() == ends, job, seconds)
+
+
+def check_states_hold_every_frame(job: LiveJob) -> None:
+    """No stream has lost or seen twice a frame that counts."""
+    frames = sum(decode_state(state).counters["frames"] for state in job.states().values())
+    assert frames == job.counted()["labels"] == job.counted()["events"]
+
+
+def check_commits_follow_each_other(job: LiveJob) -> None:
+    """In the log, of which nothing was collected: every slice once, in epochs that only grow, from where the one before
+    ended."""
+    for name, store in partition_logs(job.checkpoint).items():
+        log = CheckpointLog(store)
+        commits = [log.commit_named(found) for found in store.names("commits/")]
+        assert [commit.sequence for commit in commits] == list(range(len(commits))), name
+        assert commits == sorted(commits, key=lambda commit: (commit.epoch, commit.position)), name
