@@ -34,7 +34,7 @@ def run_job(request: dict[str, Any]) -> int:
     """0: it came to its end or was stopped between slices."""
     if "cli" in request:
         return main(request["cli"])
-    _quiet(verbose=False)
+    _quiet(verbose=False, log_format="text")
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
     freeze = iter([request.get("stop_at")])
     seen = committed = 0
