@@ -167,15 +167,15 @@ class LiveJob:
     def run(self, sections: dict[str, Any] | None = None, seconds: float = 60.0, **how: Any) -> int | None:
         return self.wait(self.start(sections, **how), seconds)
 
-    def finish(self, **sections: Any) -> None:
+    def finish(self, seconds: float = 60.0) -> None:
         """Run to the end of what is there now."""
-        code = self.run(merged({"kafka": {"until": "latest"}}, sections))
+        code = self.run({"kafka": {"until": "latest"}}, seconds)
         assert code == 0, self.said()
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL, and wait for the end."""
+    def kill(self, pid: int) -> int | None:
+        """SIGKILL; the exit code, which is another where the process had ended by itself."""
         os.kill(pid, signal.SIGKILL)
-        self.wait(pid)
+        return self.wait(pid)
 
     def end(self) -> None:
         for pid in list(self.running):
@@ -217,7 +217,7 @@ class LiveJob:
 
     def positions(self) -> dict[str, int]:
         """By partition, of those that have a commit."""
-        if not Path(self.checkpoint, "partitions").exists():
+        if not list(Path(self.checkpoint, "partitions").glob("*/*/*.json")):
             return {}
         return {name: commit.position for name, commit in self.commits().items()}
 

@@ -40,9 +40,9 @@ def sections(truth):
     return {"kafka": kafka, "checkpoint": {"slice_records": 4}}
 
 
-def records_with_faults():
+def records_with_faults(events):
     """The feed of all jobs here: two pictures of it cannot be decoded."""
-    records = feed(EVENTS)
+    records = feed(events)
     for number in (9, 22):
         records[number][1]["data"] = "AAAA"
     return records
@@ -57,14 +57,23 @@ class World:
     undisturbed: LiveJob
 
 
+def make_world(job_server, broker, folder, events):
+    topic = f"killed-{events}"
+    create_topic(broker.bootstrap, topic, 2)
+    coordinates = send(broker, topic, records_with_faults(events))
+    job = LiveJob(job_server, broker, folder, topic, **sections("bucket"))
+    job.finish(seconds=300.0)
+    return World(topic, coordinates, job)
+
+
 @pytest.fixture(scope="module")
 def world(job_server, broker, tmp_path_factory):
-    create_topic(broker.bootstrap, "killed", 2)
-    coordinates = send(broker, "killed", records_with_faults())
-    job = LiveJob(job_server, broker, tmp_path_factory.mktemp("undisturbed"), "killed", **sections("bucket"))
-    job.finish()
-    yield World("killed", coordinates, job)
-    job.end()
+    return make_world(job_server, broker, tmp_path_factory.mktemp("undisturbed"), EVENTS)
+
+
+@pytest.fixture(scope="module")
+def long_world(job_server, broker, tmp_path_factory):
+    return make_world(job_server, broker, tmp_path_factory.mktemp("long"), 6 * EVENTS)
 
 
 @dataclass
@@ -154,26 +163,26 @@ def test_after_all_of_it_a_read_committed_reader_sees_every_event_once(world, ki
     assert max(len(values) for values in job.outcomes().values()) > 1  # what was aborted is there for others
 
 
-def kill_at_random(job, kills, seed):
+def kill_at_random(world, job, kills):
     """The seed fixes the moments, not what happens at them."""
-    chance = random.Random(seed)
+    chance = random.Random(kills)
+    codes = []
     for _ in range(kills):
         pid = job.start({"kafka": {"until": "latest"}})
-        time.sleep(chance.uniform(0.3, 4.0))
-        job.kill(pid)
-    job.finish()
+        time.sleep(chance.uniform(0.3, 3.5))
+        codes.append(job.kill(pid))
+    assert codes.count(-signal.SIGKILL) > kills / 2
+    job.finish(seconds=300.0)
+    (check_kafka if job.config["kafka"]["transactional"] else check_bucket)(world, job)
 
 
-@pytest.mark.parametrize(
-    ("truth", "kills"),
-    [
-        ("bucket", 2),
-        ("kafka", 1),
-        pytest.param("bucket", 30, marks=pytest.mark.slow),
-        pytest.param("kafka", 30, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("truth", "kills"), [("bucket", 2), ("kafka", 1)])
 def test_killed_at_random_moments(world, live_job, truth, kills):
-    job = live_job(world.topic, **sections(truth))
-    kill_at_random(job, kills, seed=kills)
-    (check_bucket if truth == "bucket" else check_kafka)(world, job)
+    kill_at_random(world, live_job(world.topic, **sections(truth)), kills)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("truth", ["bucket", "kafka"])
+def test_killed_at_thirty_random_moments(long_world, live_job, truth):
+    kill_at_random(long_world, live_job(long_world.topic, **sections(truth)), 30)
