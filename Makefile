@@ -31,7 +31,7 @@ test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through b
 	$(BIN)/python -m pytest -m slow
 
 faults: $(VENV)/.dev ## Kill live jobs and brokers at random moments and for long: the long campaigns (needs Java)
-	$(BIN)/python -m pytest -m slow tests/integration/test_live_kills.py tests/integration/test_live_processes.py
+	$(BIN)/python -m pytest -m slow tests/integration
 
 check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schemas
 	$(BIN)/ruff format --check .

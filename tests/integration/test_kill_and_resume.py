@@ -50,7 +50,7 @@ class JobServer:
     """See `forking_job_server`."""
 
     def __init__(self, folder: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SERVER.parents[2])}
         self._log = str(folder / "log.txt")
         self._errors = open(folder / "errors.txt", "w")  # noqa: SIM115
         self._process = subprocess.Popen(

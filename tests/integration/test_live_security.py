@@ -58,6 +58,7 @@ def test_a_good_password_works_and_is_written_nowhere(label, secured):
     assert secured.security.password.encode() not in written(job)
 
 
+@pytest.mark.slow
 def test_a_bad_password_ends_it_with_what_to_check(label):
     job, code = label(WRONG)
     assert code == 1

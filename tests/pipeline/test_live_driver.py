@@ -265,12 +265,13 @@ def test_a_first_failure_after_hours_without_events_is_no_reason_to_give_up(worl
     class Idle(FakeMember):
         def events(self, seconds=0.0):
             now[0] += 3600
+            world.offsets.down = int(now[0] == 1000.0 + 2 * 3600)  # once, and it passed
             if now[0] > 20_000:
                 world.offsets.ends["t-0"] = 5
             return super().events(seconds)
 
     world.driver(Idle(["t-0"]), until=None, turns=12, run_slice=failing(world, 1, error)).run()
-    assert world.watching.errors == [error]
+    assert [str(one) for one in world.watching.errors] == ["nobody is there", "away"]
     assert world.log("t-0").latest().position == 5
 
 
