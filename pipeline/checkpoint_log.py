@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import TypeVar
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -22,7 +23,8 @@ from schemas import Commit, Plan, WireModel
 
 Record = TypeVar("Record", bound=WireModel)
 _RESETS = "resets/"
-"""A request is named after its stream; it becomes part of the next plan, so that a replay resets at the same event."""
+"""A request is named after its stream and has a name of its own; it becomes part of every plan until a commit says that
+it was done, so that a replay resets at the same event and nothing resets twice."""
 
 
 class Conflict(JobError):
@@ -31,10 +33,6 @@ class Conflict(JobError):
 
 def _name(folder: str, epoch: int, sequence: int) -> str:
     return f"{folder}/{epoch:06d}-{sequence:012d}.json"
-
-
-def _reset_name(stream: str) -> str:
-    return f"{_RESETS}={quote(stream, safe='')}.json"
 
 
 def _epoch_name(epoch: int) -> str:
@@ -99,18 +97,21 @@ class CheckpointLog:
         return name
 
     def request_reset(self, stream: str) -> None:
-        """Ask that ``stream`` be reset before its next event; asking twice is asking once."""
-        self._store.write(_reset_name(stream), b"{}")
+        """Ask that ``stream`` be reset before its next event; asking twice before it comes is asking once."""
+        self._store.write(f"{_RESETS}={quote(stream, safe='')}/{uuid4().hex}.json", b"{}")
 
-    def pending_resets(self) -> list[str]:
-        """The streams whose reset was asked for, sorted."""
-        names = self._store.names(_RESETS)
-        return sorted(unquote(name.removeprefix(_RESETS).removesuffix(".json")[1:]) for name in names)
+    def pending_resets(self) -> dict[str, list[str]]:
+        """Stream -> the requests to reset it."""
+        pending: dict[str, list[str]] = {}
+        for name in sorted(self._store.names(_RESETS)):
+            stream = unquote(name.removeprefix(_RESETS).partition("/")[0][1:])
+            pending.setdefault(stream, []).append(name)
+        return pending
 
-    def forget_resets(self, streams: Iterable[str]) -> None:
-        """They are done."""
-        for stream in streams:
-            self._store.delete(_reset_name(stream))
+    def forget_resets(self, requests: Iterable[str]) -> None:
+        """They are done; those that are forgotten already do no harm."""
+        for name in requests:
+            self._store.delete(name)
 
     def check_epoch(self, epoch: int) -> None:
         """Raises `Conflict` where there is a higher one."""

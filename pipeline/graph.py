@@ -8,17 +8,14 @@ References travel through the shuffles; pixels exist only inside `LabelStream`. 
 files: it is step 3 of the order of writing (see `pipeline.partition`). One graph serves all partitions of a slice.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from adapters.events import BadRecord, ImageRef
-from adapters.kafka.offsets import SkippedRange
 from adapters.kafka.source import SKIPPED, KafkaRange, ReadImagesFromKafka
 from adapters.kafka.wire import parse_partition
 from adapters.storage.listing import Listing
@@ -34,7 +31,6 @@ from pipeline.state_packs import PackReader, pack_name, write_pack
 from pipeline.windows import Windows
 from schemas import Commit, Counters, Plan, SliceRange
 
-_log = logging.getLogger(__name__)
 _BAD = "bad"
 T = TypeVar("T")
 STRETCH = 512
@@ -219,15 +215,8 @@ def _read(pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice
         settings_of(config, config.source.url), out_of_range=config.kafka.out_of_range, read_committed=True
     )
     found = pipeline | "Ranges" >> beam.Create(ranges) | "ReadKafka" >> read
-    _ = found[SKIPPED] | "Skipped" >> beam.Map(_log_skipped)
+    _ = found[SKIPPED] | "Skipped" >> beam.Map(metrics.note_skipped)
     return found.refs
-
-
-def _log_skipped(skipped: SkippedRange) -> None:
-    count = max(skipped.resumed - skipped.wanted, 0)
-    Metrics.counter("grpo_tta", "positions_skipped").inc(count)
-    metrics.SKIPPED.inc(count)
-    _log.warning("%s", skipped.message())
 
 
 def _write_files(

@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from adapters.kafka.consumers import CONSUMERS
 from adapters.kafka.errors import Fenced, KafkaFailure
 from adapters.kafka.membership import Member
-from adapters.kafka.offsets import KafkaOffsets, Start
+from adapters.kafka.offsets import KafkaOffsets, SkippedRange, Start
 from adapters.storage.objects import ObjectStore
+from pipeline import metrics
 from pipeline.checkpoint_log import CheckpointLog, Conflict
 from pipeline.config import JobConfig, parse_duration
 from pipeline.errors import JobError
@@ -56,6 +57,8 @@ class Owned:
     """Where reading begins without a commit."""
     bound: int | None
     """Where ``kafka.until`` ends it."""
+    jump: SkippedRange | None = None
+    """What the log did not hold when the partition was acquired."""
     fresh: bool = True
     """An open plan of it may be waiting."""
 
@@ -63,7 +66,9 @@ class Owned:
     def position(self) -> int:
         """The next offset to read."""
         position = self.partition.position
-        return self.start if position is None else position
+        if position is None:
+            position = self.start
+        return self.jump.resumed if self.jump is not None and self.jump.wanted == position else position
 
 
 @dataclass(frozen=True)
@@ -128,42 +133,59 @@ class LiveDriver:
         self._not_before: dict[str, float] = {}
         self._begun = -self._slice_seconds
         self._busy = False
+        self._failing_since: float | None = None
         self._failures = 0
-        self._failing_since = 0.0
-        self._member = make_member()
+        self._member: Member | None = None
 
     def run(self) -> None:
         """Until ``stop()``, or until every owned partition has reached ``kafka.until``."""
-        self._member.start()
+        self._join()
         try:
-            while not self._stop() and not self._finished():
+            while not self._stop():
                 try:
-                    self._turn()
+                    member = self._member or self._join()
+                    if self._finished(member):
+                        break
+                    self._turn(member)
                 except (KafkaFailure, JobError, OSError) as error:
                     self._failed(error)
         finally:
-            self._member.close()
+            self._leave()
             self._offsets.close()
             close_sinks()
             CONSUMERS.close_idle(all_of_them=True)
 
-    def _turn(self) -> None:
-        self._member.events(0.0 if self._busy else _POLL)
-        self._update_owned()
+    def _turn(self, member: Member) -> None:
+        member.events(0.0 if self._busy else _POLL)
+        self._update_owned(member)
         ends = self._offsets.end(list(self._owned)) if self._owned else {}
         plans = self._plans(ends)
         self._busy = bool(plans)
         if plans:
-            self._slice(plans)
-        elif self._owned and all(ends[name] <= owned.position for name, owned in self._owned.items()):
-            self._failures = 0  # nothing to do is no failure
+            self._slice(plans, member)
+        elif self._owned:
+            self._recovered()
         self._watcher.turned(len(self._owned))
 
     # ---- what is owned ----
 
-    def _update_owned(self) -> None:
+    def _join(self) -> Member:
+        self._member = self._make_member()
+        try:
+            self._member.start()
+        except BaseException:
+            self._leave()
+            raise
+        return self._member
+
+    def _leave(self) -> None:
+        if self._member is not None:
+            member, self._member = self._member, None
+            member.close()
+
+    def _update_owned(self, member: Member) -> None:
         """Let go of what the membership took away, take up what it gave."""
-        held = self._member.assignment().partitions
+        held = member.assignment().partitions
         for name, owned in list(self._owned.items()):
             if held.get(name) != owned.generation:
                 self._let_go(name, "it has gone to another process")
@@ -191,9 +213,10 @@ class LiveDriver:
             start = self._offsets.start(self._start, [name])[name]
         _, skipped = self._offsets.check({name: start}, self._config.kafka.out_of_range)
         for jump in skipped:
-            _log.warning("%s", jump.message())
-        _log.info("partition %s: owned in epoch %d, from offset %d", name, partition.epoch, start)
-        return Owned(partition, generation, store, start, self._bound(name))
+            metrics.note_skipped(jump)
+        owned = Owned(partition, generation, store, start, self._bound(name), skipped[0] if skipped else None)
+        _log.info("partition %s: owned in epoch %d, from offset %d", name, partition.epoch, owned.position)
+        return owned
 
     def _bound(self, name: str) -> int | None:
         until = self._config.kafka.until
@@ -210,12 +233,12 @@ class LiveDriver:
         self._truth.forget(name)
         _log.info("partition %s: let go, %s", name, why)
 
-    def _finished(self) -> bool:
+    def _finished(self, member: Member) -> bool:
         """Whether the job has an end and all that is owned has reached it."""
         if (
             self._config.kafka.until is None
             or not self._owned
-            or set(self._member.assignment().partitions) != set(self._owned)
+            or set(member.assignment().partitions) != set(self._owned)
         ):
             return False
         return all(owned.position >= (owned.bound or 0) and not owned.fresh for owned in self._owned.values())
@@ -224,13 +247,14 @@ class LiveDriver:
 
     def _plans(self, ends: Mapping[str, int]) -> list[tuple[Owned, Plan]]:
         """Open plans at once; new ones when a slice is due or would be full. Step 1."""
-        plans = [(owned, plan) for owned in self._owned.values() if owned.fresh and (plan := self._open_plan(owned))]
-        waiting = {owned.partition.name for owned, _ in plans}
+        waiting = [owned for owned in list(self._owned.values()) if owned.fresh]
+        plans = [(owned, plan) for owned in waiting if (plan := self._open_plan(owned))]
+        planned = {owned.partition.name for owned, _ in plans}
         most = self._config.checkpoint.slice_records
         stops = {
             name: min(ends[name] if owned.bound is None else owned.bound, ends[name], owned.position + most)
             for name, owned in self._owned.items()
-            if name not in waiting
+            if name not in planned
         }
         todo = {name: stop for name, stop in stops.items() if stop > self._owned[name].position}
         full = any(stop - self._owned[name].position >= most for name, stop in todo.items())
@@ -238,21 +262,28 @@ class LiveDriver:
             return []
         for name, stop in todo.items():
             owned = self._owned[name]
-            plans.append((owned, owned.partition.new_plan(owned.position, stop, self._clock())))
+            try:
+                plans.append((owned, owned.partition.new_plan(owned.position, stop, self._clock())))
+            except Conflict as error:
+                self._taken(name, error)
         return plans
 
     def _open_plan(self, owned: Owned) -> Plan | None:
-        plan = owned.partition.open_plan()
+        try:
+            plan = owned.partition.open_plan()
+        except Conflict as error:
+            self._taken(owned.partition.name, error)
+            return None
         owned.fresh = plan is not None
         return plan
 
-    def _slice(self, plans: list[tuple[Owned, Plan]]) -> None:
+    def _slice(self, plans: list[tuple[Owned, Plan]], member: Member) -> None:
         """Steps 2 to 6."""
         self._begun = started = time.monotonic()
         parts = [OpenSlice(plan, owned.partition.latest, owned.store.url) for owned, plan in plans]
         self._truth.begin([owned.partition for owned, _ in plans])
         results = self._run_slice(parts)  # 2, 3
-        held = self._member.assignment().partitions
+        held = member.assignment().partitions
         committed = []
         for (owned, plan), result in zip(plans, results, strict=True):
             name = owned.partition.name
@@ -260,16 +291,16 @@ class LiveDriver:
                 self._let_go(name, "it has gone to another process")
                 continue
             try:
-                self._truth.commit(owned.partition, plan, result, time.monotonic() - started, self._member)  # 4
+                self._truth.commit(owned.partition, plan, result, time.monotonic() - started, member)  # 4
             except (Conflict, Fenced) as error:
                 self._taken(name, error)
                 continue
             owned.fresh = False
             committed.append((owned, result))
-        self._truth.tell([owned.partition for owned, _ in committed], self._member, self._owned_since())  # 5
+        self._truth.tell([owned.partition for owned, _ in committed], member, self._owned_since())  # 5
         for owned, _ in committed:
             owned.partition.collect_garbage()  # 6
-        self._failures = 0
+        self._recovered()
         self._report(committed, time.monotonic() - started)
 
     def _taken(self, name: str, error: Exception) -> None:
@@ -292,15 +323,18 @@ class LiveDriver:
 
     # ---- failures ----
 
+    def _recovered(self) -> None:
+        self._failures, self._failing_since = 0, None
+
     def _failed(self, error: Exception) -> None:
         """Take everything up anew after a pause; raises where that is no use."""
         final = isinstance(error, KafkaFailure) and not error.retriable and not isinstance(error, Fenced)
         if final or isinstance(error, _Taken):
             raise JobError(str(error)) from error
-        if self._failures == 0:
-            self._failing_since = time.monotonic()
-        failing = time.monotonic() - self._failing_since
-        if failing > self._give_up:
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > self._give_up:
+            failing = now - self._failing_since
             raise JobError(f"no slice came through in {failing:.0f} s, the last try: {error}") from error
         self._watcher.failed(error)
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
@@ -310,13 +344,13 @@ class LiveDriver:
             self._let_go(name, "it is taken up anew")
         close_sinks()
         time.sleep(pause)
-        self._rejoin_if_ended()
+        self._leave_if_ended()
 
-    def _rejoin_if_ended(self) -> None:
+    def _leave_if_ended(self) -> None:
+        """A membership that has ended does not come back: the next turn joins anew."""
         try:
-            self._member.assignment()
+            if self._member is not None:
+                self._member.assignment()
         except KafkaFailure as error:
             _log.warning("the membership ended (%s): joining again", error)
-            self._member.close()
-            self._member = self._make_member()
-            self._member.start()
+            self._leave()

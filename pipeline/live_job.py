@@ -49,7 +49,7 @@ def run_live_job(
         sink = KafkaSink(settings, topics, plan=plan)
         sink.open()
         sink.close()
-    note_job(store, source, config.kafka.group)
+    note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
     fingerprints = Fingerprints(
         config.fingerprint(), labeler.make.model_fingerprint, config.source.url, torch.get_num_threads()
     )

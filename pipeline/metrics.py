@@ -4,18 +4,22 @@ One registry a process. Streams are not labels: there may be thousands. What a s
 is committed, so a slice that runs again is not counted twice; histograms are fed while it runs.
 """
 
+import logging
 from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from adapters.kafka.offsets import SkippedRange
 from schemas import AdaptationLog, LabeledImage
 
+_log = logging.getLogger(__name__)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _AGES = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 
 REGISTRY = CollectorRegistry()
 SAMPLES = Counter("tta_samples", "Images labelled", registry=REGISTRY)
 DEAD_LETTERS = Counter("tta_dead_letters", "Events that could not be labelled", registry=REGISTRY)
+SKIPPED = Counter("tta_positions_skipped", "Positions passed over, for the log did not hold them", registry=REGISTRY)
 LATE = Counter("tta_late_samples", "Images labelled and not learnt from, for they were late", registry=REGISTRY)
 UPDATES = Counter("tta_updates", "Parameter updates", registry=REGISTRY)
 RESETS = Counter("tta_resets", "Streams set back to the frozen encoder", ["cause"], registry=REGISTRY)
@@ -24,7 +28,6 @@ SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
 SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
 FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)
 LAG = Gauge("tta_lag_records", "Records between position and end", ["partition"], registry=REGISTRY)
-SKIPPED = Counter("tta_positions_skipped", "Positions the log does not hold any more", registry=REGISTRY)
 OWNED = Gauge("tta_partitions_owned", "Partitions this process owns", registry=REGISTRY)
 ENTROPY = Histogram(
     "tta_prediction_entropy_ratio", "Mean entropy of an update's predictions over ln C", buckets=_SHARES,
@@ -41,6 +44,12 @@ STATE_BYTES = Histogram(
 AGE = Histogram("tta_event_age_seconds", "From an image's event time to its label", buckets=_AGES, registry=REGISTRY)
 _recent: deque[float] = deque(maxlen=2000)
 """Ages of the newest labels, for people who watch the progress."""
+
+
+def note_skipped(skipped: SkippedRange) -> None:
+    """Positions that were passed over are never passed over silently."""
+    SKIPPED.inc(max(skipped.resumed - skipped.wanted, 0))
+    _log.warning("%s", skipped.message())
 
 
 def observe_labels(labels: list[LabeledImage], now: float) -> None:

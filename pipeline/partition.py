@@ -4,7 +4,7 @@ The order of writing of its part of a slice: 1. the plan, by exclusive create; 2
 3. one packed file with the changed states; 4. the commit, by exclusive create: from here on it counts; 5. where the
 source keeps positions of its own, they are told, for lag monitors only; 6. garbage collection. Steps 1, 4 and 6 are
 methods here, 2 and 3 are the graph's (`pipeline.graph`). Each is bracketed by a ``fault_point``: ``before:1`` to
-``after:6``.
+``after:6``; between a commit and forgetting what it has done is ``before:forget``.
 
 An open plan, one without its commit, is run again exactly as it was. Where other settings or another owner take over it
 is replaced by one of a higher epoch: same range and clock, so that its outputs lie on the old one's.
@@ -63,9 +63,7 @@ class Partition:
 
     def restore(self) -> None:
         """Load the newest commit; raises where it was made under other conditions."""
-        self.latest = self.log.latest()
-        if self.latest is not None:
-            self._check(self.latest)
+        self._restore(self.log.latest())
 
     @property
     def position(self) -> int | None:
@@ -85,9 +83,13 @@ class Partition:
 
     def restore_named(self, name: str | None) -> None:
         """Load the commit of this name; none without one."""
-        self.latest = self.log.commit_named(name) if name else None
-        if self.latest is not None:
-            self._check(self.latest)
+        self._restore(self.log.commit_named(name) if name else None)
+
+    def _restore(self, commit: Commit | None) -> None:
+        self.latest = commit
+        if commit is not None:
+            self._check(commit)
+            self.log.forget_resets(commit.resets)  # where its owner was killed before it could
 
     def new_plan(self, start: int, stop: int, clock: datetime) -> Plan:
         """Step 1: the plan of positions ``start <= p < stop``, written."""
@@ -114,13 +116,14 @@ class Partition:
     def commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
         """Step 4: from here on the slice counts. Raises `JobError` unless it accounts for every event."""
         commit, _ = self.write_manifest(plan, result, seconds)
-        self.counts(commit, plan, result)
+        self.counts(commit)
         return commit
 
-    def counts(self, commit: Commit, plan: Plan, result: SliceResult) -> None:
+    def counts(self, commit: Commit) -> None:
         """The slice counts now: go on from ``commit``."""
         self.latest = commit
-        self.log.forget_resets(stream for stream in plan.resets if stream in result.stepped)
+        self.fault_point("before:forget")
+        self.log.forget_resets(commit.resets)
 
     def write_manifest(self, plan: Plan, result: SliceResult, seconds: float) -> tuple[Commit, str]:
         """The commit, written and named where another record is to say that it counts."""
@@ -151,6 +154,7 @@ class Partition:
             partition=self.name,
             position=plan.span.stop,
             states={**(before.states if before else {}), **dict.fromkeys(result.streams, result.pack)},
+            resets=[name for stream in result.stepped for name in plan.resets.get(stream, ())],
             counters=before.counters.plus(counters) if before else counters,
             config_fingerprint=plan.config_fingerprint,
             model_fingerprint=plan.model_fingerprint,

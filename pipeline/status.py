@@ -12,7 +12,7 @@ from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
 from grpo_tta.state import StreamState, decode_state
 from pipeline.checkpoint_log import CheckpointLog
-from pipeline.errors import JobError
+from pipeline.errors import ConfigurationError, JobError
 from pipeline.records import to_datetime
 from pipeline.state_packs import PackReader
 
@@ -64,9 +64,26 @@ class Status:
         return json.dumps(asdict(self), indent=2)
 
 
-def note_job(store: ObjectStore, settings: KafkaSettings, group: str) -> None:
-    """Write down where the positions are of, so that `read_status` can ask for the lag. Holds no secret."""
-    noted = {"servers": settings.servers, "security": asdict(settings.security), "group": group}
+def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transactional: bool = False) -> None:
+    """Write down where the positions are of, so that `read_status` can ask for the lag. Holds no secret.
+
+    Raises `ConfigurationError` where the checkpoint is of a job for which something else decides what counts: the one
+    would take the other's unfinished manifests for commits, or not find them.
+    """
+    before = json.loads(store.read(_JOB)) if store.exists(_JOB) else {}
+    truths = {True: f"transactions of group {before.get('group')!r}", False: "its own commits"}
+    theirs = before.get("transactional", transactional)
+    if theirs != transactional or (theirs and before and before["group"] != group):
+        raise ConfigurationError(
+            f"kafka.transactional: the checkpoint {store.url} counts by {truths[theirs]}: go on so, or give another "
+            "--checkpoint"
+        )
+    noted = {
+        "servers": settings.servers,
+        "security": asdict(settings.security),
+        "group": group,
+        "transactional": transactional,
+    }
     store.write(_JOB, json.dumps(noted).encode())
 
 

@@ -16,6 +16,7 @@ from adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure
 from adapters.kafka.membership import Member
 from adapters.kafka.offsets import Committed, KafkaOffsets
 from adapters.kafka.transactions import TransactionalSink
+from pipeline.errors import ConfigurationError
 from pipeline.partition import Partition, SliceResult, no_fault
 from pipeline.sinks import open_transactions
 from schemas import Commit, Plan
@@ -98,7 +99,14 @@ class KafkaTruth(Truth):
         sink.open()
         open_transactions(partition.name, sink)
         committed = offsets.committed([partition.name]).get(partition.name)
-        partition.restore_named(committed.metadata if committed else None)
+        name = committed.metadata if committed else None
+        newest = partition.log.latest()
+        if not name and newest is not None and newest.sequence > 0:
+            raise ConfigurationError(
+                f"the group has no position with a manifest for {partition.name}, whose checkpoint holds slice "
+                f"{newest.sequence}: the group's offsets have expired or were set by others; give another --checkpoint"
+            )
+        partition.restore_named(name)
 
     def begin(self, partitions: Iterable[Partition]) -> None:
         """A transaction for each."""
@@ -118,7 +126,7 @@ class KafkaTruth(Truth):
         except CommitUnknown as error:
             raise Fenced(f"{error}; the partition is taken up anew") from error
         self._fault_point("after:6")
-        partition.counts(commit, plan, result)
+        partition.counts(commit)
         return commit
 
     def tell(self, partitions: Iterable[Partition], member: Member, since: Mapping[str, int]) -> None:

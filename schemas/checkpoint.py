@@ -31,8 +31,8 @@ class Plan(WireModel):
     threads: Annotated[int, Field(ge=1)]
     source_fingerprint: str
     """Of what the positions count: a listing, a topic."""
-    resets: list[str] = Field(default_factory=list)
-    """Streams whose reset was asked for: done before their first event of the slice."""
+    resets: dict[str, list[str]] = Field(default_factory=dict)
+    """Stream -> requests to reset it: done before its first event of the slice."""
 
 
 class Counters(WireModel):
@@ -72,6 +72,8 @@ class Commit(WireModel):
     """The next one to read."""
     states: dict[str, str]
     """Stream -> name of the packed file that holds its newest state."""
+    resets: list[str] = Field(default_factory=list)
+    """Requests of the plan that were done: forgotten next, or by whoever finds this commit."""
     counters: Counters
     config_fingerprint: str
     model_fingerprint: str

@@ -199,3 +199,14 @@ def test_garbage_collection_keeps_the_last_and_what_the_latest_needs(store, log)
     assert log.latest() == make_commit(5)
     log.collect_garbage(latest, keep=2)
     assert len(store.names("states/")) == 3
+
+
+def test_requests_to_reset_are_kept_by_stream_until_they_are_forgotten(log):
+    assert log.pending_resets() == {}
+    for stream in ("cam/ü 1", "=a", "cam/ü 1", ".b"):
+        log.request_reset(stream)
+    pending = log.pending_resets()
+    assert {stream: len(names) for stream, names in pending.items()} == {"cam/ü 1": 2, "=a": 1, ".b": 1}
+    log.forget_resets(pending["cam/ü 1"])
+    log.forget_resets(pending["cam/ü 1"])
+    assert sorted(log.pending_resets()) == [".b", "=a"]
