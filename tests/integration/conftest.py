@@ -1,10 +1,14 @@
-"""Real brokers for the session, and topics in one; see `demo.broker`. They need Java and, once, Maven."""
+"""Real brokers for the session, see `demo.broker`, topics in one, and live jobs over them. They need Java and, once,
+Maven."""
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from live_jobs import JobServer, LiveJob
 
 from demo.broker import BrokerUnavailable, LocalBroker, create_topic
 from demo.broker.local import prepare
@@ -58,3 +62,25 @@ def topic(broker: LocalBroker) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def job_server(broker_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
+    """Forks live jobs; see `live_job_server`."""
+    server = JobServer(tmp_path_factory.mktemp("jobs"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def live_job(job_server: JobServer, broker: LocalBroker, tmp_path: Path) -> Iterator[Callable[..., LiveJob]]:
+    """Make a job: ``live_job(topic, kafka={"partitions": "0"})``; what still runs of it in the end is killed."""
+    made: list[LiveJob] = []
+
+    def make(topic: str, **sections: Any) -> LiveJob:
+        made.append(LiveJob(job_server, broker, tmp_path, topic, **sections))
+        return made[-1]
+
+    yield make
+    for job in made:
+        job.end()

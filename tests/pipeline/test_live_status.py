@@ -89,7 +89,7 @@ def test_what_decides_cannot_be_changed_under_way(tmp_path, first, then):
     store = ObjectStore(str(tmp_path))
     for _ in range(2):
         note_job(store, SETTINGS, **{"group": "ours", **first})
-    with pytest.raises(ConfigurationError, match="kafka.transactional: the checkpoint .* counts by"):
+    with pytest.raises(ConfigurationError, match=r"kafka.transactional: the checkpoint .* counts by"):
         note_job(store, SETTINGS, **{"group": "ours", **then})
 
 
