@@ -57,7 +57,11 @@ class Process:
     def stop(self) -> None:
         """As Ctrl-C would."""
         self._process.terminate()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
 
 
 def wait(processes: list[Process], name: str, wanted: list[float] | float) -> None:

@@ -31,6 +31,7 @@ from grpo_tta.demo import reference_path, write_feed
 FRAMES, LABELS = "frames", "labels"
 PARTITIONS = 4
 READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
 _DONE = re.compile(r"^tta_(?:samples|dead_letters)_total (\S+)$", re.MULTILINE)
 
 
@@ -94,7 +95,11 @@ class Job:
     def stop(self) -> None:
         """As Ctrl-C would: the running slice is committed."""
         self._process.terminate()
-        self._process.wait(60)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
 
     def _done(self) -> float:
         return sum(float(count) for count in _DONE.findall(self._ask("metrics") or ""))

@@ -72,7 +72,8 @@ class Ownership:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._assignment = Assignment()
-        self._events: queue.SimpleQueue[MembershipEvent] = queue.SimpleQueue()
+        # Not a SimpleQueue: a signal that comes just before a time-out makes its `get` wait for ever.
+        self._events: queue.Queue[MembershipEvent] = queue.Queue()
 
     def change(self, kind: Literal["assigned", "revoked", "lost"], partitions: Collection[str]) -> None:
         """Note an event; of partitions that it changes nothing for, nothing is said."""

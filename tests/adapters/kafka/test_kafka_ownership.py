@@ -1,3 +1,8 @@
+import os
+import signal
+import threading
+import time
+
 import pytest
 
 from adapters.kafka.errors import Fenced, KafkaFailure
@@ -37,6 +42,18 @@ def test_a_partition_lost_and_won_again_is_not_the_one_that_was_held():
         ownership.check(["a-0"], held)
     ownership.check(["a-1"], held)
     ownership.check(["a-0"], ownership.assignment().partitions)
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_does_not_make_waiting_for_events_endless():
+    before = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.3))  # longer than what is left of the time
+    try:
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        assert Ownership().events(0.2) == []
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("0", (0,)), ("0-3,7", (0, 1, 2, 3, 7)), (" 4, 2-2 ,4", (2, 4))])
