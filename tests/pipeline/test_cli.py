@@ -109,6 +109,25 @@ def test_what_cannot_be_done_is_named_and_writes_nothing(
     assert files(given) == before
 
 
+@pytest.mark.parametrize("command", ["label", "check"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--slice_recrods=HUNTER4"], "does not know --slice_recrods=(hidden): "),
+        (["--tune", "norm"], "does not know --tune (hidden): options of grpo-tta itself come before --"),
+        (["HUNTER4"], "does not know (hidden)"),
+    ],
+)
+def test_what_beam_does_not_know_is_not_dropped_in_silence(
+    run: Run, feed: Path, tmp_path: Path, command: str, options: list[str], said: str
+) -> None:
+    code, out, err = run(command, "--source", feed, "--out", tmp_path / "out", "--", *options)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "HUNTER4" not in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_path: Path) -> None:
     code, out, err = run("check", "--source", feed, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
