@@ -188,6 +188,7 @@ def _text_encoder(source: _Source, device: torch.device) -> Callable[[Mapping[st
         raise ModelError("this model's text tokenizer could not be loaded: give class_vectors")
     tokenizer = source.tokenizer
     model = source.model.to(device).eval()
+    vocabulary = _vocabulary(model)
 
     @torch.no_grad()
     def encode(by_class: Mapping[str, Sequence[str]]) -> Tensor:
@@ -195,7 +196,13 @@ def _text_encoder(source: _Source, device: torch.device) -> Callable[[Mapping[st
         owners = torch.tensor([row for row, prompts in enumerate(by_class.values()) for _ in prompts], device=device)
         total: Tensor | None = None
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            tokens = tokenizer(texts[start : start + _TEXTS_AT_ONCE]).to(device)
+            tokens = tokenizer(texts[start : start + _TEXTS_AT_ONCE])
+            if vocabulary is not None and int(tokens.max()) >= vocabulary:
+                raise ModelError(
+                    f"the tokenizer does not fit the model: it gave token {int(tokens.max())}, the text tower knows "
+                    f"{vocabulary}: put the model's own tokenizer and text_cfg into its folder, or give class_vectors"
+                )
+            tokens = tokens.to(device)
             vectors = F.normalize(model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
             if total is None:
                 total = torch.zeros(len(by_class), vectors.shape[1], device=device)
@@ -204,6 +211,16 @@ def _text_encoder(source: _Source, device: torch.device) -> Callable[[Mapping[st
         return F.normalize(total, dim=-1)
 
     return encode
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    """How many tokens the text tower has an embedding for; None where it keeps them in an unknown place."""
+    tower = getattr(model, "text", model)
+    embedding = getattr(tower, "token_embedding", None)
+    inner = getattr(tower, "transformer", None)
+    if embedding is None and inner is not None and hasattr(inner, "get_input_embeddings"):  # a Hugging Face tower
+        embedding = inner.get_input_embeddings()
+    return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
 
 
 def _text_digest(model: nn.Module, by_class: Mapping[str, Sequence[str]]) -> bytes:

@@ -76,7 +76,7 @@ def norm_tensors(visual: nn.Module, skip_last: float = 0.0) -> dict[str, Tensor]
             if isinstance(tensor, Tensor):
                 found[f"{prefix}.{kind}" if prefix else kind] = tensor
     if not found:
-        raise ModelError("the visual tower has no normalisation layer with a weight or bias: use tune 'lora' or 'full'")
+        raise ModelError("the visual tower has no normalisation layer with a weight or bias: use tune 'lora'")
     return found
 
 
@@ -103,7 +103,7 @@ def attention_weights(visual: nn.Module, blocks: int) -> dict[str, tuple[str, Te
         elif isinstance(module, nn.Linear) and prefix.rpartition(".")[2] in _FUSED:
             found[prefix] = (f"{prefix}.weight", module.weight.detach())
     if not found:
-        raise ModelError("the visual tower has no attention with a fused qkv weight: use tune 'norm' or 'full'")
+        raise ModelError("the visual tower has no attention with a fused qkv weight: use tune 'norm'")
     return dict(list(found.items())[-blocks:])
 
 

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ class Calibrated:
     data: bytes
     images: int
     unread: int
+    """Images that could not be read, and records of the source that are no events."""
     model_fingerprint: str
 
 
@@ -32,13 +34,22 @@ def calibrate(config: JobConfig, max_images: int) -> Calibrated:
     They are taken stream by stream in order of time, as the guard will meet them: the spread from probe to probe is
     that of one camera's frames, not of all cameras' mixed. Raises `JobError` where too few can be read.
     """
-    refs = (record for record in list_job_source(config) if isinstance(record, ImageRef))
-    drawn = heapq.nsmallest(max_images, refs, key=lambda ref: (seed_of(ref.id), ref.coordinate))
+    unread = 0
+
+    def events() -> Iterator[ImageRef]:
+        nonlocal unread
+        for record in list_job_source(config):
+            if isinstance(record, ImageRef):
+                yield record
+            else:
+                unread += 1
+
+    drawn = heapq.nsmallest(max_images, events(), key=lambda ref: (seed_of(ref.id), ref.coordinate))
     drawn.sort(key=lambda ref: (ref.stream, ref.event_time, ref.coordinate))
     classifier = load_job_classifier(config)
     builder = ReferenceBuilder(classifier.class_vectors, classifier.fingerprint, config.guard.settings.probe_frames)
     read = ImageReader.make(config, classifier)
-    unread, rest = 0, iter(drawn)
+    rest = iter(drawn)
     while group := list(itertools.islice(rest, config.max_batch_size)):
         canvases = []
         for ref in group:

@@ -122,11 +122,24 @@ MethodSettings = Annotated[
 ]
 
 
+_ONLY_IN_CODE = {"ensemble": "a second set of class vectors", "reward_model": "another frozen classifier"}
+
+
 class MethodConfig(_Section):
     """The method and its settings, which are what ``grpo_tta.METHODS`` says of that name."""
 
     name: Annotated[str, AfterValidator(_method_name), Field(json_schema_extra={"enum": list(METHODS)})] = "grpo"
     settings: MethodSettings = Field(default_factory=dict, validate_default=True)
+
+    @model_validator(mode="after")
+    def _suppliable(self) -> "MethodConfig":
+        alignment = getattr(self.settings, "alignment", None)
+        if alignment in _ONLY_IN_CODE:
+            raise ValueError(
+                f"settings.alignment {alignment!r} needs {_ONLY_IN_CODE[alignment]}, which can be given only from the "
+                "library: use frozen, consensus or view"
+            )
+        return self
 
 
 class GuardConfig(_Section):

@@ -11,7 +11,7 @@ import numpy as np
 
 from adapters.storage.sink import read_records
 from grpo_tta.evaluation.measures import expected_calibration_error, paired_accuracy
-from pipeline.errors import JobError
+from pipeline.errors import ConfigurationError, JobError
 from schemas import DeadLetter, LabeledImage
 
 
@@ -33,10 +33,13 @@ def read_truth(path: str) -> dict[str, dict[str, str]]:
 
 
 def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[str, Any]:
-    """Rows for the whole and for each group of ``by`` (``stream``, ``segment``); raises `JobError`."""
+    """Rows for the whole and for each group of ``by`` (``stream``, ``segment``); raises `JobError`.
+
+    Raises `ConfigurationError` for a group there is not.
+    """
     unknown = sorted(set(by) - {"stream", "segment"})
     if unknown:
-        raise JobError(f"cannot group by {', '.join(unknown)}: known are stream, segment")
+        raise ConfigurationError(f"--by: cannot group by {', '.join(unknown)}: known are stream, segment")
     truth = read_truth(truth_path)
     labels = list(read_records(labels_url, "labels", LabeledImage))
     if not labels:

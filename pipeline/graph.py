@@ -96,7 +96,7 @@ class KeyByStream(beam.DoFn):
 
 
 class CutStretches(beam.DoFn):
-    """``(key, refs)`` -> ``(key, StreamBatch)`` in order of (event time, coordinate), with windows assigned."""
+    """``(key, refs)`` -> ``(key, StreamBatch)`` in order of (event time, coordinate), events with their runs."""
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
@@ -105,7 +105,7 @@ class CutStretches(beam.DoFn):
         """All of a stream's events of the slice at once."""
         key, refs = element
         ordered = sorted(refs, key=lambda ref: (ref.event_time, ref.coordinate))
-        spans = self._windows.assign([ref.event_time for ref in ordered])
+        spans = self._windows.runs([ref.event_time for ref in ordered])
         events = [WindowedRef(ref, span) for ref, span in zip(ordered, spans, strict=True)]
         for index, start in enumerate(range(0, len(events), STRETCH)):
             stop = start + STRETCH

@@ -134,13 +134,14 @@ class StreamLabeler:
         out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
         if reset:
             decision, guard_state = self.guard.manual(state.guard)
-            self._apply(events[:1], decision, state.method, guard_state, out)
+            self._apply(self._placed(events[:1], _window(state)), decision, state.method, guard_state, out)
         newest = state.position.get("event_time")
         on_time = events
         if newest is not None:
             horizon = int(newest) - self._allowed_lateness
             late = [event for event in events if event.ref.event_time < horizon]
             on_time = events[len(late) :]
+            late = self._placed_late(late, _window(state))
             for batch, canvases in self._batches(late, out, lambda: self._max_batch_size):
                 self._label_late(batch, canvases, out)
         for batch, canvases in self._batches(on_time, out, lambda: self._next_cut(out.state)):
@@ -200,8 +201,6 @@ class StreamLabeler:
         return Batch(torch.from_numpy(np.stack(canvases)), seeds)
 
     def _label_late(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        previous = _window(out.state)
-        events = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
         batch = self._batch(events, canvases)
         prediction = self.method.predict(batch, out.state.method)
         if not bool(torch.isfinite(prediction.probabilities).all()):
@@ -212,7 +211,7 @@ class StreamLabeler:
         out.state.counters["late"] = out.state.counters.get("late", 0) + len(events)
 
     def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        events = self._join_windows(events, out.state)
+        events = self._advance(events, out.state)
         batch = self._batch(events, canvases)
         state = out.state
         prediction, method_state, report = self.method.step(batch, state.method)
@@ -240,16 +239,26 @@ class StreamLabeler:
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
         out.state = replace(out.state, method=method_state, guard=guard_state)
 
-    def _join_windows(self, events: list[WindowedRef], state: StreamState) -> list[WindowedRef]:
-        """Join sessions cut before, and note how far the stream has come."""
-        position, previous = state.position, _window(state)
-        joined = [replace(event, window=self._windows.join(previous, event.window)) for event in events]
-        position["window_start"], position["window_end"] = joined[-1].window
-        position["coordinate"] = joined[-1].ref.coordinate
-        times = [event.ref.event_time for event in joined if not event.ref.time_capped]
+    def _placed(self, events: Sequence[WindowedRef], open_session: Window | None) -> list[WindowedRef]:
+        """The events in their windows, ``open_session`` being the one before."""
+        times, runs = [event.ref.event_time for event in events], [event.window for event in events]
+        windows = self._windows.place(times, runs, open_session)
+        return [replace(event, window=window) for event, window in zip(events, windows, strict=True)]
+
+    def _placed_late(self, late: Sequence[WindowedRef], open_session: Window | None) -> list[WindowedRef]:
+        """The same for late events: those from before the open session make windows of their own."""
+        before = sum(open_session is None or event.ref.event_time < open_session[0] for event in late)
+        return self._placed(late[:before], None) + self._placed(late[before:], open_session)
+
+    def _advance(self, events: list[WindowedRef], state: StreamState) -> list[WindowedRef]:
+        """The events in their windows; notes how far the stream has come."""
+        position, placed = state.position, self._placed(events, _window(state))
+        position["window_start"], position["window_end"] = placed[-1].window
+        position["coordinate"] = placed[-1].ref.coordinate
+        times = [event.ref.event_time for event in placed if not event.ref.time_capped]
         if times:
             position["event_time"] = max(int(position.get("event_time", times[-1])), times[-1])
-        return joined
+        return placed
 
     def _record(self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled) -> None:
         counters = out.state.counters

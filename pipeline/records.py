@@ -31,7 +31,7 @@ def to_datetime(microseconds: int) -> datetime:
 
 @dataclass(frozen=True)
 class WindowedRef:
-    """An event with the window it falls into."""
+    """An event with the window it falls into: before the step, its run (`Windows.runs`)."""
 
     ref: ImageRef
     window: Window

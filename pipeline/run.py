@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import apache_beam as beam
 import torch
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
 
 from adapters.events import BadRecord, ImageRef
@@ -22,6 +23,7 @@ from grpo_tta._version import __version__
 from grpo_tta.device import resolve_device
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
+from pipeline.config_values import option_name
 from pipeline.driver import PARTITION, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
 from pipeline.graph import OpenSlice, build
@@ -189,9 +191,24 @@ def check_runner(run: RunConfig) -> None:
     if run.runner in _KNOWN_TO_FAIL:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
     try:
-        _pipeline(run)
+        pipeline = _pipeline(run)
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
+    # A job server has options of its own, which only it can judge.
+    unknown = [] if isinstance(pipeline.runner, PortableRunner) else _unknown_options(run.beam_options)
+    if unknown:
+        raise ConfigurationError(
+            f"options after -- go to Beam, which does not know {' '.join(map(option_name, unknown))}: "
+            "options of grpo-tta itself come before --"
+        )
+
+
+def _unknown_options(options: Sequence[str]) -> list[str]:
+    """What none of Beam's option classes takes; Beam itself drops it in silence."""
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    return list(parser.parse_known_args(list(options))[1])
 
 
 def output_stores(config: JobConfig) -> tuple[list[ObjectStore], ObjectStore]:

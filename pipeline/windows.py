@@ -1,8 +1,9 @@
 """Windows of event time: they group images in outputs and logs; labels never wait for one to close.
 
-Fixed windows tile time from the epoch. A session ends after ``gap`` without an image, or at a maximum length. Windows
-are cut over what a slice holds of a stream; the part of a session that the slice before has stepped is joined on
-(`Windows.join`), so both parts are logged with the session's true start. All times are microseconds since the epoch.
+Fixed windows tile time from the epoch. A session ends after ``gap`` without an image, or at a maximum length. What a
+slice holds of a stream shows where gaps are (`Windows.runs`); where a session that is too long is cut depends on its
+start, which may lie in a slice before (`Windows.place`). So a session's start is the same however the source was cut
+into slices; its end is the one known when the record was written. All times are microseconds since the epoch.
 """
 
 from collections.abc import Sequence
@@ -32,23 +33,30 @@ class Windows:
                 f"got {self.max_length / SECOND:g} s"
             )
 
-    def assign(self, times: Sequence[int]) -> list[Window]:
-        """One window for each of ``times``, which ascend."""
+    def runs(self, times: Sequence[int]) -> list[Window]:
+        """For each of ``times``, which ascend: its fixed window, or the run of images without a gap that it is in,
+        from the first image to a gap after the last."""
         if self.kind == "fixed":
             return [(time // self.size * self.size, time // self.size * self.size + self.size) for time in times]
-        windows: list[Window] = []
+        runs: list[Window] = []
         first = 0
         for i in range(1, len(times) + 1):
-            last = times[i - 1]
-            if i == len(times) or times[i] - last >= self.size or times[i] - times[first] >= self.max_length:
-                end = min(last + self.size, times[first] + self.max_length)
-                windows += [(times[first], end)] * (i - first)
+            if i == len(times) or times[i] - times[i - 1] >= self.size:
+                runs += [(times[first], times[i - 1] + self.size)] * (i - first)
                 first = i
-        return windows
+        return runs
 
-    def join(self, previous: Window | None, window: Window) -> Window:
-        """The whole session where ``window`` begins within ``previous`` and both are parts of one, else ``window``."""
-        if self.kind == "fixed" or previous is None or not previous[0] <= window[0] < previous[1]:
-            return window
-        end = max(previous[1], window[1])
-        return (previous[0], end) if end - previous[0] <= self.max_length else window
+    def place(self, times: Sequence[int], runs: Sequence[Window], open_session: Window | None) -> list[Window]:
+        """The window of each of ``times``, which ascend; ``runs`` are theirs, ``open_session`` is the window before."""
+        if self.kind == "fixed":
+            return list(runs)
+        windows: list[Window] = []
+        window = open_session
+        for time, (_, run_end) in zip(times, runs, strict=True):
+            if window is not None and window[0] <= time < window[1]:
+                start, end = window[0], max(window[1], run_end)
+            else:
+                start, end = time, run_end
+            window = (start, min(end, start + self.max_length))
+            windows.append(window)
+        return windows

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import threading
 import time
@@ -150,10 +151,20 @@ def calibrate(flags: Flags, beam_options: list[str]) -> int:
     values.get("guard", {}).pop("reference", None)
     config = make_config({**values, "output": {"url": "unused"}, "method": {"name": "zero-shot"}})
     reference = calibration.calibrate(config, flags.max_images)
-    Path(flags.reference).write_bytes(reference.data)
+    _replace(Path(flags.reference), reference.data)
     print(f"reference of {reference.images} images written to {flags.reference}; {reference.unread} could not be read")
     print(f"model {reference.model_fingerprint}")
     return 0
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file that is complete before it appears; a job may be reading the old one."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def check(flags: Flags, beam_options: list[str]) -> int:

@@ -73,7 +73,11 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("--seed", "method.settings.seed", {"type": int, "metavar": "N", "help": "of methods with views; default: 0"}),
     ("--window", "event_time.window", {"metavar": "fixed:60s|session:5m", "help": "default: fixed:60s"}),
-    ("--allowed-lateness", "event_time.allowed_lateness", {"metavar": "30s", "help": "default: 30s"}),
+    (
+        "--allowed-lateness",
+        "event_time.allowed_lateness",
+        {"metavar": "30s", "help": "of live jobs: an older image is not learnt from (default: 30s)"},
+    ),
     ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
     ("--min-probability", "output.min_probability", {"type": float, "metavar": "P", "help": "under it: 'unknown'"}),
     ("--checkpoint", "checkpoint.url", {"metavar": "URL", "help": "default: OUT/checkpoint"}),

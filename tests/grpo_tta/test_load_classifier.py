@@ -68,6 +68,20 @@ def test_class_vectors_are_the_mean_of_unit_text_vectors(local: ModelSettings, m
     assert by_prompts.fingerprint == classifier.fingerprint
 
 
+def test_a_tokenizer_that_does_not_fit_the_model_is_named(model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("registry"))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["vocab_size"] = 1000
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["token_embedding.weight"] = weights["token_embedding.weight"][:1000].clone()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    settings = ModelSettings(name=f"local-dir:{folder}", device="cpu")
+    with pytest.raises(ModelError, match=r"gave token 49407, the text tower knows 1000: .* or give class_vectors"):
+        load_classifier(settings, class_names=NAMES)
+
+
 def test_ensemble_templates_make_a_second_set_of_vectors(local: ModelSettings) -> None:
     classifier = load_classifier(local, class_names=NAMES, ensemble_templates=["a photo of a {}.", "art of a {}"])
     assert classifier.ensemble_vectors is not None

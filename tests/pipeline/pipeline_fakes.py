@@ -93,7 +93,7 @@ def make_ref(number: int, stream: str = "cam", second: float | None = None, **fi
 
 def windowed(refs: Sequence[ImageRef], windows: Windows | None = None) -> list[WindowedRef]:
     cut = windows or Windows("fixed", 60 * SECOND, 0)
-    spans = cut.assign([ref.event_time for ref in refs])
+    spans = cut.runs([ref.event_time for ref in refs])
     return [WindowedRef(ref, span) for ref, span in zip(refs, spans, strict=True)]
 
 

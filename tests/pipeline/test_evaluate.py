@@ -8,7 +8,7 @@ import pytest
 
 from adapters.storage.objects import ObjectStore
 from adapters.storage.sink import RecordFiles
-from pipeline.errors import JobError
+from pipeline.errors import ConfigurationError, JobError
 from pipeline.evaluate import evaluate
 from schemas import LabeledImage
 
@@ -84,7 +84,7 @@ def test_truth_that_is_none_names_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", [["camera"], ["stream", "hour"]])
 def test_an_unknown_group_is_named(tmp_path: Path, by: list[str]) -> None:
-    with pytest.raises(JobError, match=f"cannot group by {by[-1]}"):
+    with pytest.raises(ConfigurationError, match=f"cannot group by {by[-1]}"):
         evaluate(*write(tmp_path, LABELS, TRUTH), by=by)
 
 

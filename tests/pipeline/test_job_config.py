@@ -40,6 +40,11 @@ def test_what_is_no_duration(text: str) -> None:
         ({"checkpoint": {"slice_records": 0}}, "checkpoint.slice_records: .* got 0"),
         ({"method": {"settings": {"learning_rate": -1.0}}}, "method.settings: learning_rate must be > 0.* got -1.0"),
         ({"method": {"settings": {"group_sise": 3}}}, "method.settings.group_sise: unknown key"),
+        (
+            {"method": {"settings": {"alignment": "ensemble"}}},
+            "method: settings.alignment 'ensemble' .*only from the lib",
+        ),
+        ({"method": {"settings": {"alignment": "reward_model"}}}, "another frozen classifier, .*: use frozen"),
         ({"sauce": {}}, "sauce: unknown key"),
         ({"source": {"stream_pattern": "("}}, "source: stream_pattern is no regular expression"),
         ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),

@@ -339,6 +339,35 @@ def test_a_session_that_a_slice_cut_keeps_its_start():
     assert len({row.window_start for row in out.labels}) == 2
 
 
+@pytest.mark.parametrize("size", [1, 7, 12])
+def test_long_sessions_begin_where_they_do_in_one_run(size):
+    windows = Windows("session", 10 * SECOND, 60 * SECOND)
+    labeler = make_labeler(windows=windows)
+    refs = [make_ref(number, second=5 * number) for number in range(30)]
+    parts = [windowed(refs[start : start + size], windows) for start in range(0, len(refs), size)]
+    (whole,) = run(labeler, [windowed(refs, windows)])
+    labels = [label for out in run(labeler, parts) for label in out.labels]
+    starts = [label.window_start for label in labels]
+    assert starts == [label.window_start for label in whole.labels]
+    assert sorted({start.timestamp() for start in starts}) == [0, 60, 120]
+    ends = {label.window_start: label.window_end for label in labels}
+    assert ends == {label.window_start: label.window_end for label in whole.labels}
+
+
+def test_late_events_from_before_the_open_session_have_windows_of_their_own():
+    windows = Windows("session", 100 * SECOND, 1000 * SECOND)
+    labeler = make_labeler(windows=windows)
+    state = labeler.label(windowed([make_ref(number) for number in (200, 260, 320)], windows), labeler.initial_state())
+    late = windowed([make_ref(500, second=10), make_ref(501, second=90), make_ref(502, second=230)], windows)
+    out = labeler.label(late, state.state)
+    assert [(row.window_start.timestamp(), row.window_end.timestamp()) for row in out.labels] == [
+        (10, 190),
+        (10, 190),
+        (200, 420),
+    ]
+    assert out.state.position == state.state.position
+
+
 def test_a_late_event_within_the_stepped_session_is_logged_with_it():
     windows = Windows("session", 100 * SECOND, 1000 * SECOND)
     labeler = make_labeler(windows=windows)

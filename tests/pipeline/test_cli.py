@@ -1,0 +1,271 @@
+"""The command line as other programs meet it: exit codes, what is said, and what is written."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pipeline_jobs import files
+from safetensors.torch import save_file
+
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, reference_path, write_feed
+from pipeline import calibration
+from pipeline.cli import main
+
+IMAGES = 24
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 images, never written to."""
+    folder = tmp_path_factory.mktemp("cli") / "feed"
+    write_feed(folder, 0, IMAGES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(feed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The frozen model's labels of the feed."""
+    out = tmp_path_factory.mktemp("labelled") / "out"
+    patterns = ["--stream-pattern", STREAM_PATTERN, "--time-pattern", TIME_PATTERN]
+    assert main(["label", "--source", str(feed), "--out", str(out), "--method", "zero-shot", *patterns]) == 0
+    return out
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The exit code of a command line, and what it printed to both streams."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's own
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A folder of files that a command line may name."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+    (tmp_path / "blank.txt").write_text("cat\n\ndog\n")
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    (tmp_path / "key.yaml").write_text("method: {settings: {group_sise: 3}}\n")
+    (tmp_path / "method.yaml").write_text("method: {name: magic}\n")
+    save_file({"class_vectors": torch.eye(2, 7)}, tmp_path / "narrow.safetensors", {"class_names": '["cat", "dog"]'})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--source", "{dir}/empty"], 1, "{dir}/empty' holds no image"),
+        (["--source", "{dir}/gone"], 1, "{dir}/gone' does not exist"),
+        (["--source", "memory://no-such-bucket/in"], 1, "memory://no-such-bucket/in' does not exist"),
+        (["--source", "{feed}", "--labels", "{dir}/twice.txt"], 2, "'cat' is in line 1 and in line 3"),
+        (["--source", "{feed}", "--labels", "{dir}/blank.txt"], 2, "blank.txt: line 2 is blank"),
+        (["--source", "{feed}", "--labels", "{dir}/gone.txt"], 2, "gone.txt: No such file"),
+        (["--source", "{feed}", "--window", "fixed:-60s"], 2, "event_time.window: a duration is a number.* '-60s'"),
+        (["--source", "{feed}", "--class-vectors", "{dir}/narrow.safetensors"], 2, "7.* wide|width .*7|7 .*dimensions"),
+        (["--source", "{feed}", "--config", "{dir}/key.yaml"], 2, "method.settings.group_sise: unknown key"),
+        (["--source", "{feed}", "--config", "{dir}/gone.yaml"], 2, "gone.yaml"),
+        ([], 2, r"--source \(source.url\) is needed"),
+        (["--source", "{feed}", "--labels", "{dir}/two.txt", "--reference", "{reference}"], 2, "calibrated with model"),
+        (["--source", "{feed}", "--reference", "{dir}/gone"], 2, "reference.*gone: .*No such file"),
+        (["--source", "{feed}", "--method", "magic"], 2, "invalid choice: 'magic'"),
+        (["--source", "{feed}", "--config", "{dir}/method.yaml"], 2, "method.name: .*got 'magic'"),
+        (["--source", "{feed}", "--stream-pattern", "(cam"], 2, r"stream_pattern is no regular expression.*'\(cam'"),
+        (["--source", "{feed}", "--stream-pattern", "cam"], 2, r"must have a group \(\?P<stream>"),
+        (["--source", "{feed}", "--runner", "NoRunner"], 2, "run.runner: 'NoRunner' cannot be made"),
+    ],
+)
+@pytest.mark.parametrize("command", ["label", "check"])
+def test_what_cannot_be_done_is_named_and_writes_nothing(
+    run: Run, feed: Path, given: Path, command: str, arguments: list[str], code: int, said: str
+) -> None:
+    places = {"{dir}": str(given), "{feed}": str(feed), "{reference}": str(reference_path())}
+
+    def filled(text: str) -> str:
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return text
+
+    before = files(given)
+    found, out, err = run(command, *map(filled, arguments), "--out", given / "out")
+    assert (found, out) == (code, "")
+    assert re.search(filled(said), err), err
+    assert "Traceback" not in err
+    assert not (given / "out").exists()
+    assert files(given) == before
+
+
+@pytest.mark.parametrize("command", ["label", "check"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--slice_recrods=HUNTER4"], "does not know --slice_recrods=(hidden): "),
+        (["--tune", "norm"], "does not know --tune (hidden): options of grpo-tta itself come before --"),
+        (["HUNTER4"], "does not know (hidden)"),
+    ],
+)
+def test_what_beam_does_not_know_is_not_dropped_in_silence(
+    run: Run, feed: Path, tmp_path: Path, command: str, options: list[str], said: str
+) -> None:
+    code, out, err = run(command, "--source", feed, "--out", tmp_path / "out", "--", *options)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "HUNTER4" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_path: Path) -> None:
+    code, out, err = run("check", "--source", feed, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("model ")
+    assert ", 365 classes, method grpo" in lines[0]
+    assert lines[-1] == "10 of 10 images labelled, nothing written"
+    assert len(lines) == 13
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_fails_where_one_of_the_ten_cannot_be_labelled(run: Run, feed: Path, tmp_path: Path) -> None:
+    (tmp_path / "feed/cam").mkdir(parents=True)
+    shutil.copy(next(feed.rglob("*.jpg")), tmp_path / "feed/cam/a.jpg")
+    (tmp_path / "feed/cam/b.jpg").write_text("no picture")
+    code, out, _ = run("check", "--source", tmp_path / "feed", "--out", tmp_path / "out")
+    assert code == 1
+    assert "b.jpg@" in out
+    assert "decode_image" in out
+    assert out.endswith("1 of 2 images labelled, nothing written\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def small_probes(tmp_path: Path) -> Path:
+    path = tmp_path / "probes.yaml"
+    path.write_text("guard: {settings: {probe_frames: 4}}\n")
+    return path
+
+
+def test_calibrate_writes_a_reference_and_counts_what_it_could_not_use(
+    run: Run, feed: Path, tmp_path: Path, small_probes: Path
+) -> None:
+    shutil.copytree(feed, tmp_path / "feed")
+    (tmp_path / "feed/cam-01/broken.jpg").write_text("no picture")
+    time = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}Z)_"
+    (tmp_path / "feed/cam-01/2026-01-01T06-00-00.000Z_x.jpg").write_text("no picture")
+    reference = tmp_path / "clean.safetensors"
+    reference.write_text("an older one")
+    code, out, _ = run(
+        "calibrate", "--source", tmp_path / "feed", "--time-pattern", time, "--config", small_probes,
+        "--reference", reference,
+    )  # fmt: skip
+    assert code == 0
+    assert f"reference of {IMAGES} images written to {reference}; 2 could not be read" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.safetensors", "feed", "probes.yaml"]
+    guarded = ("--config", small_probes, "--reference", reference, "--out", tmp_path / "out")
+    assert run("check", "--source", feed, *guarded)[0] == 0
+
+
+def test_a_reference_that_cannot_be_written_leaves_the_old_one(
+    run: Run, feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = tmp_path / "clean.safetensors"
+    reference.write_text("an older one")
+    made = calibration.Calibrated(b"new", IMAGES, 0, "model")
+    monkeypatch.setattr(calibration, "calibrate", lambda config, images: made)
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = run("calibrate", "--source", feed, "--reference", reference)
+    assert (code, "No space left" in err) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["clean.safetensors"]
+    assert reference.read_text() == "an older one"
+
+
+def test_calibrate_says_what_is_too_few(run: Run, feed: Path, tmp_path: Path) -> None:
+    code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r")
+    assert (code, "a reference needs at least 96 images" in err) == (1, True)
+    code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r", "--max-images", 0)
+    assert (code, "--max-images must be >= 1, got 0" in err) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shown_configuration_is_the_configuration(run: Run, tmp_path: Path) -> None:
+    flags = ["--source", "/in", "--out", "/out", "--mode", "episodic", "--window", "session:5m", "--seed", 3]
+    code, shown, _ = run("config", "show", *flags)
+    assert code == 0
+    assert yaml.safe_load(shown)["method"]["settings"]["views"] == 8
+    (tmp_path / "job.yaml").write_text(shown)
+    assert run("config", "show", "--config", tmp_path / "job.yaml") == (0, shown, "")
+    changed = run("config", "show", "--config", tmp_path / "job.yaml", "--seed", 4)[1]
+    assert changed == shown.replace("seed: 3", "seed: 4")
+
+
+def test_the_schema_knows_every_section_that_is_shown(run: Run) -> None:
+    code, schema, _ = run("config", "schema")
+    assert code == 0
+    shown = yaml.safe_load(run("config", "show")[1])
+    assert json.loads(schema)["properties"].keys() == shown.keys()
+
+
+def test_version_names_what_a_label_depends_on(run: Run) -> None:
+    code, out, _ = run("version")
+    assert code == 0
+    lines = dict(line.split(" ", 1) for line in out.splitlines())
+    assert lines.keys() == {"grpo_tta", "python", "torch", "open_clip", "beam"}
+    assert lines["torch"] == version("torch")
+
+
+def test_evaluate_as_json(run: Run, feed: Path, labelled: Path) -> None:
+    given = ("--labels", labelled, "--truth", feed / "truth.jsonl")
+    code, out, _ = run("evaluate", *given, "--by", "stream", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["all"]["n"] == IMAGES
+    assert sum(row["n"] for row in result["groups"]) == IMAGES
+    assert result["all"]["gain"] == 0
+    assert (result["labels_without_truth"], result["truth_without_label"], result["dead_letters"]) == (0, 0, 0)
+    code, table, _ = run("evaluate", *given)
+    assert (code, table.split()[:2]) == (0, ["n", "frozen"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--by", "foo"], 2, "--by: cannot group by foo: known are stream, segment"),
+        (["--truth", "/gone.jsonl"], 1, "truth file /gone.jsonl"),
+        (["--labels", "/gone"], 1, "/gone holds no labels"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    run: Run, feed: Path, labelled: Path, arguments: list[str], code: int, said: str
+) -> None:
+    found, out, err = run("evaluate", "--labels", labelled, "--truth", feed / "truth.jsonl", *arguments)
+    assert (found, out) == (code, "")
+    assert said in err
+
+
+def test_of_the_runners_options_the_summary_tells_the_names(run: Run, feed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, err = run(
+        "label", "--source", feed, "--out", out, "--method", "zero-shot", "--", "--s3_secret_access_key=HUNTER4"
+    )
+    assert code == 0, err
+    assert "--s3_secret_access_key=(hidden)" in (out / "summary.json").read_text()
+    assert not [name for name, data in files(tmp_path).items() if b"HUNTER4" in data]
