@@ -27,6 +27,7 @@ SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
 SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
 FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)
 LAG = Gauge("tta_lag_records", "Records between position and end", ["partition"], registry=REGISTRY)
+SKIPPED = Counter("tta_positions_skipped", "Positions the log does not hold any more", registry=REGISTRY)
 OWNED = Gauge("tta_partitions_owned", "Partitions this process owns", registry=REGISTRY)
 ENTROPY = Histogram(
     "tta_prediction_entropy_ratio", "Mean entropy of an update's predictions over ln C", buckets=_SHARES,
