@@ -101,7 +101,8 @@ def labeler_key(config: JobConfig) -> str:
 def _make_labeler(config: JobConfig) -> StreamLabeler:
     classifier = load_job_classifier(config)
     try:
-        method = create_method(config.method.name, classifier, config.method.settings)
+        settings = config.method.settings if config.method.name == "grpo" else None
+        method = create_method(config.method.name, classifier, settings)
         guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
