@@ -111,7 +111,8 @@ def _make_labeler(config: JobConfig) -> StreamLabeler:
     classifier = load_job_classifier(config)
     load_seconds = time.monotonic() - started
     try:
-        method = create_method(config.method.name, classifier, config.method.settings)
+        settings = config.method.settings if config.method.name == "grpo" else None
+        method = create_method(config.method.name, classifier, settings)
         guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
