@@ -245,7 +245,7 @@ def check_bucket_truth(job: LiveJob, coordinates: list[str]) -> dict[str, list[b
     return outcomes
 
 
-def wait_until(condition: Any, job: LiveJob, seconds: float = 30.0) -> None:
+def wait_until(condition: Any, job: LiveJob, seconds: float = 90.0) -> None:
     """Or fail with what the job said."""
     deadline = time.monotonic() + seconds
     while not condition():
