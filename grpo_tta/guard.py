@@ -64,7 +64,8 @@ class GuardSettings:
     """Frames without a reset after which the stream is pulled back; 0: never."""
     backstop_pull: float = 0.5
     cooldown_frames: int = 1_600
-    """Three collapses within ten cooldowns make the guard ill: the frozen encoder serves for ten cooldowns."""
+    """Three resets by collapse or non-finite values within ten cooldowns make the guard ill: the frozen encoder serves
+    for ten cooldowns."""
 
     def __post_init__(self) -> None:
         if self.on_shift not in ("reset", "event"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from adapters.events import BadRecord, ImageRef
@@ -88,6 +89,8 @@ class KeyByStream(beam.DoFn):
         partition, record = element
         cap = self._latest[partition]
         if isinstance(record, BadRecord):
+            for name in ("events", "dead_letters"):
+                Metrics.counter(LabelStream, name).inc()
             yield beam.pvalue.TaggedOutput(_BAD, (partition, bad_record(record)))
         elif record.event_time > cap:
             yield (partition, record.stream), record._replace(event_time=cap, time_capped=True)

@@ -221,7 +221,7 @@ class StreamLabeler:
             prediction = Prediction(prediction.frozen, prediction.frozen)
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
-        self._record(events, prediction, report, out)
+        self._record(events, prediction, report, out, warming_up=decision.warming_up)
         if decision.serve_frozen:
             method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
         self._apply(events, decision, method_state, guard_state, out)
@@ -260,7 +260,9 @@ class StreamLabeler:
             position["event_time"] = max(int(position.get("event_time", times[-1])), times[-1])
         return placed
 
-    def _record(self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled) -> None:
+    def _record(
+        self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled, *, warming_up: bool
+    ) -> None:
         counters = out.state.counters
         before, updates = counters.get("updates", 0), list(report.updates)
         cuts = _ends(updates, int(out.state.method.get("frames", 0)), len(events))
@@ -269,7 +271,9 @@ class StreamLabeler:
         frames = counters.get("frames", 0)
         for number, (update, cut) in enumerate(zip(updates, cuts, strict=True), start=1):
             out.adaptation.append(
-                self.make.update(events[cut - 1], update, frame=frames + cut, update_count=before + number)
+                self.make.update(
+                    events[cut - 1], update, frame=frames + cut, update_count=before + number, warming_up=warming_up
+                )
             )
         counters["frames"] = frames + len(events)
         counters["updates"] = before + len(updates)
@@ -292,6 +296,7 @@ class StreamLabeler:
                 frame=frame,
                 frames_since_reset=frames_since_reset,
                 update_count=counters.get("updates", 0),
+                warming_up=decision.warming_up,
             )
         )
 

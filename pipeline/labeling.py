@@ -55,6 +55,11 @@ StreamKey = tuple[str, str]
 def load_job_classifier(config: JobConfig) -> Classifier:
     """The model and classes of a job; raises `ConfigurationError`."""
     names, prompts = read_labels(config.labels.file) if config.labels.file else (None, None)
+    if config.model.name is not None and config.labels.file is None and config.labels.class_vectors is None:
+        raise ConfigurationError(
+            f"labels.file: model {config.model.name} brings no classes: name them with --labels FILE, or give "
+            "--class-vectors FILE"
+        )
     try:
         return load_classifier(
             config.model,

@@ -12,6 +12,7 @@ from adapters.kafka.transactions import TransactionalSink
 from adapters.storage.objects import ObjectStore
 from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.errors import ConfigurationError
+from pipeline.garbage import settled_heap
 from pipeline.health import LiveStatus, MetricsServer
 from pipeline.kafka_job import make_member, make_offsets, out_settings, settings_of
 from pipeline.labeling import job_labeler
@@ -61,6 +62,7 @@ def run_live_job(
             except OSError as error:
                 raise ConfigurationError(f"run.metrics_port: {config.run.metrics_port}: {error}") from error
             stack.enter_context(server)
+        stack.enter_context(settled_heap())
         LiveDriver(
             config,
             fingerprints,

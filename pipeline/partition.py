@@ -201,5 +201,6 @@ class Partition:
             if theirs != ours:
                 raise ConfigurationError(
                     f"the checkpoint was made with other {name} ({theirs}, now {ours}): run with those, give another "
-                    "--out and --checkpoint, or start the streams afresh with --on-state-mismatch reset"
+                    "--out and --checkpoint, or go on with --on-state-mismatch reset, which starts streams afresh "
+                    "where the model, the method or the guard differs"
                 )

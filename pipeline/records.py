@@ -105,7 +105,9 @@ class RecordMaker:
     def _window(self, event: WindowedRef) -> dict[str, Any]:
         return {"window_start": to_datetime(event.window[0]), "window_end": to_datetime(event.window[1])}
 
-    def update(self, event: WindowedRef, update: Update, *, frame: int, update_count: int) -> AdaptationLog:
+    def update(
+        self, event: WindowedRef, update: Update, *, frame: int, update_count: int, warming_up: bool
+    ) -> AdaptationLog:
         """The log record of one update; ``event`` is the last one before it."""
         return AdaptationLog(
             **self._place(event),
@@ -123,10 +125,18 @@ class RecordMaker:
             disagreement=update.disagreement,
             gradient_norm=update.gradient_norm,
             forward_equivalents=update.forward_equivalents,
+            warming_up=warming_up,
         )
 
     def reset(
-        self, event: WindowedRef, cause: str, *, frame: int, frames_since_reset: int, update_count: int
+        self,
+        event: WindowedRef,
+        cause: str,
+        *,
+        frame: int,
+        frames_since_reset: int,
+        update_count: int,
+        warming_up: bool,
     ) -> AdaptationLog:
         """The log record of a reset."""
         return AdaptationLog(
@@ -135,6 +145,7 @@ class RecordMaker:
             frame=frame,
             frames_since_reset=frames_since_reset,
             update_count=update_count,
+            warming_up=warming_up,
             reset=True,
             cause=cast(ResetCause, cause),
         )

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from pipeline.config import JobConfig, RunConfig
 from pipeline.config_values import option_name
 from pipeline.driver import PARTITION, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.garbage import collect_slice, settled_heap
 from pipeline.graph import OpenSlice, build
 from pipeline.labeler import Labeled, StreamLabeler
 from pipeline.labeling import job_labeler
@@ -102,7 +104,8 @@ def run_label_job(
         progress=progress,
         stop=stop,
     )
-    latest = driver.run()
+    with settled_heap():
+        latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
     if did_nothing and summary.finished:
@@ -192,6 +195,7 @@ def check_runner(run: RunConfig) -> None:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
     try:
         pipeline = _pipeline(run)
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # a pipeline that never runs leaves it behind
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
     # A job server has options of its own, which only it can judge.
@@ -251,18 +255,23 @@ def run_slice(
 ) -> list[SliceResult]:
     """Steps 2 and 3 of a slice, one graph over all its partitions; a result for each, in order."""
     fault_point("before:2")
-    pipeline = _pipeline(config.run)
-    build(pipeline, config, slices, fault_point)
     named = ", ".join(f"{part.plan.sequence} of {part.partition}" for part in slices)
     try:
-        pipeline.run().wait_until_finish()
+        _run_graph(config, slices, fault_point)
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
         _log.debug("slice %s failed", named, exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
+    collect_slice()
     return [slice_result(part) for part in slices]
+
+
+def _run_graph(config: JobConfig, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]) -> None:
+    pipeline = _pipeline(config.run)
+    build(pipeline, config, slices, fault_point)
+    pipeline.run().wait_until_finish()
 
 
 def slice_result(part: OpenSlice) -> SliceResult:

@@ -46,6 +46,8 @@ class StreamStatus:
     updates: int
     newest: str | None
     frames_since_reset: int
+    warming_up: bool
+    """The guard is making the stream's reference, and blind to shifts."""
     resets: dict[str, int]
     last_reset: str | None
     last_reset_cause: str | None
@@ -185,6 +187,7 @@ def _stream(stream: str, partition: str, state: StreamState, size: int) -> Strea
         updates=state.counters.get("updates", 0),
         newest=time_of("event_time"),
         frames_since_reset=int(state.method.get("frames", 0)),
+        warming_up="rows" in state.guard,
         resets={
             name.removeprefix("resets_"): count
             for name, count in sorted(state.counters.items())

@@ -75,6 +75,8 @@ class AdaptationLog(WireModel):
     disagreement: float | None = None
     gradient_norm: float | None = None
     forward_equivalents: float | None = None
+    warming_up: bool = False
+    """The guard was still making the stream's reference, and blind to shifts."""
     reset: bool = False
     cause: ResetCause | None = None
     model_fingerprint: str
@@ -103,7 +105,7 @@ class DeadLetter(WireModel):
 
     schema_version: SchemaVersion = "1"
     coordinate: str
-    stage: Literal["source", "decode_event", "policy", "fetch", "decode_image", "step", "sink"]
+    stage: Literal["source", "decode_event", "policy", "fetch", "decode_image", "sink"]
     error_class: str
     error_message: str
     id: str | None = None

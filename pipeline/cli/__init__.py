@@ -14,7 +14,7 @@ from pipeline.cli.json_log import JsonLines
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
 
-STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "step", "sink")
+STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "sink")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -89,11 +89,11 @@ def _print_status(found: Status) -> None:
         for one in found.partitions
     ]  # fmt: skip
     print_columns(lines)
-    lines = [["stream", "partition", "frames", "updates", "since reset", "newest", "last reset", "cause"]]
+    lines = [["stream", "partition", "frames", "updates", "since reset", "warming up", "newest", "last reset", "cause"]]
     lines += [
         [
             one.stream, one.partition, str(one.frames), str(one.updates), str(one.frames_since_reset),
-            _text(one.newest), _text(one.last_reset), _text(one.last_reset_cause),
+            "yes" if one.warming_up else "-", _text(one.newest), _text(one.last_reset), _text(one.last_reset_cause),
         ]
         for one in found.streams
     ]  # fmt: skip

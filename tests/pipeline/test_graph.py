@@ -531,8 +531,10 @@ def test_a_state_above_the_bound_is_refused_before_anything_is_read(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_metrics_have_runinferences_names(feed, tmp_path, use):
-    config = job_config(feed, tmp_path / "out")
+def test_metrics_have_runinferences_names(tmp_path, use):
+    write_pictures(tmp_path / "feed", COUNTS)
+    (tmp_path / "feed" / "when.jpg").write_bytes(b"a name that tells no time")
+    config = job_config(tmp_path / "feed", tmp_path / "out")
     use(config, job_labeler(config))
     listing = run._listing(config, ObjectStore(config.checkpoint_url))
     partition = run.Partition("storage", CheckpointLog(ObjectStore(config.checkpoint_url)), OURS)
@@ -555,6 +557,12 @@ def test_metrics_have_runinferences_names(feed, tmp_path, use):
         "state_bytes",
     }
     assert found["num_inferences"].committed == 60
+    counts = dict.fromkeys(("events", "labels", "dead_letters"), 0)
+    for kind in result.metrics().query().values():
+        for metric in kind:
+            if metric.key.metric.name in counts:
+                counts[metric.key.metric.name] += metric.committed
+    assert counts == {"events": 61, "labels": 60, "dead_letters": 1}
     assert found["inference_request_batch_size"].committed.sum == 60
     assert found["inference_request_batch_size"].committed.max <= 32
     assert found["state_bytes"].committed.count == 3

@@ -50,6 +50,7 @@ def test_positions_owners_and_streams(world, monkeypatch):
         ("cam-0", "t-0"), ("cam-1", "t-0"), ("cam-2", "t-0"), ("cam-0", "t-1"),
     ]  # fmt: skip
     assert {(one["frames"], one["last_reset_cause"]) for one in found["streams"]} == {(12, "manual")}
+    assert {one["warming_up"] for one in found["streams"]} == {True}
     assert {one["last_reset"] for one in found["streams"]} == {"2026-01-01T00:00:00+00:00"}
 
 

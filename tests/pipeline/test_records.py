@@ -72,13 +72,14 @@ def test_top_k_is_at_most_the_classes():
 def test_an_update_and_a_reset_name_frame_and_cause():
     (event,) = windowed([make_ref(8)])
     figures = Update(4, 1, 4, 0.5, 1.0, 0.75, 0.25, 0.125, 0.5, 0.25, 2.0, 4.0)
-    update = MAKE.update(event, figures, frame=104, update_count=26)
+    update = MAKE.update(event, figures, frame=104, update_count=26, warming_up=True)
     assert (update.frame, update.frames_since_reset, update.update_count, update.images) == (104, 4, 26, 4)
     assert (update.loss, update.reward, update.alignment, update.dispersion) == (0.5, 1.0, 0.75, 0.25)
     assert (update.advantage, update.entropy, update.disagreement) == (0.125, 0.5, 0.25)
     assert (update.gradient_norm, update.forward_equivalents) == (2.0, 4.0)
+    assert update.warming_up
     assert (update.reset, update.cause, update.coordinate) == (False, None, event.ref.coordinate)
-    reset = MAKE.reset(event, "shift", frame=104, frames_since_reset=4, update_count=26)
+    reset = MAKE.reset(event, "shift", frame=104, frames_since_reset=4, update_count=26, warming_up=False)
     assert (reset.reset, reset.cause, reset.frame, reset.frames_since_reset) == (True, "shift", 104, 4)
     assert reset.loss is None
 
@@ -86,7 +87,7 @@ def test_an_update_and_a_reset_name_frame_and_cause():
 def test_a_figure_that_is_not_finite_survives_its_file():
     (event,) = windowed([make_ref(8)])
     nan = float("nan")
-    update = MAKE.update(event, Update(4, 1, 4, *[nan] * 9), frame=4, update_count=1)
+    update = MAKE.update(event, Update(4, 1, 4, *[nan] * 9), frame=4, update_count=1, warming_up=False)
     again = AdaptationLog.model_validate_json(update.model_dump_json(exclude_none=True))
     assert again.loss is None
     drift = MAKE.drift(event, GuardEvent("nonfinite", nan, nan, 4, True, "said"), frame=4)

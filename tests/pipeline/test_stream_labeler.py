@@ -411,6 +411,14 @@ def check_reset(labeler, out, cause, frame):
     return reset
 
 
+def test_the_log_says_while_the_guard_makes_its_reference():
+    guard = replace(GUARD, probe_frames=4, reference_probes=3, shift_lambda=1e9, collapse_threshold=1e9)
+    out = run(make_labeler(CountingMethod(), guard), [events(20)])[0]
+    assert [(row.frame, row.warming_up) for row in out.adaptation] == [
+        (4, True), (8, True), (12, False), (16, False), (20, False),
+    ]  # fmt: skip
+
+
 def test_a_forced_collapse_resets():
     labeler = make_labeler(CountingMethod(collapse_after=0), replace(GUARD, shift_lambda=1e9))
     out = run(labeler, [events(8)])[0]
