@@ -1,23 +1,48 @@
 """Memory and open files over 500 slices of 20 images.
 
+Every slice holds as many images of each of four streams: a slice with larger batches takes more memory, and would pass
+for growth. The manifest names the pictures of a demo feed again and again, with ids and times of their own.
+
 The growth is the slope of a line through resident memory over the slices after the first fifth, when caches and the
 allocator's arenas are full. The bound is 20 KB a slice, which is 30 MB a day for a job that commits once a minute, and
 no descriptor at all: the most open at the end against the most open after the first fifth.
 """
 
+import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from benchmarks.feeds import feed_config
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
+from pipeline.config import make_config
 from pipeline.driver import Progress
 from pipeline.run import run_label_job
+
+STREAMS = 4
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def events(feed: Path, count: int) -> Iterator[str]:
+    """Lines of a manifest: one image of each stream after the other, a second apart."""
+    streams = sorted(folder for folder in feed.iterdir() if folder.is_dir())[:STREAMS]
+    pictures = {stream.name: cycle(sorted(stream.glob("*.jpg"))) for stream in streams}
+    for number, name in zip(range(count), cycle(pictures), strict=False):
+        event = {
+            "schema_version": "1",
+            "id": str(number),
+            "stream": name,
+            "event_time": (BEGIN + timedelta(seconds=number)).isoformat(),
+            "uri": str(next(pictures[name]).relative_to(feed.parent)),
+        }
+        yield json.dumps(event) + "\n"
 
 
 def main() -> int:
@@ -44,8 +69,16 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         feed = Path(folder, "feed")
-        write_feed(feed, 0, arguments.slices * arguments.images)
-        config = feed_config(feed, Path(folder, "out"), checkpoint={"slice_records": arguments.images})
+        write_feed(feed, 0, 1000)
+        manifest = Path(folder, "events.jsonl")
+        manifest.write_text("".join(events(feed, arguments.slices * arguments.images)))
+        config = make_config(
+            {
+                "source": {"url": str(manifest)},
+                "output": {"url": str(Path(folder, "out"))},
+                "checkpoint": {"slice_records": arguments.images},
+            }
+        )
         summary = run_label_job(config, progress=watch).summary
     settled = len(memory) // 5
     slope = float(np.polyfit(np.arange(len(memory) - settled), memory[settled:], 1)[0])

@@ -25,8 +25,10 @@ from pipeline.checkpoint_log import CheckpointLog, Conflict
 from pipeline.config import JobConfig, parse_duration
 from pipeline.errors import JobError
 from pipeline.graph import OpenSlice
+from pipeline.kafka_job import source_topics
 from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
 from pipeline.sinks import close_sinks
+from pipeline.starts import Starts
 from pipeline.status import partition_url
 from pipeline.transactions import BucketTruth, Truth
 from schemas import Plan
@@ -125,7 +127,7 @@ class LiveDriver:
         self._watcher = watcher or Watcher()
         self._clock = clock
         self._fault_point = fault_point
-        self._start = Start.parse(config.kafka.start)
+        self._starts = Starts(config.kafka.start, ObjectStore(config.checkpoint_url), source_topics(config), offsets)
         self._slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
         self._give_up = parse_duration(config.kafka.give_up_after) / 1e6
         self._session = parse_duration(config.kafka.session) / 1e6
@@ -139,6 +141,7 @@ class LiveDriver:
 
     def run(self) -> None:
         """Until ``stop()``, or until every owned partition has reached ``kafka.until``."""
+        self._starts.note()
         self._join()
         try:
             while not self._stop():
@@ -208,7 +211,7 @@ class LiveDriver:
         self._truth.restore(partition, self._offsets)
         start = partition.position
         if start is None:
-            start = self._offsets.start(self._start, [name])[name]
+            start = self._starts.of(name, store)
         _, skipped = self._offsets.check({name: start}, self._config.kafka.out_of_range)
         for jump in skipped:
             metrics.note_skipped(jump)

@@ -81,6 +81,26 @@ def test_it_begins_where_it_was_told_to_and_only_then_where_it_was(world):
     assert world.runs[-1] == [("t-0", 20, 30)]
 
 
+def test_where_it_begins_is_decided_once(world):
+    world.driver(FakeMember(["t-0"]), start="latest", turns=3).run()  # at 25, and nothing comes
+    world.offsets.ends["t-0"] = 30
+    world.driver(FakeMember(["t-0"]), start="latest", turns=3).run()
+    assert world.runs == [[("t-0", 25, 30)]]
+
+
+def test_a_partition_added_later_is_read_from_its_first_record(world):
+    world.driver(FakeMember(["t-0", "t-1"]), start="latest", turns=3).run()
+    world.offsets.ends["t-2"] = 4
+    world.driver(FakeMember(["t-2"]), start="latest", turns=3).run()
+    assert world.runs == [[("t-2", 0, 4)]]
+
+
+def test_explicit_offsets_that_leave_a_partition_out_are_no_configuration(world):
+    world.offsets.start = lambda start, names: start.explicit(names)
+    with pytest.raises(ConfigurationError, match=r"kafka\.start: start names no offset for t-1"):
+        world.driver(FakeMember(["t-0", "t-1"]), start="t-0=3", turns=3).run()
+
+
 # ---- open plans ----
 
 
