@@ -56,8 +56,8 @@ lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
 
-clean: ## Remove the environment and everything that was generated
-	rm -rf $(VENV) .uv build out dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the environment and everything that make generated
+	rm -rf $(VENV) .uv build out/demo out/demo-stream dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

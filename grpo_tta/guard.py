@@ -255,7 +255,7 @@ class DriftGuard:
             recent.append(total)
             if len(recent) >= _ILL_RESETS:
                 state["ill_until"] = total + horizon
-                said = f"{_ILL_RESETS} collapses within {horizon} frames: the frozen encoder serves for as many"
+                said = f"{_ILL_RESETS} such resets within {horizon} frames: the frozen encoder serves for as many"
                 events.append(GuardEvent("ill", float(len(recent)), float(_ILL_RESETS), total, False, said))
                 recent = []
             state["collapse_resets"] = _frames(recent)

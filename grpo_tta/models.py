@@ -9,6 +9,7 @@ dropped as soon as the class vectors exist. Everything that can be wrong with a 
 import difflib
 import hashlib
 import json
+import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from grpo_tta.device import resolve_device
 
 __all__ = ["DEFAULT_TEMPLATE", "Classifier", "ModelError", "ModelSettings", "PreprocessCfg", "load_classifier"]
 
+_log = logging.getLogger(__name__)
 DEFAULT_TEMPLATE = "a photo of a {}."
 RANDOM = "random"
 _SCHEMAS = ("local-dir:", "hf-hub:")
@@ -103,6 +105,7 @@ def load_classifier(
     else:
         by_class = _prompts_by_class(source.prompts, class_names, templates, prompts)
         names = tuple(by_class)
+        _warn_of_unknown_names(names, source.prompts)
         digest = _text_digest(source.model, by_class)
         encode = _text_encoder(source, device)
         vectors = encode(by_class)
@@ -121,6 +124,17 @@ def load_classifier(
         ensemble_vectors=ensemble,
         text_digest=digest,
     )
+
+
+def _warn_of_unknown_names(names: Sequence[str], own: Mapping[str, list[str]] | None) -> None:
+    """A model of a closed vocabulary has vectors for other words too, which mean nothing."""
+    unknown = [name for name in names if own is not None and name not in own]
+    if unknown:
+        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        _log.warning(
+            "%d of %d classes are unknown to the demo model, whose vocabulary is closed: %s",
+            len(unknown), len(names), some,
+        )  # fmt: skip
 
 
 def _prepare(settings: ModelSettings) -> torch.device:

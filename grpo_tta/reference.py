@@ -94,7 +94,7 @@ class ReferenceBuilder:
         if len(self._rows) < _MIN_PROBES:
             raise ValueError(
                 f"a reference needs at least {_MIN_PROBES * self._probe_frames} images, "
-                f"got {self.frames} in whole probes"
+                f"got {self.frames + len(self._pending)}"
             )
         return Reference.from_probes(torch.stack(self._rows), self._probe_frames, self._fingerprint)
 

@@ -88,7 +88,7 @@ class GrpoSettings:
     view_min_area: float = 0.5
     """Smallest area of a crop, as a share of the image; the largest is 1."""
     images_at_once: int = 16
-    """Episodic: images adapted in one forward; bounds memory, does not change a label."""
+    """Episodic: images adapted in one forward; bounds memory, changes labels by rounding alone."""
     lora_rank: int = 16
     """[peer:TTL]"""
     lora_blocks: int = 3

@@ -13,7 +13,7 @@ from adapters.storage.fetch import PermanentFetchError
 from grpo_tta.reference import ReferenceBuilder
 from pipeline.config import JobConfig
 from pipeline.errors import JobError
-from pipeline.labeling import ImageReader, load_job_classifier
+from pipeline.labeling import ImageReader, load_job_classifier, uri_policy
 from pipeline.run import list_job_source
 
 
@@ -44,6 +44,7 @@ def calibrate(config: JobConfig, max_images: int) -> Calibrated:
             else:
                 unread += 1
 
+    uri_policy(config)
     drawn = heapq.nsmallest(max_images, events(), key=lambda ref: (seed_of(ref.id), ref.coordinate))
     drawn.sort(key=lambda ref: (ref.stream, ref.event_time, ref.coordinate))
     classifier = load_job_classifier(config)

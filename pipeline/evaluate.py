@@ -45,6 +45,11 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
     if not labels:
         raise JobError(f"{labels_url} holds no labels")
     known = [record for record in labels if record.id in truth]
+    if not known:
+        raise JobError(
+            f"no label has a truth: the labels' ids are as {labels[0].id!r}, those of {truth_path} as "
+            f"{next(iter(truth), None)!r}; an id is the path below the --source of the job"
+        )
     groups: dict[tuple[str, ...], list[LabeledImage]] = defaultdict(list)
     for record in known:
         groups[tuple(record.stream if key == "stream" else truth[record.id].get(key, "") for key in by)].append(record)

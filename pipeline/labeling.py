@@ -146,11 +146,17 @@ def _make_labeler(config: JobConfig) -> StreamLabeler:
 
 
 def uri_policy(config: JobConfig) -> UriPolicy:
-    """What events may point at: below the source's own folder, and ``allow_uris``; a topic has no folder."""
+    """What events may point at: below the source's own folder, and ``allow_uris``; a topic has no folder.
+
+    Raises `ConfigurationError`.
+    """
     allowed = config.source.allow_uris
-    if is_kafka(config.source.url):
-        return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
-    return UriPolicy.for_source(config.source.url, allowed)
+    try:
+        if is_kafka(config.source.url):
+            return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
+        return UriPolicy.for_source(config.source.url, allowed)
+    except ValueError as error:
+        raise ConfigurationError(f"source: {error}") from error
 
 
 def _check_state_size(method: Method, most: int) -> None:

@@ -4,9 +4,9 @@ import json
 import logging
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain, islice
 from uuid import uuid4
 
@@ -20,7 +20,6 @@ from adapters.events import BadRecord, ImageRef
 from adapters.storage.listing import Listing, write_listing
 from adapters.storage.objects import ObjectStore
 from adapters.storage.source import list_source
-from grpo_tta._version import __version__
 from grpo_tta.device import resolve_device
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
@@ -30,10 +29,11 @@ from pipeline.errors import ConfigurationError, JobError
 from pipeline.garbage import collect_slice, settled_heap
 from pipeline.graph import OpenSlice, build
 from pipeline.labeler import Labeled, StreamLabeler
-from pipeline.labeling import job_labeler
+from pipeline.labeling import job_labeler, uri_policy
 from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
 from pipeline.records import RecordMaker, WindowedRef, bad_record
 from pipeline.state_packs import PackReader, pack_name
+from pipeline.versions import versions
 from schemas import Commit, Counters, Summary
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _IDENTITY = "identity.json"
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
     "DaskRunner": "it runs no stateful step",
-    "SparkRunner": "it keeps no Python state",
+    "SparkRunner": "nobody has seen it keep the state of a Python step",
 }
 
 
@@ -81,6 +81,7 @@ def run_label_job(
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     outputs, store = output_stores(config)
+    uri_policy(config)
     labeler = job_labeler(config)
     listing = _listing(config, store)
     claim_outputs(store, outputs)
@@ -88,6 +89,8 @@ def run_label_job(
         place.sweep()
     log = CheckpointLog(store)
     before = log.latest()
+    if before is not None and before.position == len(listing):
+        _check_same(before, config.fingerprint(), labeler.make.model_fingerprint)
     partition = Partition(
         PARTITION,
         log,
@@ -104,12 +107,12 @@ def run_label_job(
         progress=progress,
         stop=stop,
     )
+    position, counters = (before.position, before.counters) if before else (0, Counters())
+    progress(Progress(position, len(listing), counters, 0.0))
     with settled_heap():
         latest = driver.run()
     summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
-    if did_nothing and summary.finished:
-        _check_same(before, config.fingerprint(), labeler.make.model_fingerprint)
     for output in outputs:
         if _stale(output, summary):
             output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
@@ -131,9 +134,9 @@ def claim_outputs(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> No
             )
 
 
-def _check_same(done: Commit | None, config: str, model: str) -> None:
+def _check_same(done: Commit, config: str, model: str) -> None:
     """A finished job is not another one's."""
-    if done is not None and (done.config_fingerprint, done.model_fingerprint) != (config, model):
+    if (done.config_fingerprint, done.model_fingerprint) != (config, model):
         raise ConfigurationError(
             f"this job is finished, with other settings or another model ({done.config_fingerprint}, model "
             f"{done.model_fingerprint}): give the new one another --out"
@@ -164,18 +167,19 @@ def fingerprints_of(config: JobConfig, labeler: StreamLabeler, source: str) -> F
 
 
 def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
-    """Label the first few images that the source lists, each stream from its start; writes nothing.
+    """Label a few of the first images that the source lists, of all its streams; writes nothing.
 
     Raises as `run_label_job` does.
     """
     check_runner(config.run)
+    uri_policy(config)
     outputs, checkpoint = output_stores(config)
     for store in (*outputs, checkpoint):
         store.check_access()
     labeler = job_labeler(config)
     total = Labeled(labeler.initial_state())
     streams: dict[str, list[WindowedRef]] = {}
-    for record in islice(list_job_source(config), images):
+    for record in _sample(list_job_source(config), images):
         if isinstance(record, BadRecord):
             total.dead_letters.append(bad_record(record))
         else:
@@ -187,6 +191,18 @@ def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
         total.labels += labeled.labels
         total.dead_letters += labeled.dead_letters
     return labeler.make, total
+
+
+def _sample(records: Iterator[ImageRef | BadRecord], most: int) -> list[ImageRef | BadRecord]:
+    """Of the first thousand the earliest of each stream in turn; what is no event counts as a stream."""
+    first = sorted(islice(records, 1000), key=lambda record: (getattr(record, "event_time", 0), record.coordinate))
+    ranks: Counter[str] = Counter()
+    ranked: list[tuple[int, str, int]] = []
+    for index, record in enumerate(first):
+        stream = getattr(record, "stream", "")
+        ranked.append((ranks[stream], stream, index))
+        ranks[stream] += 1
+    return [first[index] for _, _, index in sorted(ranked)[:most]]
 
 
 def check_runner(run: RunConfig) -> None:
@@ -309,10 +325,3 @@ def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, m
         versions=versions(),
         configuration=config.shown(),
     )
-
-
-def versions() -> dict[str, str]:
-    """Of what a label may depend on."""
-    packages = {"torch": "torch", "open_clip": "open_clip_torch", "beam": "apache-beam"}
-    found = {name: version(package) for name, package in packages.items()}
-    return {"grpo_tta": __version__, "python": platform.python_version(), **found}

@@ -9,7 +9,6 @@ since another generation than the one the commit was made for.
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -80,7 +79,6 @@ class GroupMember(Member):
         self._ended: KafkaFailure | None = None
         self._stop = threading.Event()
         self._close_seconds = 5.0
-        self._polled = time.monotonic()
         self._consumer: Any = None
         self._thread = threading.Thread(target=self._run, name=f"kafka-member-{group}", daemon=True)
 
@@ -101,11 +99,6 @@ class GroupMember(Member):
         if not found:
             self._check_running()
         return found
-
-    @property
-    def silent_seconds(self) -> float:
-        """Since the thread last came back from a poll; beyond a few seconds something is wrong."""
-        return time.monotonic() - self._polled
 
     def commit(self, positions: Mapping[str, Committed], acquired: Mapping[str, int]) -> None:
         """See `Member`."""
@@ -163,7 +156,6 @@ class GroupMember(Member):
             while not self._stop.is_set():
                 self._do_jobs()
                 self._poll()
-                self._polled = time.monotonic()
         except Exception as error:
             _log.error("group %s: the membership ended: %s", self._group, type(error).__name__)
             self._ended = as_failure(error, self._settings, f"stay in group {self._group!r}")

@@ -6,10 +6,12 @@ Heavy imports happen inside the commands, so that ``--help`` and a mistyped flag
 
 import argparse
 import logging
+import os
 import sys
 from importlib.metadata import version as installed_version
 
 from pipeline.cli.json_log import JsonLines
+from pipeline.versions import versions
 
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
@@ -32,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"bad configuration: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (JobError, SourceError, MissingBackend, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
@@ -45,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
+    if parsed.command == "version":
+        for name, number in versions().items():
+            print(f"{name} {number}")
+        return 0
     from pipeline.cli import commands, demo, live
 
     places = {"demo": demo, "status": live, "reset": live, "dead_letters": live}

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from adapters.storage.sink import read_records
 from pipeline import calibration
 from pipeline import run as job
 from pipeline.cli import live
@@ -23,6 +24,7 @@ from pipeline.driver import Progress
 from pipeline.errors import ConfigurationError
 from pipeline.evaluate import evaluate as evaluate_labels
 from pipeline.labeling import images_labelled
+from schemas import DeadLetter
 
 Flags = argparse.Namespace
 
@@ -46,6 +48,12 @@ def run_and_report(config: JobConfig) -> int:
     print(f"streams {summary.streams}, updates {summary.updates}, resets: {resets}")
     print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
     print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ summary.json")
+    if summary.dead_letters and not summary.labels:
+        first = next(read_records(out, "dead_letters", DeadLetter))
+        print(
+            f"no image could be labelled; the first: {first.coordinate}: {first.stage}: {first.error_message}",
+            file=sys.stderr,
+        )
     if not summary.finished:
         print("stopped at a slice's end; run the same command again to go on")
         return 130 if stop() else 1
@@ -55,7 +63,8 @@ def run_and_report(config: JobConfig) -> int:
 class _ProgressLine:
     """Done, rate, time left and resets: every few seconds and after each commit; rewritten in place on a terminal.
 
-    ``labelled`` counts the images of this process, those of the running slice included.
+    ``labelled`` counts the images of this process, those of the running slice included. The clock of the rate starts at
+    the first call, which says where the job begins.
     """
 
     def __init__(self, labelled: Callable[[], int], seconds: float = 5.0) -> None:
@@ -77,7 +86,10 @@ class _ProgressLine:
         self._thread.join()
 
     def __call__(self, progress: Progress) -> None:
-        self._last, self._at_commit = progress, self._labelled()
+        self._at_commit = self._labelled()
+        if self._last is None:
+            self._started, self._first = time.monotonic(), self._at_commit
+        self._last = progress
         self._say()
 
     def _tick(self) -> None:
@@ -89,9 +101,7 @@ class _ProgressLine:
         rate = (labelled - self._first) / elapsed if elapsed else 0.0
         progress = self._last
         if progress is None:
-            print(
-                f"{labelled - self._first} images, {_rate(rate)}/s, nothing committed yet", file=sys.stderr, flush=True
-            )
+            print(f"loading the model and listing the source, {elapsed:.0f} s", file=sys.stderr, flush=True)
             return
         done = progress.done + labelled - self._at_commit
         left = f"{(progress.total - done) / rate:.0f} s left" if rate else "time left unknown"
@@ -150,6 +160,9 @@ def calibrate(flags: Flags, beam_options: list[str]) -> int:
     values = job_values(flags, beam_options)
     values.get("guard", {}).pop("reference", None)
     config = make_config({**values, "output": {"url": "unused"}, "method": {"name": "zero-shot"}})
+    folder = Path(flags.reference).resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"--reference {flags.reference}: {folder} is no folder that can be written to")
     reference = calibration.calibrate(config, flags.max_images)
     _replace(Path(flags.reference), reference.data)
     print(f"reference of {reference.images} images written to {flags.reference}; {reference.unread} could not be read")
@@ -196,11 +209,4 @@ def config(flags: Flags, beam_options: list[str]) -> int:
     for section in ("source", "output"):
         plain[section]["url"] = given.get(section, {}).get("url", "")
     print(yaml.safe_dump(plain, sort_keys=False), end="")
-    return 0
-
-
-def version(flags: Flags, beam_options: list[str]) -> int:
-    """Versions, a line each."""
-    for name, number in job.versions().items():
-        print(f"{name} {number}")
     return 0

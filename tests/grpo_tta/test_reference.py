@@ -70,5 +70,5 @@ def test_the_builder_counts_whole_probes_however_the_frames_come() -> None:
 def test_the_builder_says_how_many_images_it_needs() -> None:
     builder = ReferenceBuilder(torch.eye(4), "m", 8)
     builder.add(torch.zeros(20, 4), torch.full((20, 4), 0.25))
-    with pytest.raises(ValueError, match="needs at least 24 images, got 16 in whole probes"):
+    with pytest.raises(ValueError, match="needs at least 24 images, got 20"):
         builder.build()

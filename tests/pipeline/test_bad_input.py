@@ -132,7 +132,7 @@ def odd_files(image: Image.Image) -> dict[str, bytes]:
         "plain.png": encoded(image, "PNG"),
         "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG", quality=98),
         "16-bit.png": encoded(grey16, "PNG"),
-        "palette.png": encoded(palette, "PNG", transparency=255),
+        "palette.png": encoded(palette, "PNG", transparency=palette.getpixel((0, 0))),
         "rotated.jpg": encoded(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, exif=turned),
         "animated.gif": encoded(image, "GIF", save_all=True, append_images=[later, later]),
         "a name with spaces, ünïcödé and 図.jpg": encoded(image, "JPEG", quality=98),

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +89,9 @@ def given(tmp_path: Path) -> Path:
         (["--source", "{feed}", "--stream-pattern", "(cam"], 2, r"stream_pattern is no regular expression.*'\(cam'"),
         (["--source", "{feed}", "--stream-pattern", "cam"], 2, r"must have a group \(\?P<stream>"),
         (["--source", "{feed}", "--runner", "NoRunner"], 2, "run.runner: 'NoRunner' cannot be made"),
+        (["--source", "simplecache::s3://b/x"], 2, "source: .*chained"),
+        (["--source", "{feed}", "--allow-uri", "zip::file:///x"], 2, "source: .*chained"),
+        (["--source", "{feed}", "--model", "RN50", "--pretrained", "random"], 2, "RN50 brings no classes: .*--labels"),
     ],
 )
 @pytest.mark.parametrize("command", ["label", "check"])
@@ -136,6 +141,7 @@ def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_pa
     assert ", 365 classes, method grpo" in lines[0]
     assert lines[-1] == "10 of 10 images labelled, nothing written"
     assert len(lines) == 13
+    assert len({line.split()[0] for line in lines[2:12]}) == 6  # of every stream
     assert not list(tmp_path.iterdir())
 
 
@@ -149,6 +155,21 @@ def test_check_fails_where_one_of_the_ten_cannot_be_labelled(run: Run, feed: Pat
     assert "decode_image" in out
     assert out.endswith("1 of 2 images labelled, nothing written\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_words_that_the_demo_model_does_not_know_are_named(
+    run: Run, feed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "words.txt").write_text("cat\naardvark\n")
+    assert run("check", "--source", feed, "--out", tmp_path / "out", "--labels", tmp_path / "words.txt")[0] == 0
+    assert "1 of 2 classes are unknown to the demo model, whose vocabulary is closed: aardvark" in caplog.text
+
+
+def test_a_job_without_a_single_label_says_why(run: Run, feed: Path, tmp_path: Path) -> None:
+    code, out, err = run("label", "--source", feed, "--out", tmp_path / "out", "--time-pattern", "taken(?P<time>.+)x")
+    assert code == 0
+    assert f"labels 0, dead letters {IMAGES}" in out
+    assert re.search(r"no image could be labelled; the first: .+@.+: source: ", err)
 
 
 @pytest.fixture
@@ -200,7 +221,9 @@ def test_a_reference_that_cannot_be_written_leaves_the_old_one(
 
 def test_calibrate_says_what_is_too_few(run: Run, feed: Path, tmp_path: Path) -> None:
     code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r")
-    assert (code, "a reference needs at least 96 images" in err) == (1, True)
+    assert (code, f"a reference needs at least 96 images, got {IMAGES}" in err) == (1, True)
+    code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "gone" / "r")
+    assert (code, f"--reference {tmp_path}/gone/r: {tmp_path}/gone is no folder" in err) == (2, True)
     code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r", "--max-images", 0)
     assert (code, "--max-images must be >= 1, got 0" in err) == (2, True)
     assert not list(tmp_path.iterdir())
@@ -230,6 +253,8 @@ def test_version_names_what_a_label_depends_on(run: Run) -> None:
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert lines.keys() == {"grpo_tta", "python", "torch", "open_clip", "beam"}
     assert lines["torch"] == version("torch")
+    alone = "import sys; from pipeline.cli import main; main(['version']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", alone], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_evaluate_as_json(run: Run, feed: Path, labelled: Path) -> None:
@@ -251,12 +276,15 @@ def test_evaluate_as_json(run: Run, feed: Path, labelled: Path) -> None:
         (["--by", "foo"], 2, "--by: cannot group by foo: known are stream, segment"),
         (["--truth", "/gone.jsonl"], 1, "truth file /gone.jsonl"),
         (["--labels", "/gone"], 1, "/gone holds no labels"),
+        (["--truth", "{dir}/other.jsonl"], 1, "no label has a truth: the labels' ids are as 'cam-"),
     ],
 )
 def test_what_cannot_be_evaluated(
-    run: Run, feed: Path, labelled: Path, arguments: list[str], code: int, said: str
+    run: Run, feed: Path, labelled: Path, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    found, out, err = run("evaluate", "--labels", labelled, "--truth", feed / "truth.jsonl", *arguments)
+    (tmp_path / "other.jsonl").write_text('{"id": "elsewhere.jpg", "label": "cat"}\n')
+    filled = [argument.replace("{dir}", str(tmp_path)) for argument in arguments]
+    found, out, err = run("evaluate", "--labels", labelled, "--truth", feed / "truth.jsonl", *filled)
     assert (found, out) == (code, "")
     assert said in err
 

@@ -499,12 +499,13 @@ def test_a_summary_left_behind_by_a_death_after_the_last_commit_is_written_again
     assert (found["events"], found["finished"]) == (60, True)
 
 
-def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, tmp_path, label):
+@pytest.mark.parametrize("policy", ["fail", "reset"])
+def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, tmp_path, label, policy):
     label(job_config(feed, tmp_path / "out"))
     other = job_config(
         feed,
         tmp_path / "out",
-        checkpoint={"on_state_mismatch": "reset"},
+        checkpoint={"on_state_mismatch": policy},
         method={"settings": {"learning_rate": 0.5}},
     )
     with pytest.raises(ConfigurationError, match="this job is finished, with other settings"):

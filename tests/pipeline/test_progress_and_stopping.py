@@ -69,12 +69,14 @@ def clock(monkeypatch):
 def test_time_left_is_of_the_rate_so_far(clock, capsys):
     labelled = [0]
     line = _ProgressLine(lambda: labelled[0])
+    line(Progress(0, 600, Counters(), 0.0))
     for done in (100, 200, 300):
         clock[0] += 2
         labelled[0] = done
         line(Progress(done, 600, Counters(resets={"shift": 1}), 50.0))
     said = capsys.readouterr().err.splitlines()
     assert said == [
+        "0/600 images, 0/s, time left unknown, resets 0",
         "100/600 images, 50/s, 10 s left, resets 1",
         "200/600 images, 50/s, 8 s left, resets 1",
         "300/600 images, 50/s, 6 s left, resets 1",
@@ -84,12 +86,14 @@ def test_time_left_is_of_the_rate_so_far(clock, capsys):
 def test_it_speaks_before_the_first_commit_and_within_a_slice(clock, capsys):
     labelled = [7]
     line = _ProgressLine(lambda: labelled[0])
+    clock[0] += 40
+    line._say()
+    line(Progress(1000, 2000, Counters(resets={"shift": 2}), 0.0))
     clock[0] += 10
     labelled[0] = 12
     line._say()
-    line(Progress(1000, 2000, Counters(), 0.5))
-    labelled[0] = 15
-    line._say()
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "5 images, 0.5/s, nothing committed yet"
-    assert said[2].startswith("1003/2000 images, 0.8/s, ")
+    assert capsys.readouterr().err.splitlines() == [
+        "loading the model and listing the source, 40 s",
+        "1000/2000 images, 0/s, time left unknown, resets 2",
+        "1005/2000 images, 0.5/s, 1990 s left, resets 2",
+    ]
