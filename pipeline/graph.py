@@ -40,11 +40,15 @@ STRETCH = 512
 
 @dataclass(frozen=True)
 class OpenSlice:
-    """One partition's part of a slice: the plan, the commit it goes on from, and where the partition's log lies."""
+    """One partition's part of a slice: the plan, the commit it goes on from, and where the partition's log lies.
+
+    ``dated``: output files go into a folder of the plan's day, UTC; a job of months must not fill one folder.
+    """
 
     plan: Plan
     commit: Commit | None
     checkpoint_url: str
+    dated: bool = False
 
     @property
     def partition(self) -> str:
@@ -54,7 +58,8 @@ class OpenSlice:
     @property
     def stem(self) -> str:
         """Of its output files' names."""
-        return f"{self.partition}-{self.plan.span.start:012d}"
+        name = f"{self.partition}-{self.plan.span.start:012d}"
+        return f"{self.plan.clock:%Y-%m-%d}/{name}" if self.dated else name
 
     @property
     def origin(self) -> "Origin":

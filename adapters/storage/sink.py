@@ -18,6 +18,7 @@ FileFormat = Literal["jsonl", "parquet"]
 FORMATS: tuple[FileFormat, ...] = ("jsonl", "parquet")
 Record = TypeVar("Record", bound=WireModel)
 _STEM = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+_DATED = re.compile(r"^(\d{4}-\d{2}-\d{2}/)?[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 
@@ -45,8 +46,9 @@ class RecordFiles:
         self._format = file_format
 
     def path(self, name_stem: str) -> str:
-        """The object's name in the store. Raises ValueError for a stem that is no plain file name."""
-        if not _STEM.fullmatch(name_stem):
+        """The object's name in the store. Raises ValueError for a stem that is no plain file name, with or without a
+        day's folder before it (``2026-01-31/name``)."""
+        if not _DATED.fullmatch(name_stem):
             raise ValueError(f"file name must be of letters, digits, '_', '.', '-', got {name_stem!r}")
         return f"{self._folder}/{name_stem}.{self._format}"
 

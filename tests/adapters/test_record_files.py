@@ -85,6 +85,16 @@ def test_records_come_back(store, file_format, kind):
     assert sorted(found, key=str) == sorted(records, key=str)
 
 
+def test_a_days_folder_may_come_before_the_name(store):
+    path = RecordFiles(store, "labels").write("2026-01-31/t-0-000", RECORDS["labels"])
+    assert path == "labels/2026-01-31/t-0-000.jsonl"
+    found = list(read_records(store.url, "labels", type(RECORDS["labels"][0])))
+    assert sorted(found, key=str) == sorted(RECORDS["labels"], key=str)
+    for stem in ("2026-01/t-0", "../t-0", "2026-01-31/", "a/t-0"):
+        with pytest.raises(ValueError, match="file name must be"):
+            RecordFiles(store, "labels").path(stem)
+
+
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_bytes_do_not_depend_on_the_order_of_arrival(store, file_format):
     files = RecordFiles(store, "labels", file_format)

@@ -101,6 +101,14 @@ def test_explicit_offsets_that_leave_a_partition_out_are_no_configuration(world)
         world.driver(FakeMember(["t-0", "t-1"]), start="t-0=3", turns=3).run()
 
 
+def test_output_files_go_into_a_folder_of_the_plans_day(world):
+    stems = []
+    world.driver(
+        FakeMember(["t-0"]), run_slice=lambda parts: stems.extend(p.stem for p in parts) or world.run_slice(parts)
+    ).run()
+    assert stems[0] == f"{CLOCK:%Y-%m-%d}/t-0-000000000000"
+
+
 # ---- open plans ----
 
 
