@@ -1,4 +1,4 @@
-"""Run a labelling job: list the source once, run it slice by slice, write the summary."""
+"""Run a labelling job: list the source, once or while it is followed, run it slice by slice, write the summary."""
 
 import json
 import logging
@@ -25,8 +25,9 @@ from grpo_tta.device import resolve_device
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
 from pipeline.config_values import option_name
-from pipeline.driver import PARTITION, Progress, SliceDriver
+from pipeline.driver import PARTITION, Grow, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.following import Following
 from pipeline.garbage import collect_slice, settled_heap
 from pipeline.graph import OpenSlice, build
 from pipeline.labeler import Labeled, StreamLabeler
@@ -73,7 +74,8 @@ def run_label_job(
     stop: Callable[[], bool] = lambda: False,
     fault_point: Callable[[str], None] = no_fault,
 ) -> JobResult:
-    """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices.
+    """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices. A source that is
+    followed does not end.
 
     Raises `ConfigurationError` before anything was read or written, `JobError` or the source's ``SourceError`` later.
     """
@@ -82,16 +84,16 @@ def run_label_job(
         torch.set_num_threads(config.model.threads)
     outputs, store = output_stores(config)
     labeler = job_labeler(config)
-    listing = _listing(config, store)
+    log = CheckpointLog(store)
+    before = log.latest()
+    source = _source(config, store, before, stop)
     claim_outputs(store, outputs)
     for place in (store, *outputs):
         place.sweep()
-    log = CheckpointLog(store)
-    before = log.latest()
     partition = Partition(
         PARTITION,
         log,
-        fingerprints_of(config, labeler, listing.fingerprint),
+        fingerprints_of(config, labeler, source.fingerprint),
         keep=config.checkpoint.keep,
         reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
         fault_point=fault_point,
@@ -99,14 +101,16 @@ def run_label_job(
     driver = SliceDriver(
         partition,
         lambda plan, commit: run_slice(config, [OpenSlice(plan, commit, config.checkpoint_url)], fault_point)[0],
-        total=len(listing),
+        total=source.total,
         slice_records=config.checkpoint.slice_records,
+        grow=source.grow,
         progress=progress,
         stop=stop,
     )
     with settled_heap():
         latest = driver.run()
-    summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
+    finished = not config.source.follow and latest is not None and latest.position == source.total
+    summary = _summary(config, latest, finished, labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
     if did_nothing and summary.finished:
         _check_same(before, config.fingerprint(), labeler.make.model_fingerprint)
@@ -236,6 +240,24 @@ def list_job_source(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
         raise ConfigurationError(f"source: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What the positions count, how many there are, and how more come."""
+
+    fingerprint: str
+    total: int
+    grow: Grow = lambda position: position
+
+
+def _source(config: JobConfig, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
+    """Looked at before anything is written."""
+    if not config.source.follow:
+        listing = _listing(config, store)
+        return _Source(listing.fingerprint, len(listing))
+    following = Following(config, store, stop=stop)
+    return _Source(f"followed:{config.origin}", following.begin(latest), following.grow)
+
+
 def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
     listing = Listing.open(store)
@@ -288,10 +310,10 @@ def _cause(lines: list[str]) -> str:
     return (named or lines)[-1]
 
 
-def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, method: str) -> Summary:
+def _summary(config: JobConfig, latest: Commit | None, finished: bool, model: str, method: str) -> Summary:
     counters = latest.counters if latest else Counters()
     return Summary(
-        finished=latest is not None and latest.position == total,
+        finished=finished,
         events=counters.events,
         labels=counters.labels,
         dead_letters=counters.dead_letters,

@@ -64,6 +64,11 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
             "may be repeated",
         },
     ),
+    (
+        "--follow",
+        "source.follow",
+        {"action": "store_true", "help": "go on with files that come to the folder or bucket, until stopped"},
+    ),
     ("--method", "method.name", {"choices": METHOD_NAMES, "help": "default: grpo"}),
     ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "of grpo; default: online"}),
     (
