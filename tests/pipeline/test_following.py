@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from pipeline_fakes import CountingMethod
@@ -25,7 +26,7 @@ from pipeline.state_packs import PackReader
 from pipeline.status import read_status
 
 FOLLOW = {"follow": True, "poll": "10ms", "settle": "1s"}
-COUNTS = {"north": 24, "south": 16}
+COUNTS = {"north": 14, "south": 10}
 SLICE = 8
 
 
@@ -106,33 +107,33 @@ def coordinates(config):
 
 
 def outputs_of(config):
-    return outputs(config.output.url)
+    return outputs(Path(config.output.url))
 
 
 def test_files_that_come_while_the_job_runs_are_labelled_as_a_job_over_all_of_them_does(bring, config, label):
     followed, bounded = config("followed"), config("bounded", source={})
-    steps = {8 * i: lambda i=i: bring(8 * i, 8 * i + 8) for i in range(5)}
-    summary = label(followed, stop=when_labelled(followed, {**steps, 40: None}))
-    assert (summary.finished, summary.events, summary.labels, summary.dead_letters) == (False, 40, 40, 0)
+    steps = {8 * i: lambda i=i: bring(8 * i, 8 * i + 8) for i in range(3)}
+    summary = label(followed, stop=when_labelled(followed, {**steps, 24: None}))
+    assert (summary.finished, summary.events, summary.labels, summary.dead_letters) == (False, 24, 24, 0)
     assert label(bounded).finished
-    assert output_files(followed.output.url) == output_files(bounded.output.url)
-    assert len(output_files(followed.output.url)) > 5
+    assert output_files(Path(followed.output.url)) == output_files(Path(bounded.output.url))
+    assert len(output_files(Path(followed.output.url))) > 5
     assert states(followed) == states(bounded)
     written = json.loads((ObjectStore(followed.output.url)).read("summary.json"))
-    assert (written["finished"], written["events"]) == (False, 40)
+    assert (written["finished"], written["events"]) == (False, 24)
 
 
 def test_it_goes_on_where_it_was_and_carries_states_on(bring, config, label):
     followed, bounded = config("followed"), config("bounded", source={})
-    for i in range(5):
+    for i in range(3):
         bring(8 * i, 8 * i + 8)
         assert label(followed, stop=when_labelled(followed, {8 * i + 8: None})).events == 8 * i + 8
     label(bounded)
-    assert output_files(followed.output.url) == output_files(bounded.output.url)
+    assert output_files(Path(followed.output.url)) == output_files(Path(bounded.output.url))
     assert states(followed) == states(bounded)
 
 
-@pytest.mark.parametrize("point", ["before:1", "after:1", "after:2", "before:4", "after:4", "after:6"])
+@pytest.mark.parametrize("point", ["before:1", "after:1", "before:4", "after:4"])
 def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, config, label, point):
     followed, bounded = config("followed"), config("bounded", source={})
     bring(0, 8)
@@ -145,11 +146,11 @@ def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, conf
 
     with pytest.raises((Killed, JobError)):
         label(followed, fault_point=kill)
-    bring(16, 40)
-    summary = label(followed, stop=when_labelled(followed, {40: None}))
-    assert (summary.events, summary.labels) == (40, 40)
+    bring(16, 24)
+    summary = label(followed, stop=when_labelled(followed, {24: None}))
+    assert (summary.events, summary.labels) == (24, 24)
     label(bounded)
-    assert output_files(followed.output.url) == output_files(bounded.output.url)
+    assert output_files(Path(followed.output.url)) == output_files(Path(bounded.output.url))
     assert states(followed) == states(bounded)
 
 
