@@ -81,7 +81,7 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--allowed-lateness",
         "event_time.allowed_lateness",
-        {"metavar": "30s", "help": "of live jobs: an older image is not learnt from (default: 30s)"},
+        {"metavar": "30s", "help": "live or followed: an older image is not learnt from (default: 30s)"},
     ),
     ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
     ("--min-probability", "output.min_probability", {"type": float, "metavar": "P", "help": "under it: 'unknown'"}),
