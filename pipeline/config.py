@@ -248,7 +248,7 @@ class RunConfig(_Section):
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live job."""
+    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
     metrics_host: str = "127.0.0.1"
     """Where they are served."""
 

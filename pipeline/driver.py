@@ -25,6 +25,8 @@ class Progress:
     counters: Counters
     images_per_second: float
     """Of the last slice."""
+    result: SliceResult | None = None
+    """Of the last slice."""
 
 
 RunSlice = Callable[[Plan, Commit | None], SliceResult]
@@ -73,4 +75,4 @@ class SliceDriver:
         seconds = time.monotonic() - started
         commit = partition.commit(plan, result, seconds)  # 4
         partition.collect_garbage()  # 6
-        self.progress(Progress(commit.position, total, commit.counters, events / max(seconds, 1e-9)))
+        self.progress(Progress(commit.position, total, commit.counters, events / max(seconds, 1e-9), result))

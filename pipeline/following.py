@@ -13,16 +13,25 @@ from adapters.storage.follow import Follower
 from adapters.storage.objects import ObjectStore
 from adapters.storage.source import SourceError
 from pipeline.config import JobConfig, parse_duration
+from pipeline.driver import PARTITION, Progress
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.health import LiveStatus
+from pipeline.live import LiveProgress
 from schemas import Commit
 
 _log = logging.getLogger(__name__)
 _NAP = 0.1
 """Seconds between two looks whether to stop."""
+_STALE_SECONDS = 600.0
+_STALE_POLLS = 12
+"""A job that has neither committed nor looked for so long is not ready."""
 
 
 class Following:
-    """``clock``: seconds since the epoch. Raises `ConfigurationError` for a checkpoint of another source."""
+    """``clock``: seconds since the epoch. ``status`` is what the metrics' server says.
+
+    Raises `ConfigurationError` for a checkpoint of another source.
+    """
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class Following:
         self._give_up = parse_duration(source.give_up_after) / 1e6
         self._looked = time.monotonic()
         self._failing_since: float | None = None
+        self.status = LiveStatus(max(_STALE_SECONDS, _STALE_POLLS * self._poll))
 
     def begin(self, latest: Commit | None) -> int:
         """Look for the first time; the listing's end. Raises ``SourceError``, and `JobError` where the listing does not
@@ -79,9 +89,19 @@ class Following:
             time.sleep(min(left, _NAP))
         return False
 
+    def committed(self, progress: Progress) -> None:
+        """Count the last slice in the metrics."""
+        result = progress.result
+        if result is not None:
+            seconds = result.counters.events / progress.images_per_second
+            owned, lag = {PARTITION: progress.done}, {PARTITION: progress.total - progress.done}
+            self.status.committed(LiveProgress(result.counters.labels, seconds, owned, lag, (result,)))
+            self.status.turned(1)
+
     def _look(self) -> None:
         self._looked = time.monotonic()
         self._follower.poll(round(self._clock() * 1e6))
+        self.status.turned(1)
 
     def _try_look(self) -> None:
         try:
@@ -91,6 +111,7 @@ class Following:
             self._failing_since = self._failing_since or now
             if now - self._failing_since > self._give_up:
                 raise
+            self.status.failed(error)
             _log.warning("%s; looked at again in %.1f s", error, self._poll)
         else:
             self._failing_since = None

@@ -30,6 +30,7 @@ from pipeline.errors import ConfigurationError, JobError
 from pipeline.following import Following
 from pipeline.garbage import collect_slice, settled_heap
 from pipeline.graph import OpenSlice, build
+from pipeline.health import LiveStatus, metrics_served
 from pipeline.labeler import Labeled, StreamLabeler
 from pipeline.labeling import job_labeler
 from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
@@ -98,16 +99,21 @@ def run_label_job(
         reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
         fault_point=fault_point,
     )
+
+    def told(step: Progress) -> None:
+        source.committed(step)
+        progress(step)
+
     driver = SliceDriver(
         partition,
         lambda plan, commit: run_slice(config, [OpenSlice(plan, commit, config.checkpoint_url)], fault_point)[0],
         total=source.total,
         slice_records=config.checkpoint.slice_records,
         grow=source.grow,
-        progress=progress,
+        progress=told,
         stop=stop,
     )
-    with settled_heap():
+    with metrics_served(config.run, source.status), settled_heap():
         latest = driver.run()
     finished = not config.source.follow and latest is not None and latest.position == source.total
     summary = _summary(config, latest, finished, labeler.make.model_fingerprint, labeler.make.method)
@@ -247,6 +253,8 @@ class _Source:
     fingerprint: str
     total: int
     grow: Grow = lambda position: position
+    committed: Callable[[Progress], None] = _no_progress
+    status: LiveStatus | None = None
 
 
 def _source(config: JobConfig, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
@@ -255,7 +263,8 @@ def _source(config: JobConfig, store: ObjectStore, latest: Commit | None, stop: 
         listing = _listing(config, store)
         return _Source(listing.fingerprint, len(listing))
     following = Following(config, store, stop=stop)
-    return _Source(f"followed:{config.origin}", following.begin(latest), following.grow)
+    end = following.begin(latest)
+    return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status)
 
 
 def _listing(config: JobConfig, store: ObjectStore) -> Listing:

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pipeline.run as run
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
 from adapters.storage.source import SourceError
+from pipeline import metrics
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.cli.commands import run_and_report
 from pipeline.config import make_config
@@ -288,3 +291,23 @@ def test_how_a_source_is_followed_changes_no_label(config):
 def test_the_method_of_these_tests_updates_within_the_feed():
     assert CountingMethod.cadence is not None
     assert CountingMethod.cadence < min(COUNTS.values())
+
+
+def test_metrics_are_served_while_it_waits(bring, config, label):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    followed = config(run={"metrics_port": port})
+    before = metrics.REGISTRY.get_sample_value("tta_samples_total")
+    answers = {}
+
+    def ask():
+        for path in ("metrics", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+                answers[path] = answer.read().decode()
+
+    bring(0, 8)
+    label(followed, stop=when_labelled(followed, {8: ask}))
+    assert json.loads(answers["readyz"]) == {"ready": True, "problem": None}
+    assert f"tta_samples_total {before + 8}" in answers["metrics"]
+    assert 'tta_lag_records{partition="storage"} 0.0' in answers["metrics"]
