@@ -1,4 +1,5 @@
-"""`ImageRef`, one image event inside the job, and `BadRecord`, what a source held instead of one.
+"""`ImageRef`, one image event inside the job, `BadRecord`, what a source held instead of one, and `Arrival`, either of
+them with the time at which it came to a source that is followed.
 
 Plain typed tuples with registered Beam coders: deterministic (equal tuples, equal bytes), never pickled. A reference
 travels through shuffles instead of the image; only an event that came with inline data carries bytes.
@@ -50,6 +51,14 @@ class BadRecord(NamedTuple):
     event: str | None = None
     """The record as it came, cut to a bound."""
     position: int = -1
+
+
+class Arrival(NamedTuple):
+    """A file of a source that is followed."""
+
+    record: ImageRef | BadRecord
+    modified: int
+    """Microseconds since the epoch, UTC."""
 
 
 def seed_of(event_id: str) -> int:

@@ -28,7 +28,7 @@ from pydantic import (
 from adapters.kafka.membership import parse_numbers
 from adapters.kafka.offsets import OutOfRangePolicy, Start
 from adapters.kafka.settings import KafkaAddress, KafkaSecurity
-from adapters.storage.filesystems import local_path
+from adapters.storage.filesystems import is_manifest, local_path
 from grpo_tta.guard import GuardSettings
 from grpo_tta.methods import METHODS
 from grpo_tta.models import ModelSettings
@@ -38,21 +38,12 @@ from pipeline.config_values import parse_duration as parse_duration
 from pipeline.errors import ConfigurationError
 from pipeline.windows import Windows
 
-_NOT_OF_LABELS = (
-    ("source", "url"),
-    ("source", "stream_pattern"),
-    ("source", "time_pattern"),
-    ("model", "name"),
-    ("model", "pretrained"),
-    ("output", "url"),
-    ("output", "also"),
-    ("checkpoint", "url"),
-    ("checkpoint", "slice_seconds"),
-    ("checkpoint", "keep"),
-    ("checkpoint", "max_state_bytes"),
-    ("checkpoint", "slice_records"),
-    ("checkpoint", "on_state_mismatch"),
-)
+_NOT_OF_LABELS = {
+    "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
+    "model": ("name", "pretrained"),
+    "output": ("url", "also"),
+    "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
+}
 _FILES = (("labels", "file"), ("labels", "class_vectors"), ("guard", "reference"))
 
 
@@ -80,6 +71,24 @@ class SourceConfig(_Section):
     """Prefixes a manifest may point at, beside its own folder."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    follow: bool = False
+    """Files that come to a folder or bucket while the job runs are labelled too, until it is stopped."""
+    poll: Duration = "5s"
+    """Between two looks."""
+    settle: Duration = "5s"
+    """A file younger than this may still be written and waits."""
+    look_back: Duration = "1h"
+    """A file so much older than the newest one comes too late: a dead letter."""
+    give_up_after: Duration = "10m"
+    """A source that cannot be listed any more is looked at again for so long."""
+
+    @model_validator(mode="after")
+    def _followable(self) -> "SourceConfig":
+        if self.follow and is_kafka(self.url):
+            raise ValueError("follow: a topic is followed anyway, leave --follow out")
+        if self.follow and is_manifest(self.url):
+            raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+        return self
 
     @model_validator(mode="after")
     def _patterns(self) -> "SourceConfig":
@@ -239,7 +248,7 @@ class RunConfig(_Section):
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live job."""
+    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
     metrics_host: str = "127.0.0.1"
     """Where they are served."""
 
@@ -303,7 +312,8 @@ class JobConfig(_Section):
         """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
         path = local_path(self.source.url)
         url = self.source.url.rstrip("/") if path is None else path
-        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern])
+        followed = ["followed"] if self.source.follow else []
+        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *followed])
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what a YAML file would hold."""
@@ -322,8 +332,9 @@ class JobConfig(_Section):
         `ConfigurationError` for a file that cannot be read.
         """
         plain = self.plain()
-        for section, key in _NOT_OF_LABELS:
-            del plain[section][key]
+        for section, keys in _NOT_OF_LABELS.items():
+            for key in keys:
+                del plain[section][key]
         del plain["run"], plain["kafka"]
         for section, key in _FILES:
             plain[section][key] = _content(f"{section}.{key}", plain[section][key])

@@ -4,12 +4,15 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import metrics
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigurationError
 from pipeline.live import LiveProgress, Watcher
 
 _log = logging.getLogger(__name__)
@@ -63,6 +66,21 @@ class LiveStatus(Watcher):
                 return "no partition is owned"
             idle = time.monotonic() - self._moved
             return f"nothing has moved for {idle:.0f} s" if idle > self._stale else None
+
+
+@contextmanager
+def metrics_served(run: RunConfig, status: LiveStatus | None) -> Iterator[None]:
+    """Inside, where ``run.metrics_port`` asks for it and there is a ``status``. Raises `ConfigurationError` for a port
+    that cannot be had."""
+    if run.metrics_port is None or status is None:
+        yield
+        return
+    try:
+        server = MetricsServer(run.metrics_host, run.metrics_port, status.problem)
+    except OSError as error:
+        raise ConfigurationError(f"run.metrics_port: {run.metrics_port}: {error}") from error
+    with server:
+        yield
 
 
 class MetricsServer:

@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import torch
 
@@ -13,7 +12,7 @@ from adapters.storage.objects import ObjectStore
 from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.errors import ConfigurationError
 from pipeline.garbage import settled_heap
-from pipeline.health import LiveStatus, MetricsServer
+from pipeline.health import LiveStatus, metrics_served
 from pipeline.kafka_job import make_member, make_offsets, out_settings, settings_of
 from pipeline.labeling import job_labeler
 from pipeline.live import LiveDriver, LiveProgress, Watcher
@@ -55,14 +54,7 @@ def run_live_job(
     fingerprints = fingerprints_of(config, labeler, config.source.url)
     slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
     status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds)), progress)
-    with ExitStack() as stack:
-        if config.run.metrics_port is not None:
-            try:
-                server = MetricsServer(config.run.metrics_host, config.run.metrics_port, status.status.problem)
-            except OSError as error:
-                raise ConfigurationError(f"run.metrics_port: {config.run.metrics_port}: {error}") from error
-            stack.enter_context(server)
-        stack.enter_context(settled_heap())
+    with metrics_served(config.run, status.status), settled_heap():
         LiveDriver(
             config,
             fingerprints,

@@ -1,4 +1,4 @@
-"""Run a labelling job: list the source once, run it slice by slice, write the summary."""
+"""Run a labelling job: list the source, once or while it is followed, run it slice by slice, write the summary."""
 
 import json
 import logging
@@ -24,17 +24,19 @@ from grpo_tta.device import resolve_device
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
 from pipeline.config_values import option_name
-from pipeline.driver import PARTITION, Progress, SliceDriver
+from pipeline.driver import PARTITION, Grow, Progress, SliceDriver
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.following import Following
 from pipeline.garbage import collect_slice, settled_heap
 from pipeline.graph import OpenSlice, build
+from pipeline.health import LiveStatus, metrics_served
 from pipeline.labeler import Labeled, StreamLabeler
 from pipeline.labeling import job_labeler, uri_policy
 from pipeline.partition import Fingerprints, Partition, SliceResult, no_fault
 from pipeline.records import RecordMaker, WindowedRef, bad_record
 from pipeline.state_packs import PackReader, pack_name
 from pipeline.versions import versions
-from schemas import Commit, Counters, Summary
+from schemas import Commit, Counters, Plan, Summary
 
 _log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
@@ -73,7 +75,8 @@ def run_label_job(
     stop: Callable[[], bool] = lambda: False,
     fault_point: Callable[[str], None] = no_fault,
 ) -> JobResult:
-    """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices.
+    """Run or resume a job until its source ends or ``stop()`` says so, which is asked between slices. A source that is
+    followed does not end.
 
     Raises `ConfigurationError` before anything was read or written, `JobError` or the source's ``SourceError`` later.
     """
@@ -83,40 +86,51 @@ def run_label_job(
     outputs, store = output_stores(config)
     uri_policy(config)
     labeler = job_labeler(config)
-    listing = _listing(config, store)
+    log = CheckpointLog(store)
+    before = log.latest()
+    source = _source(config, store, before, stop)
     claim_outputs(store, outputs)
     for place in (store, *outputs):
         place.sweep()
-    log = CheckpointLog(store)
-    before = log.latest()
-    if before is not None and before.position == len(listing):
+    if before is not None and not config.source.follow and before.position == source.total:
         _check_same(before, config.fingerprint(), labeler.make.model_fingerprint)
     partition = Partition(
         PARTITION,
         log,
-        fingerprints_of(config, labeler, listing.fingerprint),
+        fingerprints_of(config, labeler, source.fingerprint),
         keep=config.checkpoint.keep,
         reset_on_mismatch=config.checkpoint.on_state_mismatch == "reset",
         fault_point=fault_point,
     )
+
+    def told(step: Progress) -> None:
+        source.committed(step)
+        progress(step)
+
     driver = SliceDriver(
         partition,
-        lambda plan, commit: run_slice(config, [OpenSlice(plan, commit, config.checkpoint_url)], fault_point)[0],
-        total=len(listing),
+        lambda plan, commit: run_slice(config, [_open_slice(config, plan, commit)], fault_point)[0],
+        total=source.total,
         slice_records=config.checkpoint.slice_records,
-        progress=progress,
+        grow=source.grow,
+        progress=told,
         stop=stop,
     )
     position, counters = (before.position, before.counters) if before else (0, Counters())
-    progress(Progress(position, len(listing), counters, 0.0))
-    with settled_heap():
+    progress(Progress(position, source.total, counters, 0.0))
+    with metrics_served(config.run, source.status), settled_heap():
         latest = driver.run()
-    summary = _summary(config, latest, len(listing), labeler.make.model_fingerprint, labeler.make.method)
+    finished = not config.source.follow and latest is not None and latest.position == source.total
+    summary = _summary(config, latest, finished, labeler.make.model_fingerprint, labeler.make.method)
     did_nothing = before is not None and before == latest
     for output in outputs:
         if _stale(output, summary):
             output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
     return JobResult(summary, did_nothing)
+
+
+def _open_slice(config: JobConfig, plan: Plan, commit: Commit | None) -> OpenSlice:
+    return OpenSlice(plan, commit, config.checkpoint_url, dated=config.source.follow)
 
 
 def claim_outputs(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> None:
@@ -252,6 +266,27 @@ def list_job_source(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
         raise ConfigurationError(f"source: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What the positions count, how many there are, and how more come."""
+
+    fingerprint: str
+    total: int
+    grow: Grow = lambda position: position
+    committed: Callable[[Progress], None] = _no_progress
+    status: LiveStatus | None = None
+
+
+def _source(config: JobConfig, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
+    """Looked at before anything is written."""
+    if not config.source.follow:
+        listing = _listing(config, store)
+        return _Source(listing.fingerprint, len(listing))
+    following = Following(config, store, stop=stop)
+    end = following.begin(latest)
+    return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status)
+
+
 def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
     listing = Listing.open(store)
@@ -304,10 +339,10 @@ def _cause(lines: list[str]) -> str:
     return (named or lines)[-1]
 
 
-def _summary(config: JobConfig, latest: Commit | None, total: int, model: str, method: str) -> Summary:
+def _summary(config: JobConfig, latest: Commit | None, finished: bool, model: str, method: str) -> Summary:
     counters = latest.counters if latest else Counters()
     return Summary(
-        finished=latest is not None and latest.position == total,
+        finished=finished,
         events=counters.events,
         labels=counters.labels,
         dead_letters=counters.dead_letters,

@@ -104,7 +104,7 @@ def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
     live = sorted({name.split("/")[1] for name in names})
     if live:
         return {name: ObjectStore(partition_url(checkpoint_url, name)) for name in live}
-    if not root.exists("listing/index.json") and not root.names("commits/"):
+    if Listing.open(root) is None and not root.names("commits/"):
         raise JobError(f"{checkpoint_url} holds no checkpoint")
     return {"storage": root}
 

@@ -1,9 +1,13 @@
-"""The listing of a bounded source: its events sorted by (event time, coordinate), written down once.
+"""The listing of a source: its events sorted by (event time, coordinate), written down once, and read by position.
 
 `write_listing` sorts on local disk (chunks of ``chunk_rows`` rows, merged ``_FAN_IN`` at a time), so a source of any
 size needs the memory of one chunk. The result is a few objects of compact JSON lines, ``part_rows`` rows each, and an
 index that an exclusive create publishes last: the listing exists when its index does, and of racing writers one
 listing stays. An event's position is its index. Bad records come first. The fingerprint is the SHA-256 of all rows.
+
+A source that is followed (`adapters.storage.follow`) has a listing that grows: each index, named after its first
+position, publishes a *segment*, sorted in itself, and positions run on from one to the next. A bounded source's listing
+is one segment. Rows of a followed source also hold the modification time.
 
 Inline data is never in a listing; a manifest's events point into the manifest instead.
 """
@@ -13,17 +17,19 @@ import heapq
 import json
 import os
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from adapters.events import BadRecord, ImageRef
+from adapters.events import Arrival, BadRecord, ImageRef
 from adapters.storage.objects import ObjectStore
 
 FOLDER = "listing"
-_INDEX = f"{FOLDER}/index.json"
-_VERSION = 1
+_SEGMENT = f"{FOLDER}/segment-"
+_VERSION = 2
 _FAN_IN = 64
 _STRIDE = 1000
 """Rows between two byte offsets of the index: what is read at once, and at most for nothing."""
@@ -32,48 +38,91 @@ _Row = tuple[int, str, str]
 """Event time, coordinate, the row's text: sorts as the listing does, equal times and coordinates included."""
 
 
-class Listing:
-    """A written listing. Reads by position; holds only the index (a byte offset for every 1,000 rows)."""
+def _index_name(start: int) -> str:
+    return f"{_SEGMENT}{start:012d}.json"
 
-    def __init__(self, store: ObjectStore, index: dict[str, Any]) -> None:
+
+class Listing:
+    """A written listing. Reads by position; holds only indexes (a byte offset for every 1,000 rows), those of the last
+    segment and of segments that were read."""
+
+    def __init__(self, store: ObjectStore, starts: list[int], before: "Listing | None" = None) -> None:
         self._store = store
-        self._parts: list[dict[str, Any]] = index["parts"]
-        self._length = sum(part["rows"] for part in self._parts)
-        self.fingerprint: str = index["fingerprint"]
-        """SHA-256 of all rows, hexadecimal."""
-        self.bad_records: int = index["bad_records"]
-        self.origin: str = index["origin"]
+        self._starts = starts
+        known = before._indexes if before is not None else {}
+        self._indexes: dict[int, dict[str, Any]] = {start: known[start] for start in starts if start in known}
+        last = self._index(starts[-1])
+        self._length: int = starts[-1] + last["rows"]
+        self.fingerprint: str = last["fingerprint"]
+        """SHA-256 of the last segment's rows, hexadecimal."""
+        self.origin: str = last["origin"]
         """What was listed, in the caller's words."""
+        self.cursor: int | None = last["cursor"]
+        """Of a followed source; see `append_segment`."""
 
     @classmethod
-    def open(cls, store: ObjectStore) -> "Listing | None":
-        """The store's listing, None where none was finished. Raises ValueError for one of another format version."""
-        try:
-            index = json.loads(store.read(_INDEX))
-        except FileNotFoundError:
-            return None
-        if index.get("version") != _VERSION:
-            raise ValueError(
-                f"the listing in {store.url} has format version {index.get('version')!r}, this is {_VERSION}: "
-                "use another checkpoint"
-            )
-        return cls(store, index)
+    def open(cls, store: ObjectStore, before: "Listing | None" = None) -> "Listing | None":
+        """The store's listing, None where none was finished; ``before``: as it was opened last, so that less is read.
+        Raises ValueError for one of another format version."""
+        starts = sorted(int(name.removeprefix(_SEGMENT).removesuffix(".json")) for name in store.names(_SEGMENT))
+        return cls(store, starts, before) if starts else None
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, start: int, stop: int) -> Iterator[ImageRef | BadRecord]:
         """Records of the positions ``start <= p < stop`` in order, `ImageRef.position` set."""
+        for position, fields in self._rows(start, stop):
+            yield _from_row(fields, position)
+
+    def taken(self, since: int, start: int = 0) -> Iterator[tuple[str, int]]:
+        """(coordinate, modification time) of a followed source's records from the position ``start`` on; segments
+        with none modified after ``since`` are passed over."""
+        for first in self._starts:
+            index = self._index(first)
+            if first + index["rows"] > start and index["newest"] > since:
+                for _, fields in self._rows(max(first, start), first + index["rows"]):
+                    yield _coordinate(fields)
+
+    def collect(self, position: int, since: int) -> None:
+        """Delete segments that nobody needs any more: all before ``position``, and none modified after ``since``. The
+        last one stays."""
+        for first in self._starts[:-1]:
+            index = self._index(first)
+            if first + index["rows"] > position:
+                return
+            if index["newest"] <= since:
+                for part in index["parts"]:
+                    self._store.delete(part["name"])
+                self._store.delete(_index_name(first))
+                self._starts.remove(first)
+
+    def _index(self, start: int) -> dict[str, Any]:
+        if start not in self._indexes:
+            index = json.loads(self._store.read(_index_name(start)))
+            if index.get("version") != _VERSION:
+                raise ValueError(
+                    f"the listing in {self._store.url} has format version {index.get('version')!r}, this is "
+                    f"{_VERSION}: use another checkpoint"
+                )
+            self._indexes[start] = index
+        return self._indexes[start]
+
+    def _rows(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         if not 0 <= start <= stop <= self._length:
             raise ValueError(f"positions {start} to {stop} are not within a listing of {self._length} rows")
-        first = 0
-        for part in self._parts:
-            last = first + part["rows"]
-            if first < stop and start < last:
-                yield from self._read_part(part, first, max(start, first), min(stop, last))
-            first = last
+        for segment in self._starts[max(bisect_right(self._starts, start) - 1, 0) : bisect_left(self._starts, stop)]:
+            first = segment
+            for part in self._index(segment)["parts"]:
+                last = first + part["rows"]
+                if first <= start < last and start < stop:
+                    yield from self._part_rows(part, first, start, min(stop, last))
+                    start = min(stop, last)
+                first = last
+        if start < stop:
+            raise ValueError(f"the position {start} is not in the listing any more: its segment was collected")
 
-    def _read_part(self, part: dict[str, Any], first: int, start: int, stop: int) -> Iterator[ImageRef | BadRecord]:
+    def _part_rows(self, part: dict[str, Any], first: int, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         offsets = part["offsets"]
         for block in range((start - first) // _STRIDE, len(offsets) - 1):
             position = first + block * _STRIDE
@@ -82,8 +131,27 @@ class Listing:
             data = self._store.read_range(part["name"], offsets[block], offsets[block + 1])
             for line in data.splitlines():
                 if start <= position < stop:
-                    yield _from_row(json.loads(line), position)
+                    yield position, json.loads(line)
                 position += 1
+
+
+@dataclass
+class _Head:
+    """What a segment's index says beside its parts."""
+
+    start: int
+    origin: str
+    cursor: int | None = None
+    newest: int | None = None
+    """Modification time; ``None`` of a bounded source."""
+
+    def rows(self, arrivals: Iterable[Arrival], now: int) -> Iterator[_Row]:
+        """The arrivals' rows; notes their times."""
+        for record, modified in arrivals:
+            capped = min(modified, now)
+            self.newest = modified if self.newest is None else max(self.newest, modified)
+            self.cursor = capped if self.cursor is None else max(self.cursor, capped)
+            yield _to_row(record, modified)
 
 
 def write_listing(
@@ -95,7 +163,7 @@ def write_listing(
     part_rows: int = 50_000,
     scratch: str | None = None,
 ) -> Listing:
-    """Sort the records and write them down; nothing is written before all of them are read.
+    """Sort the records of a bounded source and write them down; nothing is written before all of them are read.
 
     Returns the store's listing: this one, or that of a writer who was faster. ``origin`` is kept with it. ``scratch``:
     where the local chunk files go, by default the system's folder for temporary files. Raises ValueError for a record
@@ -103,44 +171,81 @@ def write_listing(
     """
     if chunk_rows < 1 or part_rows < 1:
         raise ValueError(f"chunk_rows and part_rows must be >= 1, got {chunk_rows} and {part_rows}")
-    token = uuid4().hex
-    with tempfile.TemporaryDirectory(prefix="listing-", dir=scratch) as folder:
-        rows = _sorted_rows(records, folder, chunk_rows)
-        index = {**_write_parts(store, rows, token, part_rows), "origin": origin}
-    won = store.create(_INDEX, json.dumps(index, separators=(",", ":")).encode())
+    _write_segment(store, map(_to_row, records), _Head(0, origin), chunk_rows, part_rows, scratch)
     listing = Listing.open(store)
     if listing is None:
         raise FileNotFoundError(f"the listing in {store.url} vanished while it was written")
-    kept = {part["name"] for part in listing._parts} | {_INDEX}
-    for name in store.names(f"{FOLDER}/"):
-        if name not in kept and (won or token in name):
-            store.delete(name)
     return listing
 
 
-def _write_parts(store: ObjectStore, rows: Iterator[_Row], token: str, part_rows: int) -> dict[str, Any]:
-    digest, bad_records = hashlib.sha256(), 0
-    parts: list[dict[str, Any]] = []
+def append_segment(
+    store: ObjectStore,
+    arrivals: Iterable[Arrival],
+    *,
+    after: Listing | None,
+    origin: str,
+    now: int,
+    chunk_rows: int = 100_000,
+    part_rows: int = 50_000,
+) -> bool:
+    """Sort what came to a followed source and write it down behind the listing ``after``, as `write_listing` does.
+
+    Whether the listing has grown by it: not where there are no arrivals, or another writer was faster. The listing's
+    ``cursor`` is the newest modification time in it; one later than ``now`` (microseconds since the epoch) counts as
+    ``now``, so that one clock that is fast makes nobody late.
+    """
+    head = _Head(len(after), origin, after.cursor) if after else _Head(0, origin)
+    rows = head.rows(arrivals, now)
+    first = next(rows, None)
+    return first is not None and _write_segment(store, chain([first], rows), head, chunk_rows, part_rows, None)
+
+
+def _write_segment(
+    store: ObjectStore, rows: Iterator[_Row], head: _Head, chunk_rows: int, part_rows: int, scratch: str | None
+) -> bool:
+    """Whether this writer's segment stays."""
+    token, stem = uuid4().hex, f"{FOLDER}/{head.start:012d}-"
+    with tempfile.TemporaryDirectory(prefix="listing-", dir=scratch) as folder:
+        digest, parts = _write_parts(store, _sorted_rows(rows, folder, chunk_rows), f"{stem}{token}", part_rows)
+    index = {
+        "version": _VERSION,
+        "rows": sum(part["rows"] for part in parts),
+        "fingerprint": digest,
+        "origin": head.origin,
+        "cursor": head.cursor,
+        "newest": head.newest,
+        "parts": parts,
+    }
+    won = store.create(_index_name(head.start), json.dumps(index, separators=(",", ":")).encode())
+    kept = {part["name"] for part in parts} if won else set()
+    for name in store.names(stem):
+        if name not in kept and (won or token in name):
+            store.delete(name)
+    return won
+
+
+def _write_parts(
+    store: ObjectStore, rows: Iterator[_Row], stem: str, part_rows: int
+) -> tuple[str, list[dict[str, Any]]]:
+    """The digest of all rows, and the index's entries."""
+    digest, parts = hashlib.sha256(), list[dict[str, Any]]()
     while True:
         data, offsets, count = bytearray(), [], 0
         for _, _, text in islice(rows, part_rows):
             if count % _STRIDE == 0:
                 offsets.append(len(data))
             data += text.encode() + b"\n"
-            bad_records += text.startswith(_BAD)
             count += 1
         if not count:
-            break
-        name = f"{FOLDER}/{token}-{len(parts):06d}.jsonl"
+            return digest.hexdigest(), parts
+        name = f"{stem}-{len(parts):06d}.jsonl"
         store.write(name, bytes(data))
         digest.update(data)
         parts.append({"name": name, "rows": count, "offsets": [*offsets, len(data)]})
-    return {"version": _VERSION, "fingerprint": digest.hexdigest(), "bad_records": bad_records, "parts": parts}
 
 
-def _sorted_rows(records: Iterable[ImageRef | BadRecord], folder: str, chunk_rows: int) -> Iterator[_Row]:
+def _sorted_rows(rows: Iterator[_Row], folder: str, chunk_rows: int) -> Iterator[_Row]:
     """External merge sort. A source of one chunk never touches the disk."""
-    rows = map(_to_row, records)
     chunk = sorted(islice(rows, chunk_rows))
     if len(chunk) < chunk_rows:
         return iter(chunk)
@@ -177,7 +282,6 @@ def _read_chunk(path: str) -> Iterator[_Row]:
             yield _keyed(line.decode().rstrip("\n"))
 
 
-_BAD = '{"bad"'
 _BEFORE_ALL = -(2**63)
 
 
@@ -188,19 +292,27 @@ def _keyed(text: str) -> _Row:
     return fields[3], fields[0], text
 
 
-def _to_row(record: ImageRef | BadRecord) -> _Row:
+def _to_row(record: ImageRef | BadRecord, modified: int | None = None) -> _Row:
     """ASCII JSON: an array for an event, an object for a bad record; positions are not part of a row."""
     if isinstance(record, BadRecord):
-        return _BEFORE_ALL, record.coordinate, json.dumps({"bad": record[:-1]}, separators=(",", ":"))
+        bad = {"bad": record[:-1]} if modified is None else {"bad": record[:-1], "modified": modified}
+        return _BEFORE_ALL, record.coordinate, json.dumps(bad, separators=(",", ":"))
     if record.data is not None:
         raise ValueError(f"event {record.coordinate} carries inline data, which a listing does not hold")
-    fields = (*record[:5], record.content_type, record.attributes, record.size)
+    fields = [*record[:5], record.content_type, record.attributes, record.size]
+    if modified is not None:
+        fields.append(modified)
     return record.event_time, record.coordinate, json.dumps(fields, separators=(",", ":"))
 
 
 def _from_row(fields: Any, position: int) -> ImageRef | BadRecord:
     if isinstance(fields, dict):
         return BadRecord._make((*fields["bad"], position))
-    coordinate, event_id, stream, time, uri, content_type, attributes, size = fields
+    coordinate, event_id, stream, time, uri, content_type, attributes, size = fields[:8]
     pairs = tuple([(name, text) for name, text in attributes])
     return ImageRef(coordinate, event_id, stream, time, uri, None, content_type, pairs, size, position)
+
+
+def _coordinate(fields: Any) -> tuple[str, int]:
+    """Of a followed source's row, with the modification time."""
+    return (fields["bad"][0], fields["modified"]) if isinstance(fields, dict) else (fields[0], fields[8])

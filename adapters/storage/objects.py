@@ -14,7 +14,8 @@ import os
 import re
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
@@ -63,6 +64,23 @@ class ObjectStore:
         filesystem, root = open_filesystem(self.url)
         return filesystem, f"{root}/{_checked(name)}".lstrip("/")
 
+    @contextmanager
+    def _naming(self, *, writing: bool = False) -> Iterator[None]:
+        """Errors of a back end that do not say which bucket they are about become `StoreError`; a missing object
+        stays FileNotFoundError, which when ``writing`` means a missing bucket."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if not writing:
+                raise
+            raise StoreError(f"{self.url} cannot be written, there is no such bucket: {error}") from error
+        except PermissionError as error:
+            raise StoreError(f"{self.url} may not be used, check its credentials and rights: {error}") from error
+        except OSError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{self.url} cannot be used: {type(error).__name__}: {error}") from error
+
     @cached_property
     def supports_exclusive_create(self) -> bool:
         """Whether `create` is atomic between processes (memory: between threads). Asks the server, once, on buckets."""
@@ -72,10 +90,11 @@ class ObjectStore:
 
     def _probe(self) -> bool:
         name = f"probe-{uuid4().hex}"
-        try:
-            return self._conditional_put(name, b"1") and not self._conditional_put(name, b"2")
-        finally:
-            self.delete(name)
+        with self._naming(writing=True):
+            try:
+                return self._conditional_put(name, b"1") and not self._conditional_put(name, b"2")
+            finally:
+                self.delete(name)
 
     def check_access(self) -> None:
         """Raise where the store can plainly not be used: no such bucket, no credentials, no right to write a folder.
@@ -85,7 +104,8 @@ class ObjectStore:
         if self._folder is None:
             filesystem, root = open_filesystem(self.url)
             if self._scheme != "memory":
-                filesystem.info(root.partition("/")[0])
+                with self._naming(writing=True):
+                    filesystem.info(root.partition("/")[0])
             return
         there = self._folder
         while not os.path.lexists(there):
@@ -101,7 +121,8 @@ class ObjectStore:
             with open(self._local(name), "rb") as file:
                 return file.read()
         filesystem, path = self._remote(name)
-        return bytes(filesystem.cat_file(path))
+        with self._naming():
+            return bytes(filesystem.cat_file(path))
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Bytes ``start <= i < stop`` of the object. Raises FileNotFoundError."""
@@ -112,7 +133,8 @@ class ObjectStore:
                 file.seek(start)
                 return file.read(stop - start)
         filesystem, path = self._remote(name)
-        return bytes(filesystem.cat_file(path, start=start, end=stop))
+        with self._naming():
+            return bytes(filesystem.cat_file(path, start=start, end=stop))
 
     def open_read(self, name: str) -> BinaryIO:
         """The object as a seekable stream, for what is read once from front to back."""
@@ -126,7 +148,8 @@ class ObjectStore:
             _write_local(self._local(name), data, exclusive=False)
             return
         filesystem, path = self._remote(name)
-        filesystem.pipe_file(path, data)
+        with self._naming(writing=True):
+            filesystem.pipe_file(path, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put the object unless one of that name exists; whether it was put."""
@@ -135,9 +158,10 @@ class ObjectStore:
         if self._scheme == "memory":
             with _MEMORY_LOCK:
                 return self._look_and_put(name, data)
-        if self.supports_exclusive_create:
-            return self._conditional_put(name, data)
-        return self._look_and_put(name, data)
+        with self._naming(writing=True):
+            if self.supports_exclusive_create:
+                return self._conditional_put(name, data)
+            return self._look_and_put(name, data)
 
     def _look_and_put(self, name: str, data: bytes) -> bool:
         filesystem, path = self._remote(name)
@@ -194,7 +218,8 @@ class ObjectStore:
         filesystem, root = open_filesystem(self.url)
         start = f"{root}/{_checked(folder)}".lstrip("/") if folder else root
         try:
-            paths = filesystem.find(start)
+            with self._naming():
+                paths = filesystem.find(start)
         except FileNotFoundError:
             return []
         skip = len(root) + 1 if root else 0

@@ -14,11 +14,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import fsspec.utils
 
-from adapters.events import BadRecord, ImageRef
+from adapters.events import Arrival, BadRecord, ImageRef
 from adapters.storage.filesystems import (
     is_glob,
     is_manifest,
@@ -36,7 +37,7 @@ from schemas.events import MAX_ID, MAX_STREAM, MAX_URI
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
-
+T = TypeVar("T")
 _GONE = "gone"
 
 
@@ -65,6 +66,25 @@ def list_source(
     unreadable or (unless ``allow_empty``) without a single event or bad record.
     """
     names = NamePattern(stream_pattern, time_pattern)
+    _check(url)
+    records = read_manifest(url) if is_manifest(url) else _files(url, names)
+    return _guarded(url, records, allow_empty=allow_empty)
+
+
+def list_arrivals(url: str, *, stream_pattern: str | None = None, time_pattern: str | None = None) -> Iterator[Arrival]:
+    """All files of a source that is followed, unsorted; there may be none, also under a bucket's prefix that does not
+    exist yet.
+
+    As `list_source`, but for two things. Where a storage's version is a hash of the content the coordinate also holds
+    the modification time: the same picture put twice is two events. And links to nothing are passed over: what they
+    point at may come yet. Raises `SourceError` also for a storage without modification times.
+    """
+    names = NamePattern(stream_pattern, time_pattern)
+    _check(url)
+    return _guarded(url, _arrivals(url, names), allow_empty=True)
+
+
+def _check(url: str) -> None:
     if not url or "::" in url:
         raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {url!r}")
     scheme = scheme_of(url)
@@ -72,11 +92,9 @@ def list_source(
         raise ValueError(f"source {url!r}: a web server cannot be listed; name its files in a manifest")
     if scheme == "file":
         local_path(url)
-    records = read_manifest(url) if is_manifest(url) else _files(url, names)
-    return _guarded(url, records, allow_empty=allow_empty)
 
 
-def _guarded(url: str, records: Iterator[ImageRef | BadRecord], *, allow_empty: bool) -> Iterator[ImageRef | BadRecord]:
+def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T]:
     empty = not allow_empty
     try:
         for record in records:
@@ -96,10 +114,39 @@ def _guarded(url: str, records: Iterator[ImageRef | BadRecord], *, allow_empty: 
 
 
 def _files(url: str, names: NamePattern) -> Iterator[ImageRef | BadRecord]:
+    for entry in _entries(url):
+        yield _event(entry, names)
+
+
+def _arrivals(url: str, names: NamePattern) -> Iterator[Arrival]:
+    entries = _entries(url)
+    try:
+        first = next(entries, None)
+    except FileNotFoundError:
+        if scheme_of(url) == "file" or not _bucket_exists(url):
+            raise
+        return
+    for entry in chain([first] if first else [], entries):
+        if entry.version == _GONE:
+            continue
+        if entry.modified is None:
+            raise SourceError(f"source {url!r} tells no modification times and cannot be followed")
+        version = entry.version
+        if str(entry.modified) not in version:
+            version = f"{version}-{entry.modified}"
+        yield Arrival(_event(entry._replace(version=version), names), entry.modified)
+
+
+def _bucket_exists(url: str) -> bool:
+    filesystem, root = open_filesystem(source_folder(url))
+    return bool(filesystem.exists(root.partition("/")[0]))
+
+
+def _entries(url: str) -> Iterator[_Entry]:
     wanted = _Wanted(url)
     for entry in _local_entries(url, wanted) if scheme_of(url) == "file" else _remote_entries(url, wanted):
         if wanted.file(entry.relative):
-            yield _event(entry, names)
+            yield entry
 
 
 class _Wanted:

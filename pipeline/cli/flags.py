@@ -64,6 +64,11 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
             "may be repeated",
         },
     ),
+    (
+        "--follow",
+        "source.follow",
+        {"action": "store_true", "help": "go on with files that come to the folder or bucket, until stopped"},
+    ),
     ("--method", "method.name", {"choices": METHOD_NAMES, "help": "default: grpo"}),
     ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "of grpo; default: online"}),
     (
@@ -76,7 +81,7 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--allowed-lateness",
         "event_time.allowed_lateness",
-        {"metavar": "30s", "help": "of live jobs: an older image is not learnt from (default: 30s)"},
+        {"metavar": "30s", "help": "live or followed: an older image is not learnt from (default: 30s)"},
     ),
     ("--format", "output.format", {"choices": ["jsonl", "parquet"], "help": "default: jsonl"}),
     ("--min-probability", "output.min_probability", {"type": float, "metavar": "P", "help": "under it: 'unknown'"}),

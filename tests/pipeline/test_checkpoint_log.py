@@ -187,7 +187,7 @@ def test_garbage_collection_keeps_the_last_and_what_the_latest_needs(store, log)
         log.write_plan(make_plan(sequence))
         store.write(f"states/000001-{sequence:012d}.pack", b"x")
         log.write_commit(make_commit(sequence))
-    store.write("listing/index.json", b"{}")
+    store.write("listing/segment-000000000000.json", b"{}")
     needed = "states/000001-000000000001.pack"
     latest = make_commit(5, states={"idle": needed, "busy": "states/000001-000000000005.pack"})
     log.collect_garbage(latest, keep=2)
@@ -195,7 +195,7 @@ def test_garbage_collection_keeps_the_last_and_what_the_latest_needs(store, log)
     assert store.names("plans/") == [f"plans/{name}.json" for name in kept]
     assert store.names("commits/") == [f"commits/{name}.json" for name in kept]
     assert store.names("states/") == [needed, *[f"states/{name}.pack" for name in kept]]
-    assert store.exists("listing/index.json")
+    assert store.exists("listing/segment-000000000000.json")
     assert log.latest() == make_commit(5)
     log.collect_garbage(latest, keep=2)
     assert len(store.names("states/")) == 3
