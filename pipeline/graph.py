@@ -149,8 +149,8 @@ class WriteStates:
         store = ObjectStore(part.checkpoint_url)
         changed = {stream: state for (partition, stream), state in states if partition == part.partition}
         if part.commit:
-            oldest = part.plan.sequence - self.config.checkpoint.keep + 1
-            changed |= PackReader(store).carried(part.commit.states, changed, oldest)
+            keep = self.config.checkpoint.keep
+            changed |= PackReader(store).carried(part.commit.states, changed, part.plan.sequence, keep)
         total = Counters()
         for count in _of(part.partition, counters):
             total = total.plus(count)

@@ -84,12 +84,14 @@ class PackReader:
             raise PackError(f"the state of stream {stream!r} in {name} is damaged")
         return data
 
-    def carried(self, states: Mapping[str, str], changed: Iterable[str], oldest: int) -> dict[str, bytes]:
-        """States of unchanged streams that lie in packs before sequence ``oldest``: they move into the newest pack, so
-        that an idle stream does not keep an old file alive."""
+    def carried(self, states: Mapping[str, str], changed: Iterable[str], sequence: int, keep: int) -> dict[str, bytes]:
+        """States of unchanged streams that move into the pack of slice ``sequence``, so that an idle stream does not
+        keep a file alive that is older than ``keep`` slices.
+
+        All that lie in such a file, and in any case the oldest of one stream in ``keep``: moved a few at a time, idle
+        streams never make one slice slow.
+        """
         changed = set(changed)
-        return {
-            stream: self.read(name, stream)
-            for stream, name in sorted(states.items())
-            if stream not in changed and pack_sequence(name) < oldest
-        }
+        idle = sorted((pack_sequence(name), stream, name) for stream, name in states.items() if stream not in changed)
+        due = sum(written <= sequence - keep for written, _, _ in idle)
+        return {stream: self.read(name, stream) for _, stream, name in idle[: max(due, -(-len(idle) // keep))]}

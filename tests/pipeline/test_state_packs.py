@@ -76,6 +76,26 @@ def test_idle_streams_move_out_of_old_packs(store):
     write_pack(store, new, {"recent": b"r"}, {})
     states = {"idle": old, "busy": old, "recent": new}
     reader = PackReader(store)
-    assert reader.carried(states, {"busy": b"b1"}, oldest=3) == {"idle": b"i"}
-    assert reader.carried(states, {"busy": b"b1"}, oldest=2) == {}
-    assert reader.carried(states, {}, oldest=6) == {"idle": b"i", "busy": b"b0", "recent": b"r"}
+    first, second = pack_sequence(old), pack_sequence(new)
+    assert reader.carried(states, {"busy", "recent"}, first + 8, 8) == {"idle": b"i"}
+    assert reader.carried(states, {}, second + 8, 8) == {"idle": b"i", "busy": b"b0", "recent": b"r"}
+
+
+@pytest.mark.parametrize("begin", ["all in one pack", "spread"])
+def test_idle_streams_are_carried_a_few_at_a_time_and_none_is_left_in_an_old_pack(store, begin):
+    keep, streams = 4, [f"s{number:02d}" for number in range(18)]
+    names = [f"states/000001-{sequence:012d}.pack" for sequence in range(30)]
+    first = [streams, [], [], []] if begin == "all in one pack" else [streams[i::4] for i in range(4)]
+    states: dict[str, str] = {}
+    for name, part in zip(names, first, strict=False):
+        write_pack(store, name, {stream: stream.encode() for stream in part}, {})
+        states |= dict.fromkeys(part, name)
+    most = []
+    for sequence in range(4, 30):
+        moved = PackReader(store).carried(states, {}, sequence, keep)
+        assert all(data == stream.encode() for stream, data in moved.items())
+        write_pack(store, names[sequence], moved, {})
+        states |= dict.fromkeys(moved, names[sequence])
+        assert min(map(pack_sequence, states.values())) > sequence - keep
+        most.append(len(moved))
+    assert max(most[keep:]) <= 5
