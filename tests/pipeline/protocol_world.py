@@ -14,6 +14,7 @@ import random
 import threading
 from collections import Counter, defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -23,10 +24,12 @@ from pipeline_checkpoints import CLOCK
 from adapters.kafka.errors import Fenced
 from adapters.kafka.offsets import Committed
 from pipeline import graph, live, run, transactions
-from pipeline.checkpoint_log import CheckpointLog
+from pipeline.checkpoint_log import CheckpointLog, Conflict
 from pipeline.config import make_config
-from pipeline.graph import WriteStates
+from pipeline.driver import SliceDriver
+from pipeline.graph import OpenSlice, WriteStates
 from pipeline.live import LiveDriver
+from pipeline.partition import Partition
 from pipeline.state_packs import PackReader
 from pipeline.status import partition_url
 from pipeline.transactions import BucketTruth, KafkaTruth
@@ -43,7 +46,7 @@ class Killed(BaseException):
 
 
 class WorldStore:
-    """`ObjectStore` over a dictionary; every call is a step of the process that makes it."""
+    """`adapters.storage.objects.ObjectStore` over a dictionary; every call is a step of the process that makes it."""
 
     def __init__(self, world, url):
         self._world, self.url = world, url
@@ -141,13 +144,14 @@ class WorldSink:
 
 
 class Process:
-    """A live job's process over ``partitions``."""
+    """A live job's process over ``partitions``, or one that does what `ProtocolWorld.bounded` does."""
 
-    def __init__(self, world, partitions):
+    def __init__(self, world, partitions, make_driver):
         self.world = world
         self.member = WorldMember(world, partitions)
         self.at, self.error = "start", None
         self.killed = self.ended = False
+        self._make_driver = make_driver
         self._go = threading.Semaphore(0)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -155,7 +159,7 @@ class Process:
     def _run(self):
         self._go.acquire()
         try:
-            self.world.driver(self).run()
+            self._make_driver(self).run()
         except Killed:
             pass
         except BaseException as error:
@@ -200,8 +204,6 @@ class ProtocolWorld:
         self.now = 0
         self._best = {}
         self._over = {}
-        self.late = None
-        """A list: what should be written in step 2 is put there, to be written after the commit."""
         self.config = make_config(
             {
                 "source": {"url": "kafka://broker:9092/t"},
@@ -244,21 +246,37 @@ class ProtocolWorld:
     def store(self, name):
         return WorldStore(self, partition_url("/world/log", name))
 
-    def driver(self, process):
+    def _point(self, process):
         def point(name):
             process.point(name)
             if name == "before:4":
                 self._over[process] = {name: self._highest(name) for name in PARTITIONS}
-            if name == "before:5" and self.late:
-                self._write_late()
 
-        sinks = KafkaTruth(lambda name: WorldSink(self, name), point)
+        return point
+
+    def _clock(self):
+        return CLOCK + timedelta(seconds=self._tick())
+
+    def driver(self, process):
+        """Of a live job."""
+        point = self._point(process)
+        kafka = KafkaTruth(lambda name: WorldSink(self, name), point)
         return LiveDriver(
             self.config, OURS, lambda: process.member, self.offsets,
-            lambda parts: self.run_slice(parts, process, sinks, point), "owner",
-            truth=sinks if self.truth == "kafka" else BucketTruth(point),
-            clock=lambda: CLOCK + timedelta(seconds=self._tick()),
-            fault_point=point,
+            lambda parts: self.run_slice(parts, kafka, point), f"process {self.processes.index(process)}",
+            truth=kafka if self.truth == "kafka" else BucketTruth(point),
+            clock=self._clock, fault_point=point,
+        )  # fmt: skip
+
+    def bounded(self, process):
+        """Of a bounded job."""
+        name, point = PARTITIONS[0], self._point(process)
+        store = self.store(name)
+        fingerprints = replace(OURS, source=f"kafka:{name}")
+        return SliceDriver(
+            Partition(name, CheckpointLog(store), fingerprints, keep=2, fault_point=point),
+            lambda plan, commit: self.run_slice([OpenSlice(plan, commit, store.url)], None, point)[0],
+            self.offsets.ends[name], SLICE, clock=self._clock,
         )  # fmt: skip
 
     def _highest(self, name):
@@ -267,7 +285,7 @@ class ProtocolWorld:
 
     # ---- the graph ----
 
-    def run_slice(self, parts, process, sinks, point):
+    def run_slice(self, parts, sinks, point):
         """Steps 2 and 3, of which step 3 is the real one."""
         point("before:2")
         done = [self._label(part) for part in parts]
@@ -284,7 +302,7 @@ class ProtocolWorld:
         span, store = part.plan.span, self.store(part.partition)
         states, rows = {}, []
         for offset in range(span.start, span.stop):
-            stream = f"cam-{offset % 2}"
+            stream = f"cam-{offset % 2}" if offset else "idle"
             if stream not in states:
                 states[stream] = self._stepped(part, store, stream)
             states[stream]["frames"] += 1
@@ -316,33 +334,30 @@ class ProtocolWorld:
             lines = {where: value for found, where, value in rows if found == kind}
             if lines:
                 written.append((part.partition, f"{kind}/{part.stem}.jsonl"))
-                self._put(written[-1][1], json.dumps(lines).encode())
+                self.put(written[-1][1], json.dumps(lines).encode())
         for _, where, value in rows:
             if self.truth == "kafka":
                 sinks._sinks[part.partition].send(where, value)
-            elif self.late is None:
+            else:
                 self.step("send")
                 self.topic.append((where, value))
         return written
 
-    def _put(self, name, data):
-        if self.late is None:
-            WorldStore(self, "/world/out").write(name, data)
-        else:
-            self.late.append((name, data))
-
-    def _write_late(self):
-        while self.late:
-            name, data = self.late.pop()
-            WorldStore(self, "/world/out").write(name, data)
+    def put(self, name, data):
+        """Write a file of step 2."""
+        WorldStore(self, "/world/out").write(name, data)
 
     # ---- what a test does ----
 
     def start(self, *partitions):
         """Another process, to which the group gives ``partitions``; their owners have not noticed."""
-        process = Process(self, partitions)
-        self.processes.append(process)
-        return process
+        self.processes.append(Process(self, partitions, self.driver))
+        return self.processes[-1]
+
+    def start_bounded(self):
+        """A process that labels the first partition as a bounded job does, in no epoch of its own."""
+        self.processes.append(Process(self, (), self.bounded))
+        return self.processes[-1]
 
     def alive(self):
         return [process for process in self.processes if not process.ended and not process.killed]
@@ -434,7 +449,7 @@ class ProtocolWorld:
             last.go_on()
         else:
             self.violated("the job does not come to its end")
-        errors = [process.error for process in self.processes if process.error]
+        errors = [one.error for one in self.processes if one.error and not isinstance(one.error, Conflict)]
         self.violations += [f"a process ended: {error!r}" for error in errors]
         last.kill()
         if not self.violations:
@@ -482,7 +497,7 @@ class ProtocolWorld:
         values = defaultdict(list)
         for where, value in self.visible if self.truth == "kafka" else self.topic:
             values[where].append(value)
-        if self.late is None and set(values) != self._all():
+        if set(values) != self._all():
             self.violated(f"records of {set(values) ^ self._all()}")
         for where, found in values.items():
             if where not in self.vanished and len(set(found)) > 1:
