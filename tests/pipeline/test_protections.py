@@ -7,7 +7,8 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from protocol_world import SLICE, ProtocolWorld, WorldSink, WorldStore, disturb
+from protocol_fakes import WorldSink, WorldStore
+from protocol_world import SLICE, ProtocolWorld, disturb
 
 from pipeline import graph
 from pipeline.checkpoint_log import CheckpointLog, _name
