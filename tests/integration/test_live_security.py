@@ -54,6 +54,7 @@ def start(secured, job_server, folder, listener, variables):
     words = [
         "label", "--source", f"kafka://{address}/secured", "--out", f"kafka://{address}/{job.name}",
         "--checkpoint", job.checkpoint, "--slice-seconds", "250ms", "--until", "latest", "--threads", "1",
+        "--group", job.name,
     ]  # fmt: skip
     return job, job.start(
         cli=words, environment={f"GRPO_TTA_KAFKA_{name}": str(one) for name, one in variables.items()}
