@@ -13,7 +13,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream test test-slow faults check format lock model schemas clean
+.PHONY: help demo demo-stream test test-slow faults soak check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through b
 
 faults: $(VENV)/.dev ## Kill live jobs and brokers at random moments and for long: the long campaigns (needs Java)
 	$(BIN)/python -m pytest -m slow tests/integration
+
+soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory and open files (needs Java)
+	$(BIN)/python -m benchmarks.soak
 
 check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schemas
 	$(BIN)/ruff format --check .

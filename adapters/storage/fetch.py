@@ -210,7 +210,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _read_web(uri: str, stop: int) -> bytes:
     with urllib.request.build_opener(_NoRedirect).open(uri, timeout=_TIMEOUT) as response:
-        return bytes(response.read(stop))
+        data = bytes(response.read(stop))
+        if len(data) < stop and response.length:  # a read with a limit says nothing of it
+            raise ConnectionError(f"the answer ended after {len(data)} bytes, {response.length} before its end")
+        return data
 
 
 def permanent_error(error: BaseException) -> type[PermanentFetchError] | None:

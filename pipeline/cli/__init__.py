@@ -77,6 +77,8 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
     if not verbose:
         for name in ("apache_beam", "kafka.net.selector"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # Tracebacks of connections that ended: what came of it is in our own message, or it passed.
+        logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
         logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
         for handler in logging.getLogger().handlers:
             handler.addFilter(lambda record: "apitools" not in record.getMessage())

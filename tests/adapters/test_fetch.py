@@ -282,7 +282,7 @@ def test_what_an_error_means(error, expected):
 
 @pytest.fixture
 def web():
-    """A web server: /ok, /redirect, /gone, /busy, /big; yields its address and the paths asked for."""
+    """A web server: /ok, /redirect, /gone, /busy, /big, /half; yields its address and the paths asked for."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         asked: ClassVar[list[str]] = []
@@ -294,7 +294,7 @@ def web():
             if status == 302:
                 self.send_header("Location", "/ok")
             body = b"x" * 1000 if self.path == "/big" else b"web"
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) * (2 if self.path == "/half" else 1)))
             self.end_headers()
             self.wfile.write(body)
 
@@ -324,10 +324,12 @@ def test_web_addresses_that_are_allowed_are_read_without_redirects(web, tmp_path
         fetcher.fetch(ref(f"{address}/redirect"))
     with pytest.raises(TransientFetchError, match="503"):
         fetcher.fetch(ref(f"{address}/busy"))
-    assert asked == ["/ok", "/gone", "/big", "/redirect", "/busy", "/busy"]
+    with pytest.raises(TransientFetchError, match="the answer ended after 3 bytes, 3 before its end"):
+        fetcher.fetch(ref(f"{address}/half"))
+    assert asked == ["/ok", "/gone", "/big", "/redirect", "/busy", "/busy", "/half", "/half"]
     with pytest.raises(ForbiddenByPolicy):
         Fetcher(UriPolicy.for_source(str(tmp_path))).fetch(ref(f"{address}/ok"))
-    assert len(asked) == 6
+    assert len(asked) == 8
 
 
 def test_it_can_be_pickled(tmp_path):

@@ -4,8 +4,8 @@ Each line on standard input is a request, answered by a line: ``{"start": JOB}``
 PID, "seconds": S}`` with its ``code`` (negative: the signal; null: it still runs). A job has a ``config`` or the
 words of a command line ``cli``, a ``log``, an ``environment``, and what is to happen to it: ``kill_at`` a fault point
 when it comes by for the ``kill_when``-th time (from 0), ``stop_at`` one where it is frozen once (SIGSTOP), ``slices``
-after which it ends. This process imports, loads
-the model and starts no thread of its own.
+after which it ends, the seconds ``fetch_timeout`` for which it waits for a web server. This process imports, loads the
+model and starts no thread of its own.
 """
 
 import json
@@ -24,6 +24,7 @@ import apache_beam.runners.portability.fn_api_runner  # noqa: E402, F401
 
 import adapters.kafka.group_member  # noqa: E402, F401
 import pipeline.cli.commands  # noqa: E402, F401
+from adapters.storage import fetch  # noqa: E402
 from pipeline import labeling  # noqa: E402
 from pipeline.cli import _quiet, main  # noqa: E402
 from pipeline.config import make_config  # noqa: E402
@@ -35,6 +36,7 @@ def run_job(request: dict[str, Any]) -> int:
     if "cli" in request:
         return main(request["cli"])
     _quiet(verbose=False, log_format="text")
+    fetch._TIMEOUT = request.get("fetch_timeout", fetch._TIMEOUT)
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
     freeze = iter([request.get("stop_at")])
     seen = committed = 0

@@ -3,8 +3,10 @@ and comes back."""
 
 import os
 import signal
+import threading
 import time
 
+import psutil
 import pytest
 from live_jobs import (
     LiveJob,
@@ -22,6 +24,10 @@ from pipeline.checkpoint_log import CheckpointLog
 from pipeline.status import partition_logs
 
 UNDER_LOAD = {"checkpoint": {"slice_records": 50, "slice_seconds": "500ms", "keep": 1000}, "kafka": {"session": "3s"}}
+
+
+MORE_MEMORY = 100.0
+"""MB that a process may take on while its broker is away and while it catches up, however long that was."""
 
 
 def owners(job):
@@ -93,6 +99,35 @@ def resumes(job, seconds):
     return time.monotonic() - began
 
 
+def caught_up(job):
+    """Whether less than a slice of each partition is left."""
+    return len(all_of(job)) - sum(job.positions().values()) <= 2 * UNDER_LOAD["checkpoint"]["slice_records"]
+
+
+class Memory:
+    """The most that a process holds while this is entered, in MB."""
+
+    def __init__(self, pid):
+        self._process, self._left = psutil.Process(pid), threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.before = self.most = self._held()
+
+    def _held(self):
+        return self._process.memory_info().rss / 2**20
+
+    def _look(self):
+        while not self._left.wait(0.1):
+            self.most = max(self.most, self._held())
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._left.set()
+        self._thread.join()
+
+
 @pytest.mark.parametrize("outage", [2.0, pytest.param(60.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("truth", ["bucket", pytest.param("kafka", marks=pytest.mark.slow)])
 def test_a_broker_that_is_killed_and_comes_back_is_taken_up_again(broker_to_disturb, topic, live_job, outage, truth):
@@ -101,11 +136,14 @@ def test_a_broker_that_is_killed_and_comes_back_is_taken_up_again(broker_to_dist
     with Load(broker_to_disturb, name, 2, rate=8):
         pid = job.start()
         wait_until(lambda: len(job.positions()) == 2, job)
-        broker_to_disturb.kill()
-        time.sleep(outage)
-        broker_to_disturb.restart()
-        resumes(job, 5.0)
+        with Memory(pid) as memory:
+            broker_to_disturb.kill()
+            time.sleep(outage)
+            broker_to_disturb.restart()
+            resumes(job, 5.0)
+            wait_until(lambda: caught_up(job), job)
     wait_for_the_end(job)
+    assert memory.most - memory.before <= MORE_MEMORY, (memory.before, memory.most)
     assert job.wait(pid, 0) is None
     job.end()
     if truth == "kafka":
