@@ -4,6 +4,7 @@ Intervals resample *classes*, not frames: a class's frames are pictures of the s
 independent evidence. [ours; cluster bootstrap]
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def detection(changes: Sequence[int], alarms: Sequence[int], frames: int, horizo
     if frames < 1:
         raise ValueError(f"frames must be >= 1, got {frames}")
     delays: list[int] = []
-    for change, following in zip(changes, [*changes[1:], frames], strict=True):
+    for change, following in itertools.pairwise([*changes, frames]):
         until = min(change + horizon, following)
         found = next((alarm for alarm in alarms if change < alarm <= until), None)
         if found is not None:

@@ -13,7 +13,7 @@ from grpo_tta.evaluation.plans import Condition, Pictures, Plan
 from grpo_tta.evaluation.stream_makers import STREAMS, make_plan
 from grpo_tta.methods import create_method
 from pipeline.bench.rows import Outcome, Row, RowFile, key_of
-from pipeline.bench.settings import BenchMethod, short_digest
+from pipeline.bench.settings import BenchMethod, name_of, short_digest
 from pipeline.errors import ConfigurationError
 
 BASE = "grpo"
@@ -47,16 +47,15 @@ class Bench:
         self, method: BenchMethod, rule: ResetRule, stream: str, conditions: Sequence[Condition], seed: int
     ) -> dict[str, Any]:
         """The columns that say which cell it is."""
-        several = STREAMS[stream].uses == "several" or stream == "gradual"
-        kinds = [condition.name if len(conditions) > 1 else condition.kind or "clean" for condition in conditions]
+        corruption, severity = name_of(conditions)
         reference = self.guard.reference
         guard = [asdict(self.guard.settings), None if reference is None else reference.fingerprint]
         return {
             "method": method.label,
             "settings": method.digest,
             "stream": stream,
-            "corruption": "+".join(kinds),
-            "severity": None if several else conditions[0].severity,
+            "corruption": corruption,
+            "severity": None if stream == "gradual" else severity,
             "seed": seed,
             "frames": self.frames * STREAMS[stream].longer,
             "resets_by": rule,

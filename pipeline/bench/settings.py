@@ -139,6 +139,19 @@ def cells_of(stream: str, given: Sequence[Condition]) -> list[list[Condition]]:
     return [conditions] if kind.uses == "several" else [[condition] for condition in conditions]
 
 
+def name_of(conditions: Sequence[Condition]) -> tuple[str, int | None]:
+    """Corruption and severity of a row: of one condition its own; of several their group's name if they are one at
+    one severity, else all their names and ``None``."""
+    if len(conditions) == 1:
+        return conditions[0].kind or "clean", conditions[0].severity
+    severities = {condition.severity for condition in conditions}
+    kinds = {condition.kind for condition in conditions}
+    group = next((name for name, members in _GROUPS.items() if kinds == set(members)), None)
+    if group is not None and len(severities) == 1 and len(conditions) == len(kinds):
+        return group, severities.pop()
+    return "+".join(condition.name for condition in conditions), None
+
+
 def _names(text: str, flag: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):

@@ -139,7 +139,7 @@ def _draw(folder: Path, made: "Bench", rows: Sequence["Row"], kept: "RowFile") -
     """The front over all cells; each stream of seed 0 along its frames."""
     from pipeline.bench.charts import along, front
     from pipeline.bench.rows import key_of
-    from pipeline.bench.tables import means
+    from pipeline.bench.tables import condition_of, means
 
     folder.mkdir(parents=True, exist_ok=True)
     entries = means(rows)
@@ -154,8 +154,8 @@ def _draw(folder: Path, made: "Bench", rows: Sequence["Row"], kept: "RowFile") -
             if row is not None and outcome is not None:
                 runs.append((row, outcome))
         if runs:
-            where = f"{stream}-{runs[0][0]['corruption'].replace(':', '').replace('+', '-')}"
+            where = f"{stream}-{condition_of(runs[0][0])}".replace(":", "-").replace("+", "-")
             window = max(1, min(500, len(plan) // 8))
-            picture = along(runs, plan.changes, names, f"{stream}, seed 0", window)
+            picture = along(runs, plan.changes, names, f"{stream}, {condition_of(runs[0][0])}, seed 0", window)
             (folder / f"along-{where}.svg").write_text(picture, encoding="utf-8")
     print(f"\npictures in {folder}")
