@@ -73,10 +73,12 @@ def front(entries: Sequence[dict[str, Any]], title: str) -> str:
         if not best or accuracy > best[-1][1]:
             best.append((cost, accuracy))
     parts.append(_path(axes, best, "#999999", dashed=True))
+    named: list[tuple[float, float]] = []
     for number, (entry, accuracy) in enumerate(zip(entries, accuracies, strict=True)):
         x, y = axes.across(entry["cost"]), axes.up(accuracy)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_colour(number)}"/>')
-        parts.append(_text(x + 8, y + 4, entry["method"]))
+        named.append((x, _free(x, y, named)))
+        parts.append(_text(x + 8, named[-1][1] + 4, entry["method"]))
     return _picture(parts)
 
 
@@ -112,6 +114,13 @@ def along(
         for frame in outcome.detections:
             parts.append(f'<circle cx="{axes.across(frame):.1f}" cy="{low - 3}" r="6" fill="none" stroke="{colour}"/>')
     return _picture(parts)
+
+
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float:
+    """The nearest height below ``y`` at which a name covers none of those at ``taken``."""
+    while any(abs(x - other_x) < 90 and abs(y - other_y) < 12 for other_x, other_y in taken):
+        y += 4
+    return y
 
 
 def _colour(number: int) -> str:

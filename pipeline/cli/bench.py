@@ -89,7 +89,7 @@ def _list_streams() -> int:
 
 
 def _bench(flags: argparse.Namespace) -> "Bench":
-    from grpo_tta import keep_freed_memory
+    from grpo_tta import DriftGuard, keep_freed_memory
     from grpo_tta.evaluation.cells import GuardChoice
     from pipeline.bench.run import Bench
     from pipeline.bench.settings import cells_of, parse_conditions, parse_methods, parse_resets, parse_streams
@@ -113,6 +113,10 @@ def _bench(flags: argparse.Namespace) -> "Bench":
     keep_freed_memory()
     classifier, pictures, data, frames = _pictures(flags, config)
     guard = GuardChoice(config.guard.settings, load_reference(config, classifier))
+    try:
+        DriftGuard(guard.settings, classifier.class_vectors, guard.reference)
+    except ValueError as error:
+        raise ConfigurationError(f"--reference {flags.reference}: {error}") from error
     return Bench(classifier, pictures, data, methods, streams, rules, guard, flags.seeds, frames, flags.batch_size)
 
 

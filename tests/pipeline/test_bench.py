@@ -18,6 +18,7 @@ from grpo_tta import METHODS, Classifier, GrpoSettings
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
 from pipeline.bench import models
+from pipeline.bench.charts import front
 from pipeline.bench.pictures import FilePictures, find_images, some_of
 from pipeline.bench.rows import RowFile, key_of
 from pipeline.bench.settings import (
@@ -283,6 +284,13 @@ def test_few_canvases_are_kept(images: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(loaded[:40], loaded[40:])
     assert len(pictures._kept) == 7
     assert np.array_equal(loaded[3], blobs(_ref(f"{CLASSES[0]}/3.png")))
+
+
+def test_names_in_the_front_do_not_cover_each_other() -> None:
+    entries = [{"method": name, "cost": 1.0, "accuracy": 0.5, "accuracy_frozen": 0.5, "cells": 1} for name in "abc"]
+    texts = ElementTree.fromstring(front(entries, "title")).iter("{http://www.w3.org/2000/svg}text")
+    heights = sorted(float(text.get("y", 0)) for text in texts if text.text in set("abc"))
+    assert np.diff(heights).min() >= 12
 
 
 def test_a_row_is_known_by_what_its_figures_depend_on(bench: Run, tmp_path: Path) -> None:
