@@ -1,6 +1,8 @@
 # Every target sets up what it needs; the only things expected on the machine are Python >= 3.11, make and git.
 # The local Kafka broker of the tests also needs Java >= 17 and, once, Maven.
 PYTHON ?= python3
+# Frames of each stream of `make bench`; eight streams, seven methods.
+BENCH_FRAMES ?= 1800
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream test test-slow faults soak check format lock model schemas clean
+.PHONY: help demo demo-stream bench test test-slow faults soak check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +25,13 @@ demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GR
 
 demo-stream: $(VENV)/.run ## Start a local Kafka broker, label the feed live, print the table (needs Java and Maven)
 	$(BIN)/python -m demo.stream
+
+bench: $(VENV)/.run ## Compare methods on the development streams from scratch, print the table (a quarter of an hour)
+	rm -rf out/bench
+	$(BIN)/grpo-tta bench --methods grpo,tent,sar,batclip,tda,zero-shot,prior-correction \
+		--streams null,class-ordered,abrupt,gradual --frames $(BENCH_FRAMES) --threads 1 \
+		--reference grpo_tta/demo/assets/drift_reference.safetensors \
+		--json out/bench/rows.jsonl --pictures out/bench/pictures
 
 test: $(VENV)/.dev ## Run the fast tests and the integration tests
 	$(BIN)/python -m pytest

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from demo.concepts import TRAINING_VENDORS
 from demo.data import Pictures, load_concepts, load_set, prompts, split
 from grpo_tta.demo import class_prompts, load_model, pictures, scenes
-from grpo_tta.evaluation.corruptions import CORRUPTIONS, corrupt
+from grpo_tta.evaluation.corruptions import DEVELOPMENT, corrupt
 
 DEVELOPMENT_SET = "fluent-emoji"
 BATCH = 128
@@ -92,7 +92,7 @@ def main() -> None:
     print(f"held-out pictures of training vendors: {meter.accuracy(held_out):.1f}", flush=True)
     development = Pictures(*pictures(DEVELOPMENT_SET))
     print(f"{DEVELOPMENT_SET}, clean: {meter.accuracy(development):.1f}", flush=True)
-    for kind in () if arguments.clean_only else CORRUPTIONS:
+    for kind in () if arguments.clean_only else DEVELOPMENT:
         figures = [meter.accuracy(development, kind, severity) for severity in range(1, 6)]
         print(f"{DEVELOPMENT_SET}, {kind} 1-5:", *(f"{figure:.1f}" for figure in figures), flush=True)
     chance = 100 / len(meter.unseen)

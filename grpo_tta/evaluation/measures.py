@@ -4,13 +4,23 @@ Intervals resample *classes*, not frames: a class's frames are pictures of the s
 independent evidence. [ours; cluster bootstrap]
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PairedAccuracy", "by_segment", "class_interval", "expected_calibration_error", "paired_accuracy"]
+__all__ = [
+    "Detection",
+    "PairedAccuracy",
+    "by_segment",
+    "class_interval",
+    "detection",
+    "expected_calibration_error",
+    "paired_accuracy",
+    "worst_segment",
+]
 
 _DRAWS = 1000
 _BINS = 15
@@ -47,6 +57,55 @@ def by_segment(
     """Accuracy of each segment, first to last; ``changes``: the frames that segments begin with, without the first."""
     parts = zip(*(np.split(column, changes) for column in (right, frozen_right, classes)), strict=True)
     return [paired_accuracy(*part) for part in parts]
+
+
+def worst_segment(
+    right: Bools, frozen_right: Bools, classes: NDArray[np.int64], changes: Sequence[int]
+) -> tuple[float, int]:
+    """The lowest gain of a segment and the frame it begins with; ``changes`` as in `by_segment`."""
+    gains = [part.gain for part in by_segment(right, frozen_right, classes, changes)]
+    worst = int(np.argmin(gains))
+    return gains[worst], [0, *changes][worst]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How a detector's alarms met the true changes."""
+
+    delays: tuple[int, ...]
+    """Frames of the new condition seen at the first alarm, for each change that was found."""
+    missed: int
+    """Changes without an alarm within the horizon and before the next change."""
+    false_alarms: int
+    """All other alarms."""
+    frames: int
+
+    @property
+    def missed_share(self) -> float | None:
+        """Of all changes; ``None`` where there is none."""
+        changes = self.missed + len(self.delays)
+        return self.missed / changes if changes else None
+
+    @property
+    def false_per_10k(self) -> float:
+        """False alarms in 10,000 frames."""
+        return 1e4 * self.false_alarms / self.frames
+
+
+def detection(changes: Sequence[int], alarms: Sequence[int], frames: int, horizon: int = 500) -> Detection:
+    """Judge ``alarms`` (frames seen when each came, ascending) by ``changes`` (first frames of new conditions).
+
+    Raises ``ValueError`` for a stream without frames.
+    """
+    if frames < 1:
+        raise ValueError(f"frames must be >= 1, got {frames}")
+    delays: list[int] = []
+    for change, following in itertools.pairwise([*changes, frames]):
+        until = min(change + horizon, following)
+        found = next((alarm for alarm in alarms if change < alarm <= until), None)
+        if found is not None:
+            delays.append(found - change)
+    return Detection(tuple(delays), len(changes) - len(delays), len(alarms) - len(delays), frames)
 
 
 def class_interval(

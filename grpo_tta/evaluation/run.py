@@ -4,6 +4,7 @@ The guard's decision is applied as in the pipeline: labels of a batch first, the
 method's cadence and at the guard's probes; a prediction that is not finite is replaced by the frozen encoder's.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,6 +35,13 @@ class StreamResult:
     """An image, all that was spent."""
     reporting_equivalents: float
     """An image: how much of it went into a frozen forward that the method itself has no use for."""
+    brier: NDArray[np.float64]
+    frozen_brier: NDArray[np.float64]
+    """Squared distance of the probabilities to the truth, 0 to 2."""
+    detections: list[int]
+    """Frames seen when the guard told of a shift, whether it led to a reset or not."""
+    seconds: float
+    """Spent in method and guard; making frames is not counted."""
 
 
 def run_stream(
@@ -61,6 +69,8 @@ class _Run:
         self.labels: list[NDArray[np.int64]] = []
         self.adapted: list[Tensor] = []
         self.frozen: list[Tensor] = []
+        self.detections: list[int] = []
+        self.seconds = 0.0
 
     def take(self, part: Frames) -> None:
         """Step through consecutive frames."""
@@ -85,18 +95,22 @@ class _Run:
 
     def _step(self, canvases: NDArray[np.uint8], seeds: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         batch = Batch(torch.from_numpy(canvases), torch.from_numpy(seeds))
+        started = time.perf_counter()
         prediction, self.state, report = self.method.step(batch, self.state)
         if report.frozen_probabilities is None:
             raise ValueError(f"method {self.method.name!r} reports no frozen probabilities to compare with")
         decision = Decision()
         if self.guard is not None:
             decision, self.guard_state = self.guard.step(report, self.guard_state)
+        self.seconds += time.perf_counter() - started
         finite = bool(torch.isfinite(prediction.probabilities).all())
         served = prediction.probabilities if finite and not decision.serve_frozen else report.frozen_probabilities
         self.labels.append(labels)
-        self.adapted.append(_best(served))
-        self.frozen.append(_best(report.frozen_probabilities))
+        truth = torch.from_numpy(labels)
+        self.adapted.append(_judged(served, truth))
+        self.frozen.append(_judged(report.frozen_probabilities, truth))
         self.seen += len(labels)
+        self.detections += [self.seen for event in decision.events if event.signal == "shift"]
         self.cost += report.forward_equivalents
         self.reporting_cost += report.reporting_equivalents
         self._apply(decision)
@@ -115,8 +129,8 @@ class _Run:
         if not self.labels:
             raise ValueError("a stream must hold a frame, got none")
         labels = np.concatenate(self.labels)
-        confidence, adapted = torch.cat(self.adapted).T.numpy()
-        frozen_confidence, frozen = torch.cat(self.frozen).T.numpy()
+        confidence, adapted, brier = torch.cat(self.adapted).T.numpy()
+        frozen_confidence, frozen, frozen_brier = torch.cat(self.frozen).T.numpy()
         return StreamResult(
             labels=labels,
             right=adapted == labels,
@@ -126,10 +140,16 @@ class _Run:
             resets=self.resets,
             forward_equivalents=self.cost / len(labels),
             reporting_equivalents=self.reporting_cost / len(labels),
+            brier=brier,
+            frozen_brier=frozen_brier,
+            detections=self.detections,
+            seconds=self.seconds,
         )
 
 
-def _best(probabilities: Tensor) -> Tensor:
-    """``[B, 2]`` float64: the best class's probability, and the class."""
-    best, index = probabilities.double().max(1)
-    return torch.stack([best, index.double()], 1)
+def _judged(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """``[B, 3]`` float64: the best class's probability, the class, and the Brier score."""
+    probabilities = probabilities.double()
+    best, index = probabilities.max(1)
+    brier = probabilities.square().sum(1) - 2 * probabilities.gather(1, truth[:, None])[:, 0] + 1
+    return torch.stack([best, index.double(), brier], 1)

@@ -54,9 +54,9 @@ def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
         for name, number in versions().items():
             print(f"{name} {number}")
         return 0
-    from pipeline.cli import commands, demo, live
+    from pipeline.cli import bench, commands, demo, live
 
-    places = {"demo": demo, "status": live, "reset": live, "dead_letters": live}
+    places = {"bench": bench, "demo": demo, "status": live, "reset": live, "dead_letters": live}
     name = parsed.command.replace("-", "_")
     return int(getattr(places.get(name, commands), name)(parsed, beam_options))
 
@@ -85,6 +85,7 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pipeline.cli.bench import add_bench_flags
     from pipeline.cli.flags import add_job_flags
 
     parser = argparse.ArgumentParser(
@@ -105,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
     evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    add_bench_flags(commands.add_parser("bench", help="compare methods over streams of labelled images"))
 
     calibrate = commands.add_parser("calibrate", help="make the drift guard's reference from a source")
     add_job_flags(calibrate, label=False)

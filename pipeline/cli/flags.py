@@ -1,6 +1,7 @@
 """The flags of the commands that take a job's configuration, and where each goes in it."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import ConfigurationError
@@ -145,6 +146,13 @@ def add_job_flags(parser: argparse.ArgumentParser, *, label: bool) -> None:
         live = parser.add_argument_group("live, with --source kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]")
         for flag, _, options in _LIVE_FLAGS:
             live.add_argument(flag, default=None, **options)
+
+
+def add_some_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """These of the configuration's flags, as the other commands have them."""
+    for flag, _, options in _JOB_FLAGS + _LABEL_FLAGS:
+        if flag in names:
+            parser.add_argument(flag, default=None, **options)
 
 
 def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[str, Any]:

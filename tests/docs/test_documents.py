@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from grpo_tta.evaluation.stream_makers import STREAMS
 from pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS, _LIVE_FLAGS
 from pipeline.config import JobConfig
 
@@ -76,6 +77,12 @@ def test_every_benchmark_has_its_command_in_the_document() -> None:
     scripts = [path.stem for path in ROOT.glob("benchmarks/*.py") if "def main(" in path.read_text()]
     named = re.findall(r"python -m benchmarks\.(\w+)", (ROOT / "docs/benchmarks.md").read_text())
     assert sorted(scripts) == sorted(set(named))
+
+
+def test_every_stream_has_its_row_in_the_document() -> None:
+    rows = [f"| `{name}` | {kind.uses} | {kind.about} |" for name, kind in STREAMS.items()]
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    assert "\n".join(rows) in text
 
 
 def test_the_notebook_example_of_the_readme_runs() -> None:

@@ -1,16 +1,19 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from grpo_tta.evaluation.corruptions import CORRUPTIONS, CorruptionError, corrupt
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT, CorruptionError, corrupt
 
 KINDS = list(CORRUPTIONS)
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
+    """Patches of colour that lie across any grid, and a little texture."""
     rng = np.random.default_rng(0)
-    smooth = rng.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
-    return smooth.repeat(8, axis=2).repeat(8, axis=3)
+    patches = rng.integers(60, 196, (6, 3, 8, 8)).repeat(8, axis=2).repeat(8, axis=3)
+    return (np.roll(patches, (3, 5), axis=(2, 3)) + rng.integers(-60, 60, patches.shape)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ class TestEveryKind:
             np.abs(corrupt(images, kind, severity, seeds).astype(float) - images).mean() for severity in range(6)
         ]
         assert distances[0] == 0
-        assert distances[0] < distances[1] < distances[3] < distances[5]
+        assert all(milder < severer for milder, severer in itertools.pairwise(distances))
 
     def test_images_of_other_sizes(self, seeds, kind):
         for height, width in ((32, 48), (97, 80)):
@@ -48,15 +51,61 @@ class TestEveryKind:
             assert corrupt(frames, kind, 5, seeds[:1]).shape == frames.shape
 
 
-@pytest.mark.parametrize("kind", ["gaussian_noise", "fog"])
+SEEDLESS = {"defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - SEEDLESS - {"saturate"}))
 def test_another_seed_is_another_frame(images, seeds, kind):
     assert not np.array_equal(corrupt(images, kind, 3, seeds), corrupt(images, kind, 3, seeds + 1))
 
 
-def test_an_even_image_stays_as_it_is_under_blur_and_contrast(seeds):
+def test_the_fifteen_the_four_and_those_of_development():
+    by_family = {
+        "noise": "gaussian_noise shot_noise impulse_noise",
+        "blur": "defocus_blur glass_blur motion_blur zoom_blur",
+        "weather": "snow frost fog brightness",
+        "digital": "contrast elastic_transform pixelate jpeg_compression",
+    }
+    for family, names in by_family.items():
+        assert [k.name for k in CORRUPTIONS.values() if k.family == family and not k.extra] == names.split()
+    assert {k.name for k in CORRUPTIONS.values() if k.extra} == {
+        "speckle_noise",
+        "gaussian_blur",
+        "spatter",
+        "saturate",
+    }
+    assert set(DEVELOPMENT) == {"gaussian_noise", "defocus_blur", "fog", "contrast", "jpeg_compression"}
+    assert all(len(kind.levels) == 5 for kind in CORRUPTIONS.values())
+
+
+@pytest.mark.parametrize(
+    "kind", [*(k.name for k in CORRUPTIONS.values() if k.family == "blur"), "contrast", "elastic_transform", "saturate"]
+)
+def test_what_only_moves_or_mixes_leaves_an_even_image_as_it_is(seeds, kind):
     even = np.full((1, 3, 64, 64), 90, dtype=np.uint8)
-    for kind in ("defocus_blur", "contrast"):
-        assert np.array_equal(corrupt(even, kind, 5, seeds[:1]), even)
+    assert np.array_equal(corrupt(even, kind, 5, seeds[:1]), even)
+
+
+def test_a_black_image_under_glare_is_grey(seeds):
+    assert np.unique(corrupt(np.zeros((1, 3, 8, 8), dtype=np.uint8), "brightness", 2, seeds[:1])).tolist() == [51]
+
+
+def test_impulses_take_their_share(seeds):
+    grey = np.full((6, 3, 64, 64), 128, dtype=np.uint8)
+    changed = corrupt(grey, "impulse_noise", 5, seeds)
+    assert (changed == 0).mean() == pytest.approx(0.135, abs=0.01)
+    assert (changed == 255).mean() == pytest.approx(0.135, abs=0.01)
+
+
+def test_pixelated_images_have_fewer_values(seeds):
+    ramp = np.broadcast_to(np.arange(0, 250, 5, dtype=np.uint8), (1, 3, 50, 50)).copy()
+    assert len(np.unique(corrupt(ramp, "pixelate", 3, seeds[:1]))) == 25
+
+
+def test_shot_noise_has_the_deviation_of_its_photons(seeds):
+    grey = np.full((6, 3, 64, 64), 128, dtype=np.uint8)
+    noise = corrupt(grey, "shot_noise", 2, seeds).astype(float) / 255
+    assert noise.std() == pytest.approx((128 / 255 / 100) ** 0.5, rel=0.03)
 
 
 def test_noise_has_the_stated_deviation(seeds):
