@@ -119,6 +119,10 @@ class CheckpointLog:
         if highest > epoch:
             raise Conflict(f"epoch {highest} has begun after {epoch}: another process has taken over")
 
+    def superseded(self, epoch: int) -> bool:
+        """Whether there is a higher one."""
+        return self._highest_epoch() > epoch
+
     def _highest_epoch(self) -> int:
         folders = ("epochs/", "plans/", "commits/")
         return max((_epoch(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)

@@ -22,6 +22,7 @@ from adapters.kafka.wire import parse_partition
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore
 from pipeline import metrics
+from pipeline.checkpoint_log import CheckpointLog
 from pipeline.coders import StreamBatch
 from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.kafka_job import settings_of
@@ -140,13 +141,14 @@ class WriteStates:
         sent: list[str],
     ) -> None:
         """Write the pack. ``files`` and ``sent`` are what step 2 wrote: inputs, so that it comes before."""
-        written = _of(part.partition, files)
-        for url in self.config.folders:
-            output = ObjectStore(url)
-            for name in leftovers(part.stem, written):
-                output.delete(name)
-        self.fault_point("after:2")
         store = ObjectStore(part.checkpoint_url)
+        written = _of(part.partition, files)
+        if not CheckpointLog(store).superseded(part.plan.epoch):  # else they may be the next owner's files
+            for url in self.config.folders:
+                output = ObjectStore(url)
+                for name in leftovers(part.stem, written):
+                    output.delete(name)
+        self.fault_point("after:2")
         changed = {stream: state for (partition, stream), state in states if partition == part.partition}
         if part.commit:
             keep = self.config.checkpoint.keep
