@@ -1,9 +1,10 @@
 """Live labelling against the bounded run over the same images, and how old a label is when it appears.
 
 A local broker with topics of four partitions, eight streams, inline images. Rate: the bounded job labels the feed's
-folder; the live job labels a topic that holds the same images already, in slices cut so that each takes about five
-seconds, into a topic. Both run in this process with one model; the live rate counts from the first slice's beginning
-to the last commit, without joining and leaving. The two alternate; the figure is the median of the rounds' ratios.
+folder; the live job labels a topic that holds the same images already, into a topic. Both run in this process, in
+slices cut so that each takes about five seconds, with one thread of torch: the broker is not to share its core. The
+live rate counts from the first slice's beginning to the last commit, without joining and leaving. The two alternate;
+the figure is the median of the rounds' ratios.
 
 Age: a process of its own sends images at half of the live rate; the job labels them in slices of one second, windows
 ``fixed:1s``. Both topics are stamped by the broker when it appends, and the age is a label's stamp less its event's.
@@ -43,6 +44,7 @@ def live_config(
             "source": {"url": f"kafka://{bootstrap}/{name}"},
             "output": {"url": f"kafka://{bootstrap}/{name}-labels"},
             "event_time": {"window": "fixed:1s"},
+            "model": {"threads": 1},
             "checkpoint": {"url": str(folder / f"{name}-checkpoint"), **slices},
             "kafka": {"partitions": f"0-{PARTITIONS - 1}", "start": "earliest", **kafka_values},
         }
@@ -70,10 +72,10 @@ class Span:
         return self._ended - self._began
 
 
-def bounded_rate(feed: Path, out: Path, images: int) -> float:
+def bounded_rate(feed: Path, out: Path, images: int, slice_records: int) -> float:
     """Images a second of the bounded job."""
     started = time.perf_counter()
-    run_label_job(feed_config(feed, out))
+    run_label_job(feed_config(feed, out, model={"threads": 1}, checkpoint={"slice_records": slice_records}))
     return images / (time.perf_counter() - started)
 
 
@@ -140,11 +142,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name, "broker")) as broker:
         folder, feed = Path(name), Path(name, "feed")
         write_feed(feed, 0, images)
-        bounded_rate(feed, folder / "warm", images)
+        bounded_rate(feed, folder / "warm", images, images)
+        slice_records = round(5 * bounded_rate(feed, folder / "rate", images, images))
         for number in range(1, arguments.rounds + 1):
-            bounded = bounded_rate(feed, folder / f"out-{number}", images)
-            slice_records = max(round(5 * bounded / PARTITIONS), 1)
-            span = live_rate(broker.bootstrap, f"backlog-{number}", feed, folder, images, slice_records)
+            bounded = bounded_rate(feed, folder / f"out-{number}", images, slice_records)
+            each = max(slice_records // PARTITIONS, 1)
+            span = live_rate(broker.bootstrap, f"backlog-{number}", feed, folder, images, each)
             rates.append(images / span.seconds)
             ratios.append(rates[-1] / bounded)
             print(

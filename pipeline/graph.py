@@ -201,7 +201,7 @@ def build(
     counters = (labelled[COUNTERS], bad) | "Counters" >> beam.Flatten()
     _ = (
         pipeline
-        | "Partitions" >> beam.Create(list(slices))
+        | "Partitions" >> beam.Create(list(slices), reshuffle=False)
         | "WriteStates"
         >> beam.Map(
             WriteStates(config, fault_point),
@@ -218,13 +218,15 @@ def _read(pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice
     spans = [part.plan.span for part in slices]
     if not is_kafka(config.source.url):
         return (
-            pipeline | "Ranges" >> beam.Create(spans) | "ReadListing" >> beam.ParDo(ReadListing(config.checkpoint_url))
+            pipeline
+            | "Ranges" >> beam.Create(spans, reshuffle=False)
+            | "ReadListing" >> beam.ParDo(ReadListing(config.checkpoint_url))
         )
     ranges = [KafkaRange(*parse_partition(span.partition), span.start, span.stop) for span in spans]
     read = ReadImagesFromKafka(
         settings_of(config, config.source.url), out_of_range=config.kafka.out_of_range, read_committed=True
     )
-    found = pipeline | "Ranges" >> beam.Create(ranges) | "ReadKafka" >> read
+    found = pipeline | "Ranges" >> beam.Create(ranges, reshuffle=False) | "ReadKafka" >> read
     _ = found[SKIPPED] | "Skipped" >> beam.Map(metrics.note_skipped)
     return found.refs
 
@@ -252,7 +254,7 @@ def _send(records: beam.PCollection, config: JobConfig) -> Iterable[beam.PCollec
     """The partitions whose records were acknowledged, once a Kafka output."""
     topics = [url for url in config.outputs if is_kafka(url)]
     if not topics:
-        return records.pipeline | "Sent" >> beam.Create([])
+        return records.pipeline | "Sent" >> beam.Create([], reshuffle=False)
     grouped = records | "GroupPartitions" >> beam.GroupByKey()
     sent = [
         grouped | f"SendRecords {number}" >> beam.ParDo(SendRecords(config, url)).with_output_types(str)
