@@ -293,11 +293,10 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     if listing is None:
         records = list_job_source(config)
         return write_listing(store, chain([next(records)], records), origin=config.origin)
-    if listing.origin != config.origin:
-        raise ConfigurationError(
-            f"the checkpoint in {config.checkpoint_url} is of the source and patterns {listing.origin}, not "
-            f"{config.origin}: give this job another --out, and another --checkpoint where one is given"
-        )
+    try:
+        listing.check_origin(config.origin)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     return listing
 
 

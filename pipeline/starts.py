@@ -33,7 +33,7 @@ class Starts:
             self._checkpoint.create(_KNOWN, json.dumps({"partitions": known}).encode())
 
     def of(self, name: str, store: ObjectStore) -> int:
-        """The first offset to read of a partition without a commit, whose log lies in ``store``.
+        """The first offset to read of a partition without a commit, whose log lies in ``store``. `note` comes before.
 
         Raises `ConfigurationError` where explicit offsets leave it out, and a `KafkaFailure`.
         """
@@ -41,7 +41,6 @@ class Starts:
             noted = json.loads(store.read(_OWN))
             if noted["start"] == self._text:
                 return int(noted["offset"])
-        self.note()
         known = json.loads(self._checkpoint.read(_KNOWN))["partitions"]
         try:
             offset = self._offsets.start(self._start if name in known else Start("earliest"), [name])[name]

@@ -60,11 +60,8 @@ class Follower:
     def _load(self) -> None:
         """What a process knows that has just begun."""
         self.listing = Listing.open(self._store)
-        if self.listing is not None and self.listing.origin != self._origin:
-            raise ValueError(
-                f"the checkpoint in {self._store.url} is of the source and patterns {self.listing.origin}, not "
-                f"{self._origin}: give this job another --out, and another --checkpoint where one is given"
-            )
+        if self.listing is not None:
+            self.listing.check_origin(self._origin)
         self._seen: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
         self._older: array[int] | None = None  # before this process's first poll

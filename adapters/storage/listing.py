@@ -60,6 +60,14 @@ class Listing:
         self.cursor: int | None = last["cursor"]
         """Of a followed source; see `append_segment`."""
 
+    def check_origin(self, origin: str) -> None:
+        """Raises ValueError where it is of another source."""
+        if self.origin != origin:
+            raise ValueError(
+                f"the checkpoint in {self._store.url} is of the source and patterns {self.origin}, not {origin}: give "
+                "this job another --out, and another --checkpoint where one is given"
+            )
+
     @classmethod
     def open(cls, store: ObjectStore, before: "Listing | None" = None) -> "Listing | None":
         """The store's listing, None where none was finished; ``before``: as it was opened last, so that less is read.

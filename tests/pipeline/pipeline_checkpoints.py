@@ -1,5 +1,6 @@
 """Plans, commits and a stand-in for the graph that accounts for every position."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from adapters.storage.objects import ObjectStore
@@ -9,6 +10,21 @@ from schemas import Commit, Counters, Plan, SliceRange
 
 CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 OURS = Fingerprints("config", "model", "source", 1)
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def killing(at: str, when: int = 0) -> Callable[[str], None]:
+    """Dies at the ``when``-th time that ``at`` is reached."""
+    seen = iter(range(1000))
+
+    def point(name: str) -> None:
+        if name == at and next(seen) == when:
+            raise Killed
+
+    return point
 
 
 def make_plan(sequence: int = 0, epoch: int = 1, **fields: object) -> Plan:

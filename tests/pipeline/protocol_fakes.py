@@ -4,13 +4,10 @@ threads that stop before everything they do."""
 import threading
 
 from live_fakes import FakeMember
+from pipeline_checkpoints import Killed
 
 from adapters.kafka.errors import Fenced
 from adapters.kafka.offsets import Committed
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
 
 
 class WorldStore:

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from pipeline_checkpoints import Killed, killing
 from pipeline_fakes import CountingMethod
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, write_pictures
 
@@ -32,10 +33,6 @@ from pipeline.status import read_status
 FOLLOW = {"follow": True, "poll": "10ms", "settle": "1s"}
 COUNTS = {"north": 14, "south": 10}
 SLICE = 8
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +148,8 @@ def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, conf
     label(followed, stop=when_labelled(followed, {8: None}))
     bring(8, 16)
 
-    def kill(name):
-        if name == point:
-            raise Killed
-
     with pytest.raises((Killed, JobError)):
-        label(followed, fault_point=kill)
+        label(followed, fault_point=killing(point))
     bring(16, 24)
     summary = label(followed, stop=when_labelled(followed, {24: None}))
     assert (summary.events, summary.labels) == (24, 24)

@@ -2,16 +2,12 @@
 
 import pytest
 from live_fakes import FakeMember, LiveWorld
-from pipeline_checkpoints import CLOCK
+from pipeline_checkpoints import CLOCK, Killed, killing
 
 from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
 from pipeline import live, metrics
 from pipeline.errors import ConfigurationError, JobError
 from pipeline.partition import Fingerprints
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +18,6 @@ def no_pauses(monkeypatch):
 @pytest.fixture
 def world(tmp_path):
     return LiveWorld(tmp_path, t_0=25, t_1=7)
-
-
-def killing(at, when=0):
-    seen = iter(range(1000))
-
-    def point(name):
-        if name == at and next(seen) == when:
-            raise Killed
-
-    return point
 
 
 # ---- slices ----

@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 
 import pytest
-from pipeline_checkpoints import CLOCK, OURS, FakeGraph, make_plan
+from pipeline_checkpoints import CLOCK, OURS, FakeGraph, Killed, killing, make_plan
 
 from adapters.storage.objects import ObjectStore
 from pipeline.checkpoint_log import CheckpointLog, Conflict
@@ -35,21 +35,6 @@ def but(driver, **changes):
     partition = replace(driver.partition, **{name: value for name, value in changes.items() if name not in own})
     rest = {name: value for name, value in changes.items() if name in own}
     return replace(driver, partition=partition, **rest)
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
-
-
-def killing(at, when=0):
-    """Dies at the ``when``-th time that ``at`` is reached."""
-    seen = iter(range(1000))
-
-    def point(name):
-        if name == at and next(seen) == when:
-            raise Killed
-
-    return point
 
 
 def spans(graph):
