@@ -162,7 +162,7 @@ def _torchvision(dataset: Dataset, data: Path) -> LabelledImages:
     try:
         made: Any = getattr(datasets, dataset.torchvision)(data, split="test", loader=str)
         items = [made[number] for number in range(len(made))]
-    except (RuntimeError, ImportError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, ImportError, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationError(
             f"{dataset.name}: no {dataset.split} in {folder_of(dataset, data)}, and torchvision.datasets."
             f"{dataset.torchvision} says: {error}; {expected(dataset)}"
