@@ -100,14 +100,14 @@ def parse_resets(text: str) -> list[ResetRule]:
     return [rule for rule in RESETS if rule in names]
 
 
-def parse_conditions(text: str) -> list[Condition]:
-    """``fog:3,contrast,clean,all:5``: kinds or groups of kinds with a severity (3 where none is given).
+def parse_conditions(text: str, severity: int = _DEFAULT_SEVERITY) -> list[Condition]:
+    """``fog:3,contrast,clean,all:5``: kinds or groups of kinds; ``severity`` where none is given.
 
     Raises `ConfigurationError`.
     """
     made: list[Condition] = []
     for entry in _names(text, "--corruptions"):
-        kind, _, severity = entry.partition(":")
+        kind, _, given = entry.partition(":")
         if entry == "clean":
             made.append(CLEAN)
             continue
@@ -115,9 +115,9 @@ def parse_conditions(text: str) -> list[Condition]:
         if any(name not in CORRUPTIONS for name in kinds):
             known = ", ".join([*CORRUPTIONS, *_GROUPS, "clean"])
             raise ConfigurationError(f"--corruptions: {kind!r} is none of {known}")
-        if severity and severity not in {"1", "2", "3", "4", "5"}:
-            raise ConfigurationError(f"--corruptions: severity of {kind} must be 1 to 5, got {severity!r}")
-        made += [Condition(name, int(severity or _DEFAULT_SEVERITY)) for name in kinds]
+        if given and given not in {"1", "2", "3", "4", "5"}:
+            raise ConfigurationError(f"--corruptions: severity of {kind} must be 1 to 5, got {given!r}")
+        made += [Condition(name, int(given or severity)) for name in kinds]
     return list(dict.fromkeys(made))
 
 

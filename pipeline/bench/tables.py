@@ -20,6 +20,11 @@ def condition_of(row: Row) -> str:
     return f"{row['corruption']}:{row['severity']}" if row["severity"] else str(row["corruption"])
 
 
+def place_of(row: Row) -> str:
+    """The set of a suite's row, else the stream."""
+    return str(row.get("dataset", row["stream"]))
+
+
 def own_cost(row: Row) -> float:
     """Forward-equivalents an image without those that only feed the guard and the pairing."""
     return float(row["forward_equivalents"] - row["reporting_equivalents"])
@@ -29,7 +34,7 @@ def grouped(rows: Iterable[Row]) -> dict[Group, list[Row]]:
     """Rows that differ in nothing but the seed, in the order they came."""
     groups: dict[Group, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["stream"], condition_of(row), row["method"], row["resets_by"]), []).append(row)
+        groups.setdefault((place_of(row), condition_of(row), row["method"], row["resets_by"]), []).append(row)
     return groups
 
 
@@ -86,7 +91,7 @@ def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
     rows = [row for row in rows if row["resets_by"] == rows[0]["resets_by"]]
     by_method: dict[str, dict[tuple[Any, ...], Row]] = {}
     for row in rows:
-        cell = (row["stream"], condition_of(row), row["seed"])
+        cell = (place_of(row), condition_of(row), row["seed"])
         by_method.setdefault(row["method"], {})[cell] = row
     shared = set.intersection(*(set(cells) for cells in by_method.values()))
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grpo_tta.evaluation.cells import ResetRule
     from pipeline.bench.rows import Row, RowFile
     from pipeline.bench.run import Bench
     from pipeline.bench.settings import BenchMethod
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 
 _DEMO_FRAMES = 1200
 _JOB_FLAGS = ("--labels", "--template", "--class-vectors", "--model", "--pretrained", "--device", "--threads")
+_STREAMS = "null,abrupt"
 _GUARD_FLAGS = ("--on-shift", "--reference")
 
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     """All flags of the command."""
     from pipeline.cli.flags import add_some_flags
+    from pipeline.cli.suites import SUITES
 
     add = parser.add_argument
     add("--images", metavar="DIR", help="labelled images, a folder a class (default: scenes of the demo's pictures)")
@@ -28,9 +31,12 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.jsonl",
         help='with --images: lines {"id": path below DIR, "label":} in place of folders',
     )
+    add("--suite", choices=SUITES, help="the published evaluation, over the sets in --data, in place of streams")
+    add("--data", metavar="DIR", help="with --suite: the folder that the sets' folders are in")
+    add("--datasets", metavar="NAME,...", help="with --suite: some of its sets, as in a,r,sketch (default: all)")
     add("--methods", default="grpo,tent,zero-shot", metavar="NAME,...", help="default: grpo,tent,zero-shot")
     add("--variant", action="append", default=[], metavar="LABEL=FILE.yaml", help="one more, set by a file; repeatable")
-    add("--streams", default="null,abrupt", metavar="NAME,...", help="default: null,abrupt; 'help' lists them")
+    add("--streams", metavar="NAME,...", help="default: null,abrupt; 'help' lists them")
     add("--corruptions", default="", metavar="KIND:SEVERITY,...", help="also clean, and groups such as development:3")
     add("--resets", default="guard", metavar="RULE,...", help="guard (default), none, true, periodic, random")
     add("--seeds", type=int, default=1, metavar="N", help="of stream and method (default: 1)")
@@ -49,10 +55,14 @@ def bench(flags: argparse.Namespace, beam_options: list[str]) -> int:
     from pipeline.bench.rows import RowFile
     from pipeline.bench.tables import means_table, table
     from pipeline.cli.columns import print_columns
+    from pipeline.cli.suites import run_suite
 
     if flags.streams == "help":
         return _list_streams()
-    made = _bench(flags)
+    config, methods, rules = _chosen(flags)
+    if flags.suite is not None:
+        return run_suite(flags, config, methods, rules)
+    made = _bench(flags, config, methods, rules)
     run.check(made)
     rows = RowFile(Path(flags.json) if flags.json else None)
     total = len(made.streams) * made.seeds * len(made.methods) * len(made.rules)
@@ -88,15 +98,12 @@ def _list_streams() -> int:
     return 0
 
 
-def _bench(flags: argparse.Namespace) -> "Bench":
-    from grpo_tta import DriftGuard, keep_freed_memory
-    from grpo_tta.evaluation.cells import GuardChoice
-    from pipeline.bench.run import Bench
-    from pipeline.bench.settings import cells_of, parse_conditions, parse_methods, parse_resets, parse_streams
+def _chosen(flags: argparse.Namespace) -> "tuple[JobConfig, list[BenchMethod], list[ResetRule]]":
+    """What every comparison is run with."""
+    from pipeline.bench.settings import parse_methods, parse_resets
     from pipeline.cli.flags import job_values
     from pipeline.config import make_config
     from pipeline.errors import ConfigurationError
-    from pipeline.labeling import load_reference
 
     for flag in ("seeds", "max_images", "frames", "batch_size"):
         value = getattr(flags, flag)
@@ -107,9 +114,25 @@ def _bench(flags: argparse.Namespace) -> "Bench":
     values = job_values(flags, [])
     config = make_config({**values, "source": {"url": "unused"}, "output": {"url": "unused"}})
     methods = parse_methods(flags.methods, flags.variant, _own(values, config))
+    return config, methods, parse_resets(flags.resets)
+
+
+def _bench(
+    flags: argparse.Namespace, config: "JobConfig", methods: "Sequence[BenchMethod]", rules: "Sequence[ResetRule]"
+) -> "Bench":
+    from grpo_tta import DriftGuard, keep_freed_memory
+    from grpo_tta.evaluation.cells import GuardChoice
+    from pipeline.bench.run import Bench
+    from pipeline.bench.settings import cells_of, parse_conditions, parse_streams
+    from pipeline.errors import ConfigurationError
+    from pipeline.labeling import load_reference
+
+    if flags.data or flags.datasets:
+        raise ConfigurationError("--data and --datasets go with --suite")
     given = parse_conditions(flags.corruptions) if flags.corruptions else []
-    streams = [(name, conditions) for name in parse_streams(flags.streams) for conditions in cells_of(name, given)]
-    rules = parse_resets(flags.resets)
+    streams = [
+        (name, conditions) for name in parse_streams(flags.streams or _STREAMS) for conditions in cells_of(name, given)
+    ]
     keep_freed_memory()
     classifier, pictures, data, frames = _pictures(flags, config)
     guard = GuardChoice(config.guard.settings, load_reference(config, classifier))
