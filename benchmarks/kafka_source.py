@@ -19,8 +19,9 @@ from pathlib import Path
 import apache_beam as beam
 import kafka
 
+from adapters.kafka.ranges import KafkaRange
 from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import KafkaRange, ReadImagesFromKafka
+from adapters.kafka.source import ReadImagesFromKafka
 from benchmarks.report import Bar, finish, parser
 from demo.broker import LocalBroker, create_topic
 

@@ -17,7 +17,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from adapters.events import BadRecord, ImageRef
-from adapters.kafka.source import SKIPPED, KafkaRange, ReadImagesFromKafka
+from adapters.kafka.ranges import KafkaRange
+from adapters.kafka.source import SKIPPED, ReadImagesFromKafka
 from adapters.kafka.wire import parse_partition
 from adapters.storage.listing import Listing
 from adapters.storage.objects import ObjectStore

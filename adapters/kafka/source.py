@@ -5,26 +5,30 @@ has gaps (compaction, transaction markers), claims the last offset before the ne
 claimed to its end. After a limit of records, bytes or seconds it hands the rest back to the runner. The runner may not
 split a range by itself: one reader a partition, in log order.
 
-Ranges are closed: the slice that reads one knows its end. An open one needs no other reader, only a tracker that is
-unbounded, a watermark and a pause instead of `ReadStalled`.
+Ranges are closed, as slices read them, or open, for a runner that streams: at the end of the log a reader of an open
+one hands back the rest for a moment later. Such a range has a backlog and a watermark, see `adapters.kafka.ranges`, and
+its outputs have times. Where it stands is in the runner's state and nowhere else: no offset is committed here.
 """
 
+import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 import kafka
-from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
-from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.io.restriction_trackers import OffsetRange
+from apache_beam.transforms.core import WatermarkEstimatorProvider
+from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
 
-from adapters.events import BadRecord, ImageRef
+from adapters.events import ImageRef
 from adapters.kafka.consumers import CONSUMERS, ConsumerCache
-from adapters.kafka.errors import KafkaFailure, ReadStalled
+from adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled
 from adapters.kafka.offsets import OutOfRangePolicy, SkippedRange, check_policy, in_range
+from adapters.kafka.ranges import INITIAL, OPEN, Claim, ClockState, EventClock, KafkaRange, Ranges
 from adapters.kafka.settings import KafkaSettings, as_failure, translated
 from adapters.kafka.wire import decode_record, parse_partition, partition_name
 
@@ -32,15 +36,6 @@ SKIPPED = "skipped"
 """Tag of the output of `SkippedRange`s."""
 _POLL_MS = 500
 _PAUSE = 0.5
-
-
-class KafkaRange(NamedTuple):
-    """Offsets ``start <= o < stop`` of a partition."""
-
-    topic: str
-    partition: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -61,30 +56,16 @@ class ReadLimits:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
-class _RangeTracker(OffsetRestrictionTracker):
-    """Only the reader itself hands back a rest."""
+ENDLESS_LIMITS = ReadLimits(records=10_000, bytes=64 * 2**20, seconds=2.0)
+"""The default for open ranges: what one call has read is only then on its way."""
 
-    def try_split(self, fraction_of_remainder: float) -> Any:
-        return super().try_split(fraction_of_remainder) if fraction_of_remainder == 0 else None
-
-
-class _Ranges(RestrictionProvider):
-    """Connects to nothing: a range is given with its element."""
-
-    def initial_restriction(self, element: KafkaRange) -> OffsetRange:
-        return OffsetRange(element.start, element.stop)
-
-    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
-        return _RangeTracker(restriction)
-
-    def restriction_size(self, element: KafkaRange, restriction: OffsetRange) -> int:
-        return int(restriction.size())
+_RESTRICTION = beam.DoFn.RestrictionParam(Ranges())
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam()
 
 
-_RESTRICTION = beam.DoFn.RestrictionParam(_Ranges())
+class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
+    """``lateness``: seconds, see `EventClock`; None where every range is closed."""
 
-
-class _ReadRange(beam.DoFn):
     def __init__(
         self,
         settings: KafkaSettings,
@@ -92,21 +73,32 @@ class _ReadRange(beam.DoFn):
         policy: OutOfRangePolicy,
         read_committed: bool,
         cache: ConsumerCache | None = None,
+        lateness: float | None = None,
     ) -> None:
         self._settings = settings
         self._limits = limits
         self._policy = policy
         self._read_committed = read_committed
         self._cache = cache
+        self._lateness = lateness
 
-    def process(
-        self, element: KafkaRange, tracker: Any = _RESTRICTION
-    ) -> Iterator[tuple[str, ImageRef | BadRecord] | Any]:
+    def initial_estimator_state(self, element: KafkaRange, restriction: OffsetRange) -> ClockState | None:
+        """None for a closed range."""
+        return INITIAL if restriction.stop == OPEN else None
+
+    def create_watermark_estimator(self, estimator_state: ClockState | None) -> EventClock:
+        """Also for a closed range, which has no watermark of its own."""
+        return EventClock(estimator_state, self._lateness or 0.0)
+
+    def process(self, element: KafkaRange, tracker: Any = _RESTRICTION, watermark: Any = _WATERMARK) -> Iterator[Any]:
         """Emit the records of the restriction, or of its beginning."""
         span = tracker.current_restriction()
         if span.start >= span.stop:
             return
         partition = partition_name(element.topic, element.partition)
+        endless = span.stop == OPEN
+        if endless and self._lateness is None:
+            raise ValueError(f"range of partition {partition} has no stop: read it with endless=True")
         reader = _Reader(self._settings, partition, self._limits, self._policy, self._read_committed, self._cache)
         count = size = 0
         deadline = time.monotonic() + self._limits.seconds
@@ -114,23 +106,36 @@ class _ReadRange(beam.DoFn):
         with closing(reader.read(span.start, span.stop)) as items:
             for item in items:
                 if isinstance(item, SkippedRange):
-                    yield beam.pvalue.TaggedOutput(SKIPPED, item)
+                    yield beam.pvalue.TaggedOutput(SKIPPED, self._timed(item))
                     continue
                 offset, record = item
-                if not tracker.try_claim(offset):
+                if not tracker.try_claim(Claim(offset, reader.end) if endless else offset):
                     return
                 if record is not None:
-                    yield partition, decode_record(record)
+                    yield self._timed((partition, decode_record(record)), watermark)
                     count, size = count + 1, size + len(record.value or b"")
                 if count >= limits.records or size >= limits.bytes or time.monotonic() >= deadline:
                     if offset < span.stop - 1:
                         tracker.defer_remainder()
                     return
+        if endless:
+            if reader.idle:
+                watermark.caught_up()
+            tracker.defer_remainder(Duration(_PAUSE))
+
+    def _timed(self, item: Any, watermark: Any = None) -> Any:
+        """With ``endless`` an output has a time: an image its own, what is no image that of its reading."""
+        if self._lateness is None:
+            return item
+        if not isinstance(item, SkippedRange) and isinstance(item[1], ImageRef):
+            watermark.saw(item[1].event_time)
+            return beam.window.TimestampedValue(item, Timestamp(micros=item[1].event_time))
+        return beam.window.TimestampedValue(item, Timestamp.now())
 
 
 @dataclass
 class _Reader:
-    """Reads one closed range: records, gaps and skipped ranges in log order, up to its last offset."""
+    """Reads one range: records, gaps and skipped ranges in log order, up to its last offset or the end of the log."""
 
     settings: KafkaSettings
     partition: str
@@ -140,13 +145,19 @@ class _Reader:
     cache: ConsumerCache | None
     moved: float = 0.0
     """When a record or gap was last given, and taken."""
+    end: int = 0
+    """Of the log, as last heard of; only for an open range. It counts transactions that are still open."""
+    caught_up: bool = False
+    """The end of what can be read was reached; only for an open range."""
+    idle: bool = False
+    """Nor is a transaction open in which there may be older images than those to come."""
 
     def read(self, start: int, stop: int) -> Generator[SkippedRange | tuple[int, Any], None, None]:
         """``(offset, record)``; ``(offset, None)`` says that nothing is left up to ``offset``. The last offset given
-        is ``stop - 1``."""
+        is ``stop - 1``, or of an open range that of the log."""
         position = start
         self.moved = time.monotonic()
-        while position < stop:
+        while position < stop and not self.caught_up:
             try:
                 for item in self._attempt(position, stop):
                     position = item.resumed if isinstance(item, SkippedRange) else item[0] + 1
@@ -174,6 +185,8 @@ class _Reader:
                     return
                 except kafka_errors.KafkaError as error:
                     raise as_failure(error, self.settings, f"read {self.partition}") from error
+                if stop == OPEN:
+                    self.end = consumer.highwater(topic_partition) or self.end
                 for record in records:
                     if record.offset >= stop:
                         break
@@ -185,7 +198,16 @@ class _Reader:
                     yield reached - 1, None
                     position = reached
                 elif not records:
+                    if stop == OPEN and self._is_end(consumer, topic_partition, position):
+                        return
                     self._check_stalled(position, stop)
+
+    def _is_end(self, consumer: Any, topic_partition: Any, position: int) -> bool:
+        """Whether nothing (stable) lies at ``position`` or behind it."""
+        with translated(self.settings, f"read the end of {self.partition}"):
+            self.caught_up = consumer.end_offsets([topic_partition])[topic_partition] <= position
+        self.idle = self.caught_up and self.end <= position
+        return self.caught_up
 
     def _skip(self, consumer: Any, topic_partition: Any, position: int, stop: int) -> SkippedRange:
         """What the policy makes of a position that the log does not hold, within the range."""
@@ -195,14 +217,17 @@ class _Reader:
         skipped = in_range(self.partition, position, beginning, end, self.policy)
         if skipped is None:
             raise ReadStalled(f"partition {self.partition}: position {position} came and went; read again")
+        if stop == OPEN and skipped.resumed < position:
+            raise OffsetOutOfRange(f"{skipped.message()}; an endless range cannot go back: start another there")
         resumed = skipped.resumed if position < skipped.resumed <= stop else stop
         return skipped._replace(resumed=resumed)
 
     def _check_stalled(self, position: int, stop: int) -> None:
         waited = time.monotonic() - self.moved
         if waited >= self.limits.stall_seconds:
+            upto = "without an end" if stop == OPEN else f"up to {stop}"
             raise ReadStalled(
-                f"partition {self.partition}: offset {position} of a range up to {stop} did not come in "
+                f"partition {self.partition}: offset {position} of a range {upto} did not come in "
                 f"{waited:.0f} s: the broker is down, the topic is gone or a transaction is open; "
                 f"{self.settings.advice()}"
             )
@@ -212,8 +237,13 @@ class ReadImagesFromKafka(beam.PTransform):
     """`KafkaRange`s -> ``(topic-partition, ImageRef | BadRecord)``, ``position`` being the offset.
 
     The result has the outputs ``refs`` and, tagged `SKIPPED`, a `SkippedRange` for whatever the policy
-    ``out_of_range`` passed over. Raises ValueError for an unknown policy; while running a `KafkaFailure`, those that
-    may pass after ``limits.stall_seconds``.
+    ``out_of_range`` passed over. Raises ValueError for an unknown policy or bad lateness; while running a
+    `KafkaFailure`, those that may pass after ``limits.stall_seconds``.
+
+    ``endless`` takes open ranges too and makes the outputs unbounded; images then have their event times as Beam's
+    timestamps, other outputs the time they were read, and the watermark is ``lateness`` seconds behind the newest image
+    of each range, see `EventClock`. The runner must stream splittable DoFns: FnApiRunner runs nothing behind the first
+    grouping, for the range does not end. A range whose log was cut below where it stands fails by any policy.
     """
 
     def __init__(
@@ -223,11 +253,20 @@ class ReadImagesFromKafka(beam.PTransform):
         limits: ReadLimits | None = None,
         out_of_range: OutOfRangePolicy = "fail",
         read_committed: bool = True,
+        endless: bool = False,
+        lateness: float = 30.0,
     ) -> None:
         super().__init__()
         check_policy(out_of_range)
-        self._read = _ReadRange(settings, limits or ReadLimits(), out_of_range, read_committed)
+        if not 0 <= lateness < math.inf:
+            raise ValueError(f"lateness must be a number of seconds >= 0, got {lateness}")
+        self._endless = endless
+        limits = limits or (ENDLESS_LIMITS if endless else ReadLimits())
+        self._read = _ReadRange(settings, limits, out_of_range, read_committed, lateness=lateness if endless else None)
 
     def expand(self, ranges: Any) -> Any:
         """Nothing is connected here."""
-        return ranges | "ReadRange" >> beam.ParDo(self._read).with_outputs(SKIPPED, main="refs")
+        read = ranges | "ReadRange" >> beam.ParDo(self._read).with_outputs(SKIPPED, main="refs")
+        if self._endless:  # Beam's own mark is on a method, for all uses of it, and does not reach tagged outputs.
+            read.refs.is_bounded = read[SKIPPED].is_bounded = False
+        return read

@@ -15,8 +15,9 @@ from adapters.kafka.consumers import ConsumerCache
 from adapters.kafka.errors import OffsetOutOfRange, ReadStalled, TopicMissing
 from adapters.kafka.membership import StaticMember
 from adapters.kafka.offsets import Committed, KafkaOffsets, SkippedRange, Start
+from adapters.kafka.ranges import KafkaRange
 from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import SKIPPED, KafkaRange, ReadImagesFromKafka, ReadLimits
+from adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits
 
 
 @pytest.fixture

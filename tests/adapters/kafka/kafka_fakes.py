@@ -52,10 +52,15 @@ class FakeProducer:
 
 
 class FakeConsumer:
-    """A log of ``offset -> record`` with gaps, its ``beginning`` and ``end``; ``polls``: errors to raise, in turn."""
+    """A log of ``offset -> record`` with gaps, its ``beginning`` and ``end``; ``polls``: errors to raise, in turn.
 
-    def __init__(self, offsets=(), beginning=0, end=0, polls=(), batch=3):
+    ``high``: its end with open transactions, if that is another; ``record``: ``offset -> Record``.
+    """
+
+    def __init__(self, offsets=(), beginning=0, end=0, polls=(), batch=3, high=None, record=None):
         self.log = sorted(offsets)
+        self.high = high
+        self.record = record or (lambda offset: Record(offset=offset, value=b"{}"))
         self.beginning, self.end, self.batch = beginning, end, batch
         self.polls = deque(polls)
         self.at = None
@@ -75,7 +80,7 @@ class FakeConsumer:
         found = [offset for offset in self.log if offset >= self.at][: self.batch]
         after = [offset for offset in self.log if offset > found[-1]] if found else []
         self.at = found[-1] + 1 if found and after else self.end
-        records = [Record(self.partition.topic, self.partition.partition, offset, value=b"{}") for offset in found]
+        records = [self.record(offset) for offset in found]
         return {self.partition: records} if records else {}
 
     def position(self, partition, timeout_ms=None):
@@ -86,6 +91,9 @@ class FakeConsumer:
 
     def end_offsets(self, partitions):
         return dict.fromkeys(partitions, self.end)
+
+    def highwater(self, partition):
+        return self.end if self.high is None else self.high
 
     def close(self, autocommit=True, timeout_ms=None):
         self.closed = True

@@ -8,8 +8,9 @@ from kafka_fakes import FakeConsumer
 from adapters.kafka.consumers import ConsumerCache
 from adapters.kafka.errors import KafkaFailure, KafkaForbidden, OffsetOutOfRange, ReadStalled
 from adapters.kafka.offsets import SkippedRange
+from adapters.kafka.ranges import RangeTracker
 from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import ReadImagesFromKafka, ReadLimits, _RangeTracker, _Reader
+from adapters.kafka.source import ReadImagesFromKafka, ReadLimits, _Reader
 
 SETTINGS = KafkaSettings(("h:1",))
 
@@ -139,7 +140,7 @@ def test_two_readers_of_one_partition_never_share_a_consumer():
 
 
 def test_only_the_reader_splits_its_range():
-    tracker = _RangeTracker(OffsetRange(0, 100))
+    tracker = RangeTracker(OffsetRange(0, 100))
     assert tracker.try_claim(9)
     assert tracker.try_split(0.5) is None
     kept, rest = tracker.try_split(0)
