@@ -8,6 +8,7 @@ from grpo_tta.evaluation.measures import (
     class_interval,
     detection,
     expected_calibration_error,
+    joint_interval,
     paired_accuracy,
     worst_segment,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "corrupt",
     "detection",
     "expected_calibration_error",
+    "joint_interval",
     "make_plan",
     "paired_accuracy",
     "plan_frames",
