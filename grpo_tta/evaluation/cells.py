@@ -95,7 +95,7 @@ def measured(result: StreamResult, plan: Plan) -> dict[str, Any]:
     """What a run says of itself and of the frozen encoder on the same frames. Accuracies, gains and calibration are
     shares in [0, 1]; ``delays`` are frames."""
     paired = paired_accuracy(result.right, result.frozen_right, result.labels)
-    lowest, at = find_worst_segment(result.right, result.frozen_right, result.labels, plan.parts)
+    lowest, at = find_worst_segment(result.right, result.frozen_right, plan.parts)
     found = detection(plan.changes, result.detections, len(plan))
     return {
         "n": paired.n,

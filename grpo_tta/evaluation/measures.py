@@ -62,11 +62,9 @@ def by_segment(
     return [paired_accuracy(*part) for part in parts]
 
 
-def worst_segment(
-    right: Bools, frozen_right: Bools, classes: NDArray[np.int64], changes: Sequence[int]
-) -> tuple[float, int]:
+def worst_segment(right: Bools, frozen_right: Bools, changes: Sequence[int]) -> tuple[float, int]:
     """The lowest gain of a segment and the frame it begins with; ``changes`` as in `by_segment`."""
-    gains = [part.gain for part in by_segment(right, frozen_right, classes, changes)]
+    gains = [float(part.mean()) for part in np.split(right.astype(np.float64) - frozen_right, changes)]
     worst = int(np.argmin(gains))
     return gains[worst], [0, *changes][worst]
 

@@ -124,4 +124,4 @@ def test_alarms_are_judged_by_the_changes() -> None:
 def test_the_worst_segment_is_the_one_with_the_lowest_gain() -> None:
     right = np.array([1, 1, 0, 0, 1, 0], dtype=bool)
     frozen = np.array([0, 1, 1, 1, 0, 0], dtype=bool)
-    assert worst_segment(right, frozen, np.arange(6), [2, 4]) == (-1.0, 2)
+    assert worst_segment(right, frozen, [2, 4]) == (-1.0, 2)
