@@ -31,7 +31,7 @@ from pipeline.bench.rows import Outcome, Row, RowFile, key_of
 from pipeline.bench.run import Bench, run_seed
 from pipeline.bench.settings import BenchMethod, parse_methods
 from pipeline.config import make_config
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, JobError
 
 SETS = (DEMO_SET, "fluent-emoji-high-contrast", "build/demo/pictures/openmoji.npz")
 SEVERITIES = (3, 5)
@@ -177,13 +177,12 @@ def main() -> int:
     if arguments.report is not None and not path.is_file():
         flags.error(f"--report: no file {path}")
     rows = RowFile(path)
-    if arguments.report is None:
-        try:
-            units = missing(table(arguments.development), rows)
-        except ConfigurationError as error:
-            flags.error(str(error))
-        measure_all(units, rows, arguments.jobs)
-    bars, details = report(rows)
+    try:
+        if arguments.report is None:
+            measure_all(missing(table(arguments.development), rows), rows, arguments.jobs)
+        bars, details = report(rows)
+    except (ConfigurationError, JobError) as error:
+        flags.error(str(error))
     return finish(arguments, bars, details)
 
 
