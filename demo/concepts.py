@@ -94,16 +94,27 @@ def unseen(sets: dict[str, PictureSet]) -> list[Concept]:
     return [concept for concept in found if "noto" in concept.vendors][:UNSEEN]
 
 
-def _all(sets: dict[str, PictureSet]) -> Iterator[Concept]:
-    """Every single-code-point concept of ``GROUPS``, with the training vendors that drew it."""
+def named(labels: list[str]) -> list[Concept]:
+    """The classes with these labels, in this order; whoever drew them. Raises ``KeyError`` for a label of none."""
+    known = {concept.label: concept for concept in _listed()}
+    return [replace(known[label], is_class=True) for label in labels]
+
+
+def _listed() -> Iterator[Concept]:
+    """Every single-code-point concept of ``GROUPS``."""
     (names,) = packages("names")
     for entry in names.member("en/data.json"):
         hexcode = entry["hexcode"].removesuffix("-FE0F")
-        if "-" in hexcode or entry.get("group") not in GROUPS:
-            continue
-        tags = tuple(tag for tag in entry.get("tags", ()) if tag.lower() != entry["label"].lower())[:TAGS]
-        concept = Concept(hexcode, entry["label"], tags, GROUPS[entry["group"]], (), False)
+        if "-" not in hexcode and entry.get("group") in GROUPS:
+            tags = tuple(tag for tag in entry.get("tags", ()) if tag.lower() != entry["label"].lower())[:TAGS]
+            yield Concept(hexcode, entry["label"], tags, GROUPS[entry["group"]], (), False)
+
+
+def _all(sets: dict[str, PictureSet]) -> Iterator[Concept]:
+    """The same, with the training vendors that drew it."""
+    shown = [GROUPS[group] for group in CLASS_GROUPS]
+    for concept in _listed():
         drawn = [vendor for vendor in CLASS_VENDORS if sets[vendor].icon_name(concept) is not None]
-        is_class = entry["group"] in CLASS_GROUPS and len(drawn) == len(CLASS_VENDORS)
+        is_class = concept.group in shown and len(drawn) == len(CLASS_VENDORS)
         vendors = tuple(vendor for vendor in drawn if vendor in TRAINING_VENDORS)
         yield replace(concept, vendors=vendors, is_class=is_class)

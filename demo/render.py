@@ -3,21 +3,27 @@
 Arrays of a set: ``pictures`` uint8 ``[N, 72, 72, 4]`` (straight alpha) and ``concepts`` int64 ``[N]``, rows of
 ``build/demo/concepts.json``. Held-out sets are rendered for the classes only. ``unseen.npz`` with ``unseen.json`` are
 noto's drawings of things that are not trained on.
+
+``python -m demo.render SET`` fetches and renders one set alone, for the classes of the packaged model: ``concepts`` are
+then their indices.
 """
 
+import argparse
 import io
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import resvg_py
 from PIL import Image
 
-from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts, unseen
-from demo.fetch import BUILD, packages
+from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts, named, unseen
+from demo.fetch import BUILD, fetch, packages
 
 SIZE = 72
+CLASSES = Path("grpo_tta/demo/assets/classes.json")
 
 
 class RenderError(Exception):
@@ -63,20 +69,45 @@ def render_set(pictures: PictureSet, known: list[Concept]) -> tuple[np.ndarray, 
 
 
 def main() -> None:
-    """Render everything and write the list of concepts."""
+    """Render everything, or one set."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("set", nargs="?", choices=[p.set_name for p in packages() if p.role != "names"])
+    arguments = parser.parse_args()
+    (BUILD / "pictures").mkdir(parents=True, exist_ok=True)
+    if arguments.set is None:
+        render_all()
+    else:
+        render_one(arguments.set)
+
+
+def render_one(name: str) -> None:
+    """The classes of the packaged model as one vendor drew them."""
+    (package,) = (package for package in packages() if package.set_name == name)
+    for needed in (package, *packages("names")):
+        fetch(needed)
+    classes = [entry["name"] for entry in json.loads(CLASSES.read_text(encoding="utf-8"))["classes"]]
+    _save(name, PictureSet(package), named(classes))
+
+
+def render_all() -> None:
+    """Every set, and the list of concepts."""
     sets = {p.set_name: PictureSet(p) for p in packages("train", "development", "shipped", "final")}
     known = concepts(sets)
-    folder = BUILD / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
     classes = [concept for concept in known if concept.is_class]
     jobs = {name: (set_, known if name in TRAINING_VENDORS else classes) for name, set_ in sets.items()}
     jobs["unseen"] = (sets["noto"], unseen(sets))
     for name, (pictures, wanted) in jobs.items():
-        drawn, rows = render_set(pictures, wanted)
-        np.savez(folder / f"{name}.npz", pictures=drawn, concepts=rows)
-        print(f"{name}: {len(rows)} pictures")
+        _save(name, pictures, wanted)
     for name, listed in (("concepts", known), ("unseen", jobs["unseen"][1])):
         (BUILD / f"{name}.json").write_text(json.dumps([asdict(concept) for concept in listed], ensure_ascii=False))
+
+
+def _save(name: str, pictures: PictureSet, wanted: list[Concept]) -> None:
+    drawn, rows = render_set(pictures, wanted)
+    unfinished = BUILD / "pictures" / f"{name}.part.npz"
+    np.savez(unfinished, pictures=drawn, concepts=rows)
+    unfinished.replace(unfinished.with_name(f"{name}.npz"))
+    print(f"{name}: {len(rows)} pictures of {len(wanted)} things")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from grpo_tta.evaluation.measures import (
     class_interval,
     detection,
     expected_calibration_error,
+    joint_interval,
     paired_accuracy,
     worst_segment,
 )
-from grpo_tta.evaluation.plans import CLEAN, Condition, Pictures, Plan, ScenePictures, plan_frames
+from grpo_tta.evaluation.plans import CLEAN, Condition, KeptFrames, Pictures, Plan, ScenePictures, plan_frames
 from grpo_tta.evaluation.run import StreamResult, run_stream
 from grpo_tta.evaluation.stream_makers import STREAMS, StreamKind, make_plan
 from grpo_tta.evaluation.streams import Frames, Segment, StreamSpec
@@ -24,6 +25,7 @@ __all__ = [
     "Condition",
     "Detection",
     "Frames",
+    "KeptFrames",
     "PairedAccuracy",
     "Pictures",
     "Plan",
@@ -37,6 +39,7 @@ __all__ = [
     "corrupt",
     "detection",
     "expected_calibration_error",
+    "joint_interval",
     "make_plan",
     "paired_accuracy",
     "plan_frames",

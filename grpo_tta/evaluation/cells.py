@@ -4,7 +4,7 @@
 same frames can be compared one with another and seeds be joined later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ import torch
 from grpo_tta.classifier import Classifier
 from grpo_tta.evaluation.measures import detection, expected_calibration_error, paired_accuracy
 from grpo_tta.evaluation.measures import worst_segment as find_worst_segment
-from grpo_tta.evaluation.plans import Pictures, Plan, plan_frames
+from grpo_tta.evaluation.plans import Plan
 from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import DriftGuard, GuardSettings
 from grpo_tta.reference import Reference
 from grpo_tta.types import Method
@@ -67,15 +68,14 @@ def run_cell(
     method: Method,
     classifier: Classifier,
     plan: Plan,
-    pictures: Pictures,
+    frames: Iterable[Frames],
     *,
-    batch: int,
     rule: ResetRule,
     guard: GuardChoice,
     count: int = 0,
     seed: int = 0,
 ) -> StreamResult:
-    """Run ``method`` (over ``classifier``) once; ``count`` is the number of resets of a control.
+    """Run ``method`` (over ``classifier``) once over the ``frames`` of ``plan``; ``count``: of a control, its resets.
 
     A reference describes all classes: a plan that asks for fewer makes its own.
     """
@@ -88,14 +88,14 @@ def run_cell(
     if rule == "guard":
         reference = guard.reference if plan.classes is None else None
         watch = DriftGuard(guard.settings, classifier.class_vectors, reference)
-    return run_stream(method, plan_frames(plan, pictures, batch), guard=watch, reset_at=reset_at)
+    return run_stream(method, frames, guard=watch, reset_at=reset_at)
 
 
 def measured(result: StreamResult, plan: Plan) -> dict[str, Any]:
     """What a run says of itself and of the frozen encoder on the same frames. Accuracies, gains and calibration are
     shares in [0, 1]; ``delays`` are frames."""
     paired = paired_accuracy(result.right, result.frozen_right, result.labels)
-    lowest, at = find_worst_segment(result.right, result.frozen_right, result.labels, plan.parts)
+    lowest, at = find_worst_segment(result.right, result.frozen_right, plan.parts)
     found = detection(plan.changes, result.detections, len(plan))
     return {
         "n": paired.n,

@@ -7,6 +7,7 @@ independent evidence. [ours; cluster bootstrap]
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ __all__ = [
     "class_interval",
     "detection",
     "expected_calibration_error",
+    "joint_interval",
     "paired_accuracy",
     "worst_segment",
 ]
 
 _DRAWS = 1000
+_JOINT_DRAWS = 2000
 _BINS = 15
 
 Bools = NDArray[np.bool_]
@@ -59,11 +62,9 @@ def by_segment(
     return [paired_accuracy(*part) for part in parts]
 
 
-def worst_segment(
-    right: Bools, frozen_right: Bools, classes: NDArray[np.int64], changes: Sequence[int]
-) -> tuple[float, int]:
+def worst_segment(right: Bools, frozen_right: Bools, changes: Sequence[int]) -> tuple[float, int]:
     """The lowest gain of a segment and the frame it begins with; ``changes`` as in `by_segment`."""
-    gains = [part.gain for part in by_segment(right, frozen_right, classes, changes)]
+    gains = [float(part.mean()) for part in np.split(right.astype(np.float64) - frozen_right, changes)]
     worst = int(np.argmin(gains))
     return gains[worst], [0, *changes][worst]
 
@@ -119,6 +120,35 @@ def class_interval(
     draws = np.random.default_rng(seed).integers(0, len(counts), (_DRAWS, len(counts)))
     low, high = np.percentile(sums[draws].sum(1) / counts[draws].sum(1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def joint_interval(
+    sums: NDArray[np.float64], counts: NDArray[np.int64], seed: int = 0, draws: int = _JOINT_DRAWS
+) -> tuple[float, float]:
+    """95 % interval of the mean over cells of each cell's mean value, every cell counting once.
+
+    ``sums`` and ``counts`` ``[cells, classes]``: a cell's values added up by class, and its frames. Classes are drawn
+    with replacement, 2,000 times, and each draw is one for all cells, since the same drawings stand behind them. [ours;
+    cluster bootstrap of a ratio: a class weighs by its share of the frames of the cells.] Raises ``ValueError`` for
+    shapes that differ and for a cell without frames.
+    """
+    if sums.ndim != 2 or sums.shape != counts.shape or not len(sums):
+        raise ValueError(f"sums and counts must be [cells, classes] alike, got {sums.shape} and {counts.shape}")
+    frames = counts.sum(1, keepdims=True)
+    if not frames.all():
+        raise ValueError(f"every cell needs a frame, cell {int(frames.argmin())} has none")
+    values, shares = (sums / frames).sum(0), (counts / frames).sum(0)
+    shown = np.flatnonzero(shares)
+    times = _times_drawn(len(shown), seed, draws)
+    low, high = np.percentile((times @ values[shown]) / (times @ shares[shown]), [2.5, 97.5])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _times_drawn(classes: int, seed: int, draws: int) -> NDArray[np.float64]:
+    """How often each class is drawn, ``[draws, classes]``."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(classes, np.full(classes, 1 / classes), draws).astype(np.float64)
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: Bools) -> float:

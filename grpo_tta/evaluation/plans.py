@@ -16,7 +16,7 @@ from grpo_tta.demo.scenes import scenes
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, corrupt
 from grpo_tta.evaluation.streams import Frames
 
-__all__ = ["CLEAN", "Condition", "Pictures", "Plan", "ScenePictures", "plan_frames"]
+__all__ = ["CLEAN", "Condition", "KeptFrames", "Pictures", "Plan", "ScenePictures", "plan_frames"]
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -115,16 +115,41 @@ def plan_frames(plan: Plan, pictures: Pictures, batch: int) -> Iterator[Frames]:
     if batch < 1:
         raise ValueError(f"batch must be >= 1, got {batch}")
     for start in range(0, len(plan), batch):
-        part = slice(start, start + batch)
-        canvases = pictures.load(plan.pictures[part], plan.looks[part])
-        seeds, condition = plan.seeds[part], plan.condition[part]
-        if plan.near_duplicates:
-            canvases = np.stack([_again(canvas, seed) for canvas, seed in zip(canvases, seeds, strict=True)])
-        for number in np.unique(condition):
-            rows, wanted = np.flatnonzero(condition == number), plan.conditions[number]
-            if wanted.kind is not None:
-                canvases[rows] = corrupt(canvases[rows], wanted.kind, wanted.severity, seeds[rows])
-        yield Frames(canvases, plan.labels[part], seeds)
+        yield _made(plan, pictures, slice(start, start + batch))
+
+
+class KeptFrames:
+    """The frames of `plan_frames` for several who iterate over them, one after another: made once and kept while the
+    first ones fit in ``most_bytes``; what is behind them is made anew each time. They must not be written to."""
+
+    def __init__(self, plan: Plan, pictures: Pictures, batch: int, most_bytes: int) -> None:
+        if batch < 1:
+            raise ValueError(f"batch must be >= 1, got {batch}")
+        self._plan, self._pictures, self._batch, self._room = plan, pictures, batch, most_bytes
+        self._kept: list[Frames] = []
+
+    def __iter__(self) -> Iterator[Frames]:
+        for number, start in enumerate(range(0, len(self._plan), self._batch)):
+            if number < len(self._kept):
+                yield self._kept[number]
+                continue
+            part = _made(self._plan, self._pictures, slice(start, start + self._batch))
+            if number == len(self._kept) and part.canvases.nbytes <= self._room:
+                self._kept.append(part)
+                self._room -= part.canvases.nbytes
+            yield part
+
+
+def _made(plan: Plan, pictures: Pictures, part: slice) -> Frames:
+    canvases = pictures.load(plan.pictures[part], plan.looks[part])
+    seeds, condition = plan.seeds[part], plan.condition[part]
+    if plan.near_duplicates:
+        canvases = np.stack([_again(canvas, seed) for canvas, seed in zip(canvases, seeds, strict=True)])
+    for number in np.unique(condition):
+        rows, wanted = np.flatnonzero(condition == number), plan.conditions[number]
+        if wanted.kind is not None:
+            canvases[rows] = corrupt(canvases[rows], wanted.kind, wanted.severity, seeds[rows])
+    return Frames(canvases, plan.labels[part], seeds)
 
 
 def _again(canvas: UInt8, seed: np.int64) -> UInt8:

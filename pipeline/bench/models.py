@@ -1,19 +1,24 @@
 """The classifier and the pictures of a comparison, made for each other."""
 
+import hashlib
+import zipfile
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adapters.images import CanvasSpec
 from grpo_tta import Classifier, load_classifier
 from grpo_tta.classifier import ModelError
 from grpo_tta.demo import pictures
-from grpo_tta.demo.packaged import class_prompts
+from grpo_tta.demo.packaged import PICTURE_SETS, class_prompts
 from grpo_tta.evaluation.plans import ScenePictures
 from pipeline.bench.pictures import FilePictures, find_images, some_of
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigurationError
 from pipeline.labeling import load_job_classifier
 
-_DEMO_SET = "fluent-emoji"
+DEMO_SET = "fluent-emoji"
 
 
 def of_images(config: JobConfig, folder: Path, truth: str | None, most: int | None) -> tuple[Classifier, FilePictures]:
@@ -35,9 +40,11 @@ def of_images(config: JobConfig, folder: Path, truth: str | None, most: int | No
     return classifier, FilePictures(some_of(images, most), classifier.class_names, spec)
 
 
-def of_demo(config: JobConfig) -> tuple[Classifier, ScenePictures, str]:
-    """Scenes of the packaged pictures at the model's size, and what they are called; any model is asked for the
-    demo's classes. Raises `ConfigurationError` for labels of one's own and a canvas that is not square."""
+def of_demo(config: JobConfig, set_name: str = DEMO_SET) -> tuple[Classifier, ScenePictures, str]:
+    """Scenes of one set of pictures at the model's size, and what tells them from others; any model is asked for all of
+    the demo's classes. ``set_name``: of ``PICTURE_SETS``, or an ``.npz`` file as ``demo.render`` writes it.
+
+    Raises `ConfigurationError` for no such set, labels of one's own and a canvas that is not square."""
     labels = config.labels
     if labels.file is not None or labels.class_vectors is not None or labels.templates:
         raise ConfigurationError("--labels, --template and --class-vectors go with --images: the demo has its classes")
@@ -48,5 +55,30 @@ def of_demo(config: JobConfig) -> tuple[Classifier, ScenePictures, str]:
     height, width = classifier.preprocess.size
     if height != width:
         raise ConfigurationError(f"the demo's scenes are square, the model takes {height}x{width}: give --images")
-    drawings, classes = pictures(_DEMO_SET)
-    return classifier, ScenePictures(drawings, classes, height), f"demo:{_DEMO_SET}"
+    drawings, classes, data = _drawings(set_name, len(classifier.class_names))
+    return classifier, ScenePictures(drawings, classes, height), data
+
+
+def _drawings(set_name: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
+    if set_name in PICTURE_SETS:
+        return *pictures(set_name), f"demo:{set_name}"
+    path = Path(set_name)
+    if path.suffix != ".npz":
+        raise ConfigurationError(f"--set must be {', '.join(PICTURE_SETS)} or an .npz file, got {set_name!r}")
+    try:
+        with np.load(path) as kept:
+            drawings, labels = kept["pictures"], kept["concepts"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"--set {path}: {error}") from error
+    fits = drawings.dtype == np.uint8 and drawings.ndim == 4 and drawings.shape[3] == 4 and len(drawings) > 0
+    if not fits or labels.dtype != np.int64 or labels.shape != drawings.shape[:1]:
+        raise ConfigurationError(
+            f"--set {path}: pictures must be uint8 [N, h, w, 4] and concepts int64 [N], "
+            f"got {drawings.dtype} {list(drawings.shape)} and {labels.dtype} {list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ConfigurationError(
+            f"--set {path}: concepts must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
+        )
+    digest = hashlib.sha256(drawings.tobytes() + labels.tobytes()).hexdigest()[:16]
+    return drawings, labels, f"{path.stem}:{digest}"

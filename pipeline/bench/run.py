@@ -9,7 +9,7 @@ import numpy as np
 from grpo_tta.classifier import Classifier
 from grpo_tta.evaluation.cells import GuardChoice, ResetRule, measured, narrowed, run_cell
 from grpo_tta.evaluation.measures import paired_accuracy
-from grpo_tta.evaluation.plans import Condition, Pictures, Plan
+from grpo_tta.evaluation.plans import Condition, KeptFrames, Pictures, Plan
 from grpo_tta.evaluation.stream_makers import STREAMS, make_plan
 from grpo_tta.methods import create_method
 from pipeline.bench.rows import Outcome, Row, RowFile, key_of
@@ -18,6 +18,8 @@ from pipeline.errors import ConfigurationError
 
 BASE = "grpo"
 """The label that other rows are compared with, where it is among the methods."""
+_FRAME_BYTES = 256 * 2**20
+"""Of one stream, kept for the next method."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +81,36 @@ def run_bench(bench: Bench, rows: RowFile, say: Callable[[Row, bool], None]) -> 
     made: list[Row] = []
     for stream, conditions in bench.streams:
         for seed in range(bench.seeds):
-            plan = bench.plan(stream, conditions, seed)
-            classifier = bench.classifier if plan.classes is None else narrowed(bench.classifier, plan.classes)
-            for method, rule in _cells(bench, plan):
-                key = bench.key(method, rule, stream, conditions, seed)
-                count = 0
-                if rule in ("periodic", "random"):
-                    count = (rows.get(key_of({**key, "resets_by": "guard"})) or {"resets": 0})["resets"]
-                    if not count:
-                        continue
-                row = rows.get(key_of(key))
-                new = row is None
-                if row is None:
-                    row = _measure(bench, method, rule, key, plan, classifier, rows, count)
-                made.append(row)
-                say(row, new)
+            made += run_seed(bench, stream, conditions, seed, rows, say)
+    return made
+
+
+def run_seed(
+    bench: Bench,
+    stream: str,
+    conditions: Sequence[Condition],
+    seed: int,
+    rows: RowFile,
+    say: Callable[[Row, bool], None],
+) -> list[Row]:
+    """The same of one stream with one seed: its frames are made once for all methods."""
+    made: list[Row] = []
+    plan = bench.plan(stream, conditions, seed)
+    frames = KeptFrames(plan, bench.pictures, bench.batch_size, _FRAME_BYTES)
+    classifier = bench.classifier if plan.classes is None else narrowed(bench.classifier, plan.classes)
+    for method, rule in _cells(bench, plan):
+        key = bench.key(method, rule, stream, conditions, seed)
+        count = 0
+        if rule in ("periodic", "random"):
+            count = (rows.get(key_of({**key, "resets_by": "guard"})) or {"resets": 0})["resets"]
+            if not count:
+                continue
+        row = rows.get(key_of(key))
+        new = row is None
+        if row is None:
+            row = _measure(bench, method, rule, key, plan, frames, classifier, rows, count)
+        made.append(row)
+        say(row, new)
     return made
 
 
@@ -110,6 +127,7 @@ def _measure(
     rule: ResetRule,
     key: dict[str, Any],
     plan: Plan,
+    frames: KeptFrames,
     classifier: Classifier,
     rows: RowFile,
     count: int,
@@ -119,8 +137,7 @@ def _measure(
         made,
         classifier,
         plan,
-        bench.pictures,
-        batch=bench.batch_size,
+        frames,
         rule=rule,
         guard=bench.guard,
         count=count,

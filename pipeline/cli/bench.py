@@ -26,6 +26,7 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("--images", metavar="DIR", help="labelled images, a folder a class (default: scenes of the demo's pictures)")
+    add("--set", metavar="NAME", help="without --images: fluent-emoji (default), another packaged set, or FILE.npz")
     add(
         "--truth",
         metavar="FILE.jsonl",
@@ -111,6 +112,8 @@ def _chosen(flags: argparse.Namespace) -> "tuple[JobConfig, list[BenchMethod], l
             raise ConfigurationError(f"--{flag.replace('_', '-')} must be >= 1, got {value}")
     if flags.truth and not flags.images:
         raise ConfigurationError(f"--truth {flags.truth} goes with --images")
+    if flags.set and flags.images:
+        raise ConfigurationError(f"--set {flags.set} is of the demo's pictures: give it or --images")
     values = job_values(flags, [])
     config = make_config({**values, "source": {"url": "unused"}, "output": {"url": "unused"}})
     methods = parse_methods(flags.methods, flags.variant, _own(values, config))
@@ -153,10 +156,10 @@ def _own(values: dict[str, Any], config: "JobConfig") -> "BenchMethod | None":
 
 def _pictures(flags: argparse.Namespace, config: "JobConfig") -> tuple[Any, Any, str, int]:
     """Classifier, pictures, what tells them from others, frames of a stream."""
-    from pipeline.bench.models import of_demo, of_images
+    from pipeline.bench.models import DEMO_SET, of_demo, of_images
 
     if flags.images is None:
-        classifier, scenes, data = of_demo(config)
+        classifier, scenes, data = of_demo(config, flags.set or DEMO_SET)
         return classifier, scenes, data, flags.frames or flags.max_images or _DEMO_FRAMES
     classifier, files = of_images(config, Path(flags.images), flags.truth, flags.max_images)
     return classifier, files, files.digest, flags.frames or len(files.labels)

@@ -15,8 +15,10 @@ from pipeline_tiny_model import CLASSES, SIZE, blobs, tiny_classifier
 
 from adapters.images import CanvasSpec
 from grpo_tta import METHODS, Classifier, GrpoSettings
+from grpo_tta.demo import pictures
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
+from grpo_tta.evaluation.stream_makers import make_plan
 from pipeline.bench import models
 from pipeline.bench.charts import front
 from pipeline.bench.pictures import FilePictures, find_images, some_of
@@ -30,9 +32,11 @@ from pipeline.bench.settings import (
     parse_streams,
 )
 from pipeline.cli import main
+from pipeline.config import make_config
 from pipeline.errors import ConfigurationError, JobError
 
 PER_CLASS = 5
+UNUSED = {"source": {"url": "unused"}, "output": {"url": "unused"}}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -196,6 +200,7 @@ def test_a_truth_file_names_the_images_and_variants_have_settings(images: Path, 
         (["--batch-size", "-3"], "--batch-size must be >= 1, got -3"),
         (["--variant", "tent-tuned"], "--variant: expected LABEL=FILE.yaml, got 'tent-tuned'"),
         (["--images", "/no/such"], "--images /no/such: no such folder"),
+        (["--set", "openmoji.npz"], "--set openmoji.npz is of the demo's pictures: give it or --images"),
         (["--reference", "/no/such"], "reference /no/such: .*No such file"),
     ],
 )
@@ -306,3 +311,37 @@ def test_a_row_is_known_by_what_its_figures_depend_on(bench: Run, tmp_path: Path
     shutil.rmtree(f"{out}.frames")
     assert RowFile(out).outcome(key_of(row)) is None
     assert bench("--methods", "zero-shot", "--streams", "null", "--json", out)[0] == 0
+
+
+def test_pictures_are_of_a_packaged_set_or_of_a_file(tmp_path: Path) -> None:
+    classifier, packaged, data = models.of_demo(make_config(UNUSED))
+    assert (len(packaged.labels), data) == (365, "demo:fluent-emoji")
+    drawings, labels = pictures()
+    file = tmp_path / "few.npz"
+    np.savez(file, pictures=drawings[100:200], concepts=labels[100:200])
+    other, few, of_file = models.of_demo(make_config(UNUSED), str(file))
+    assert re.fullmatch(r"few:[0-9a-f]{16}", of_file)
+    assert other.class_names == classifier.class_names
+    plan = make_plan("steady", few.labels, 40, [Condition("fog", 3)], 0)
+    assert set(plan.labels) <= set(range(100, 200))
+    shown = few.load(plan.pictures, plan.looks)
+    assert np.array_equal(shown, packaged.load(plan.labels, plan.looks))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": np.zeros((2, 72, 72, 4), np.uint8)}, "few.npz: .*concepts"),
+        ({"pictures": np.zeros((2, 72, 72, 3), np.uint8), "concepts": np.arange(2)}, r"got uint8 \[2, 72, 72, 3\]"),
+        (
+            {"pictures": np.zeros((2, 72, 72, 4), np.uint8), "concepts": np.array([3, 365])},
+            "concepts must be 0 to 364, got 3 to 365",
+        ),
+    ],
+)
+def test_a_file_that_is_no_set_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+    np.savez(tmp_path / "few.npz", **arrays)
+    with pytest.raises(ConfigurationError, match=said):
+        models.of_demo(make_config(UNUSED), str(tmp_path / "few.npz"))
+    with pytest.raises(ConfigurationError, match=r"--set must be fluent-emoji, .* or an .npz file, got 'emoji'"):
+        models.of_demo(make_config(UNUSED), "emoji")

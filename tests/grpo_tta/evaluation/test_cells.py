@@ -9,7 +9,7 @@ import torch
 from grpo_tta import Classifier, GrpoSettings, GuardSettings, create_method
 from grpo_tta.evaluation.cells import GuardChoice, control_resets, measured, narrowed, run_cell
 from grpo_tta.evaluation.measures import detection, worst_segment
-from grpo_tta.evaluation.plans import CLEAN, Condition, Plan
+from grpo_tta.evaluation.plans import CLEAN, Condition, Plan, plan_frames
 from grpo_tta.evaluation.run import StreamResult
 from grpo_tta.evaluation.stream_makers import make_plan
 
@@ -32,7 +32,7 @@ def cell(hybrid: Classifier, rule: str, count: int = 0, batch: int = 16) -> tupl
     plan = make_plan("abrupt", Blobs.labels, 80, [Condition("fog", 3)], 0)
     pictures = Blobs(hybrid.preprocess.size)
     method = create_method("grpo", hybrid, SETTINGS)
-    return run_cell(method, hybrid, plan, pictures, batch=batch, rule=rule, guard=GUARD, count=count), plan
+    return run_cell(method, hybrid, plan, plan_frames(plan, pictures, batch), rule=rule, guard=GUARD, count=count), plan
 
 
 def test_a_row_says_what_its_frames_say(hybrid: Classifier) -> None:
@@ -83,7 +83,9 @@ def test_a_narrowed_classifier_asks_for_some_classes_only(hybrid: Classifier) ->
 def test_a_brier_score_is_the_distance_to_the_truth(hybrid: Classifier) -> None:
     plan = make_plan("null", Blobs.labels, 10, [CLEAN], 0)
     pictures = Blobs(hybrid.preprocess.size)
-    result = run_cell(create_method("zero-shot", hybrid), hybrid, plan, pictures, batch=4, rule="none", guard=GUARD)
+    result = run_cell(
+        create_method("zero-shot", hybrid), hybrid, plan, plan_frames(plan, pictures, 4), rule="none", guard=GUARD
+    )
     pixels = hybrid.normalise(torch.from_numpy(pictures.load(plan.pictures, plan.looks)))
     with torch.no_grad():
         probabilities = hybrid.probabilities(hybrid.features(pixels)).double().numpy()
@@ -97,11 +99,11 @@ def test_detections_are_noted_without_a_reset(hybrid: Classifier) -> None:
     settings = GuardSettings(probe_frames=8, reference_probes=8, on_shift="event", shift_lambda=3.0)
     pictures = Blobs(hybrid.preprocess.size)
     method = create_method("zero-shot", hybrid)
-    result = run_cell(method, hybrid, plan, pictures, batch=32, rule="guard", guard=GuardChoice(settings))
+    result = run_cell(method, hybrid, plan, plan_frames(plan, pictures, 32), rule="guard", guard=GuardChoice(settings))
     assert result.resets == []
     assert any(plan.changes[0] < frame <= plan.changes[0] + 100 for frame in result.detections)
     resetting = GuardChoice(replace(settings, on_shift="reset"))
-    again = run_cell(method, hybrid, plan, pictures, batch=32, rule="guard", guard=resetting)
+    again = run_cell(method, hybrid, plan, plan_frames(plan, pictures, 32), rule="guard", guard=resetting)
     assert [frame for frame, cause in again.resets if cause == "shift"] == again.detections
 
 
@@ -122,4 +124,4 @@ def test_alarms_are_judged_by_the_changes() -> None:
 def test_the_worst_segment_is_the_one_with_the_lowest_gain() -> None:
     right = np.array([1, 1, 0, 0, 1, 0], dtype=bool)
     frozen = np.array([0, 1, 1, 1, 0, 0], dtype=bool)
-    assert worst_segment(right, frozen, np.arange(6), [2, 4]) == (-1.0, 2)
+    assert worst_segment(right, frozen, [2, 4]) == (-1.0, 2)

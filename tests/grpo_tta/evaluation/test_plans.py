@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from grpo_tta.evaluation.corruptions import corrupt
-from grpo_tta.evaluation.plans import CLEAN, Condition, Plan, plan_frames
+from grpo_tta.evaluation.plans import CLEAN, Condition, KeptFrames, Plan, plan_frames
 from grpo_tta.evaluation.stream_makers import STREAMS, make_plan
 from grpo_tta.evaluation.streams import Frames
 
@@ -70,6 +70,25 @@ def test_frames_do_not_depend_on_the_batch() -> None:
         assert np.array_equal(one.canvases, many.canvases)
         assert np.array_equal(one.seeds, plan.seeds)
         assert np.array_equal(many.labels, plan.labels)
+
+
+def test_kept_frames_are_made_once_as_far_as_they_fit() -> None:
+    plan, made_frames = made("mixed-cameras", 60), []
+
+    class Counting(Noise):
+        def load(self, indices: np.ndarray, looks: np.ndarray) -> np.ndarray:
+            made_frames.append(len(indices))
+            return super().load(indices, looks)
+
+    wanted = collected(plan, 16)
+    for most, again in ((60 * 192, []), (2 * 16 * 192 + 191, [16, 12]), (0, [16, 16, 16, 12])):
+        frames = KeptFrames(plan, Counting(), 16, most)
+        for _ in range(2):
+            made_frames.clear()
+            parts = list(frames)
+            for name in ("canvases", "labels", "seeds"):
+                assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(wanted, name))
+        assert made_frames == again
 
 
 def test_a_frame_is_its_picture_under_its_condition() -> None:

@@ -1,0 +1,260 @@
+"""What the rows of a table over sets, corruptions and seeds say: for each method the gain over the frozen encoder, in
+all and by part, the first method against its best rival, and bars. Nothing is measured here.
+
+Every cell counts once. Intervals draw classes for all cells at once (`joint_interval`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report import Bar
+from grpo_tta.evaluation import joint_interval
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
+from pipeline.bench.models import DEMO_SET
+from pipeline.bench.rows import Outcome, Row, RowFile, key_of
+from pipeline.bench.run import BASE
+from pipeline.bench.tables import own_cost
+from pipeline.cli.columns import print_columns
+from pipeline.errors import JobError
+
+SETTING = ("settings", "frames", "batch_size", "model", "guard")
+STREAMS = ("null", "steady")
+HARM = -0.01
+"""No cell may lose more than this against the frozen encoder, no family against the best rival."""
+
+Run = tuple[str, str, int, int]
+"""Set, corruption, severity, seed."""
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference of shares, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.2f} ({100 * self.low:+.1f} {100 * self.high:+.1f})"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Methods over the runs that all of them have; arrays are ``[runs, classes]``."""
+
+    runs: list[Run]
+    rows: dict[str, list[Row]]
+    counts: NDArray[np.int64]
+    right: dict[str, Floats]
+    frozen: dict[str, Floats]
+
+    @cached_property
+    def shifted(self) -> Bools:
+        """The runs with a corruption, ``[runs]``."""
+        return np.array([run[1] != "clean" for run in self.runs], dtype=bool)
+
+    @cached_property
+    def cells(self) -> dict[str, Bools]:
+        """The runs of each shifted cell: its seeds."""
+        names = np.array([f"{name}, {kind}:{severity}" for name, kind, severity, _ in self.runs])
+        return {str(name): names == name for name in dict.fromkeys(names[self.shifted])}
+
+    def mean(self, label: str, column: str, where: Bools) -> float:
+        """Of a column of the rows."""
+        return float(np.mean([row[column] for row, own in zip(self.rows[label], where, strict=True) if own]))
+
+    def cost(self, label: str) -> float:
+        """Forward-equivalents an image of its own."""
+        return float(np.mean([own_cost(row) for row in self.rows[label]]))
+
+    def gain(self, label: str, where: Bools) -> Estimate:
+        """Over the frozen encoder."""
+        return self._estimate(self.right[label] - self.frozen[label], where)
+
+    def ahead(self, label: str, rival: str, where: Bools) -> Estimate:
+        """Of ``rival``, frame by frame."""
+        return self._estimate(self.right[label] - self.right[rival], where)
+
+    def _estimate(self, sums: Floats, where: Bools) -> Estimate:
+        sums, counts = sums[where], self.counts[where]
+        return Estimate(float((sums.sum(1) / counts.sum(1)).mean()), *joint_interval(sums, counts))
+
+    def below(self, label: str) -> dict[str, Estimate]:
+        """The shifted cells, seeds together, whose gain may be under ``HARM``."""
+        gains = {name: self.gain(label, where) for name, where in self.cells.items()}
+        return {name: gain for name, gain in gains.items() if gain.low < HARM}
+
+
+def family(corruption: str) -> str:
+    """The four extra kinds are a family of their own."""
+    if corruption not in CORRUPTIONS:
+        return corruption
+    kind = CORRUPTIONS[corruption]
+    return "extra" if kind.extra else kind.family
+
+
+def load(rows: RowFile) -> list[Results]:
+    """Methods that were measured over as many frames a cell as grpo, then the others, by their frames.
+
+    Of each method only rows of its last setting count. Raises `JobError` where there is no row of grpo, rows lack their
+    frames, or methods have no run in common.
+    """
+    last = {row["method"]: [row[name] for name in SETTING] for row in rows if _counts(row)}
+    if BASE not in last:
+        raise JobError(f"the rows hold none of {BASE} on streams {' and '.join(STREAMS)} with resets by guard")
+    kept: dict[str, dict[Run, Row]] = {label: {} for label in last}
+    for row in rows:
+        if _counts(row) and [row[name] for name in SETTING] == last[row["method"]]:
+            kept[row["method"]][_run(row)] = row
+    frames = SETTING.index("frames")
+    groups = dict.fromkeys([last[BASE][frames], *(setting[frames] for setting in last.values())])
+    return [_joined({m: kept[m] for m in kept if last[m][frames] == number}, rows) for number in groups]
+
+
+def _counts(row: Row) -> bool:
+    return row["resets_by"] == "guard" and row["stream"] in STREAMS
+
+
+def _run(row: Row) -> Run:
+    return row["data"].removeprefix("demo:").partition(":")[0], row["corruption"], row["severity"], row["seed"]
+
+
+def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
+    runs = sorted(set.intersection(*(set(own) for own in kept.values())))
+    if not runs:
+        raise JobError(f"no cell was measured with all of {', '.join(kept)}")
+    outcomes = {label: [_outcome(rows, own[run]) for run in runs] for label, own in kept.items()}
+    first, *_ = outcomes.values()
+    for label, own in outcomes.items():
+        if any(not np.array_equal(one.labels, two.labels) for one, two in zip(first, own, strict=True)):
+            raise JobError(f"{label} was measured on other frames than {next(iter(outcomes))}")
+    classes = 1 + max(int(outcome.labels.max()) for outcome in first)
+
+    def sums(own: Sequence[Outcome], column: str) -> Floats:
+        return np.stack([np.bincount(o.labels, getattr(o, column), minlength=classes) for o in own])
+
+    return Results(
+        runs=runs,
+        rows={label: [own[run] for run in runs] for label, own in kept.items()},
+        counts=np.stack([np.bincount(outcome.labels, minlength=classes) for outcome in first]),
+        right={label: sums(own, "right") for label, own in outcomes.items()},
+        frozen={label: sums(own, "frozen_right") for label, own in outcomes.items()},
+    )
+
+
+def _outcome(rows: RowFile, row: Row) -> Outcome:
+    outcome = rows.outcome(key_of(row))
+    if outcome is None:
+        raise JobError(f"rows of {row['method']} lack their frames: keep the folder .frames beside the file")
+    return outcome
+
+
+def parts_of(results: Results) -> dict[str, dict[str, Bools]]:
+    """Tables of parts of the shifted runs, and one of clean ones; what has no run is left out."""
+    shifted = results.shifted
+    sets, severities = np.array([run[0] for run in results.runs]), np.array([run[2] for run in results.runs])
+    families = np.array([family(run[1]) for run in results.runs])
+    seen = np.array([run[0] == DEMO_SET and run[1] in DEVELOPMENT for run in results.runs])
+    names, kinds = np.unique(sets).tolist(), dict.fromkeys(family(kind) for kind in CORRUPTIONS)
+    made = {
+        "by family": {kind: families == kind for kind in kinds},
+        "by set": {name: shifted & (sets == name) for name in names},
+        "by severity": {f"severity {number}": shifted & (severities == number) for number in range(1, 6)},
+        "on development and held-out data": {"development": shifted & seen, "held out": shifted & ~seen},
+        "on clean frames": {name: ~shifted & (sets == name) for name in names},
+    }
+    some = {title: {name: where for name, where in parts.items() if where.any()} for title, parts in made.items()}
+    return {title: parts for title, parts in some.items() if parts}
+
+
+def best_rival(results: Results) -> str | None:
+    """The method with the highest mean over the shifted runs, of those that cost no more than grpo and are not it."""
+    most = results.cost(BASE) + 1e-6
+    rivals = [label for label in results.rows if not label.startswith(BASE) and results.cost(label) <= most]
+    where = results.shifted
+    return max(rivals, key=lambda label: results.mean(label, "accuracy", where), default=None)
+
+
+def report(rows: RowFile) -> tuple[list[Bar], dict[str, Any]]:
+    """Print the tables; the bars, and all figures as JSON takes them."""
+    main, *others = load(rows)
+    if not main.shifted.any():
+        raise JobError("the rows hold no shifted cell")
+    details: dict[str, Any] = {"methods": _overview(main), "gain": {}}
+    for title, parts in parts_of(main).items():
+        details["gain"][title] = _by_part(main, title, parts)
+    for label in main.rows:
+        details["methods"][label]["below"] = {name: vars(gain) for name, gain in main.below(label).items()}
+    print(f"\nshifted cells where {BASE} may lose more than {-100 * HARM:g} point")
+    for name, gain in main.below(BASE).items():
+        print(f"  {name}: {gain}")
+    for other in others:
+        details.setdefault("others", []).append(_overview(other))
+    return _bars(main, details), details
+
+
+def _overview(results: Results) -> dict[str, dict[str, Any]]:
+    """A line a method over all shifted runs, the best first."""
+    where = results.shifted
+    frames, seeds = next(iter(results.rows.values()))[0]["frames"], {run[3] for run in results.runs}
+    print(f"\nshifted: {len(results.cells)} cells of {frames} frames with {len(seeds)} seeds, {int(where.sum())} runs")
+    lines = [["method", "frozen", "accuracy", "gain (interval)", "cost", "ece", "frozen ece", "cells under -1"]]
+    found: dict[str, dict[str, Any]] = {}
+    for label in sorted(results.rows, key=lambda label: -results.gain(label, where).mean):
+        gain, below = results.gain(label, where), results.below(label)
+        columns = ("accuracy_frozen", "accuracy", "ece", "ece_frozen")
+        means = {column: results.mean(label, column, where) for column in columns}
+        found[label] = {**means, "gain": vars(gain), "cost": results.cost(label), "runs": len(results.runs)}
+        accuracies = [f"{100 * means[column]:.1f}" for column in columns[:2]]
+        errors = [f"{means[column]:.3f}" for column in columns[2:]]
+        lines.append([label, *accuracies, str(gain), f"{results.cost(label):.2f}", *errors, str(len(below))])
+    print_columns(lines)
+    return found
+
+
+def _by_part(results: Results, title: str, parts: Mapping[str, Bools]) -> dict[str, dict[str, Any]]:
+    """Gains of every method in each part; the last line is grpo ahead of its best rival."""
+    rival = best_rival(results)
+    print(f"\ngain {title}")
+    print_columns([["method", *parts], *_lines(results, parts)])
+    found = {m: {name: vars(results.gain(m, where)) for name, where in parts.items()} for m in results.rows}
+    if rival is not None:
+        ahead = {name: results.ahead(BASE, rival, where) for name, where in parts.items()}
+        print(f"{BASE} ahead of {rival}: " + ", ".join(f"{name} {estimate}" for name, estimate in ahead.items()))
+        found[f"{BASE} ahead of {rival}"] = {name: vars(estimate) for name, estimate in ahead.items()}
+    return found
+
+
+def _lines(results: Results, parts: Mapping[str, Bools]) -> Sequence[list[str]]:
+    return [[label, *(str(results.gain(label, where)) for where in parts.values())] for label in results.rows]
+
+
+def _bars(results: Results, details: dict[str, Any]) -> list[Bar]:
+    where = results.shifted
+    gain, rival = results.gain(BASE, where), best_rival(results)
+    worse = results.mean(BASE, "ece", where) - results.mean(BASE, "ece_frozen", where)
+    bars = [
+        Bar("mean gain over the shifted cells", 100 * gain.mean, 4, unit=" points"),
+        Bar("  lower end of its interval", 100 * gain.low, 0, unit=" points"),
+        Bar("  own forward-equivalents an image", results.cost(BASE), 4, at_most=True),
+        Bar("shifted cells that may lose more than 1 point", len(results.below(BASE)), 0, at_most=True),
+        Bar("calibration error, more than the frozen encoder's", 100 * worse, 2, at_most=True, unit=" points"),
+    ]
+    if rival is not None:
+        ahead = results.ahead(BASE, rival, where)
+        details["rival"] = {"method": rival, "ahead": vars(ahead)}
+        bars += [
+            Bar(f"ahead of {rival}, the best at no more cost", 100 * ahead.mean, 0, unit=" points"),
+            Bar("  lower end of its interval", 100 * ahead.low, 0, unit=" points"),
+        ]
+        for name, own in parts_of(results)["by family"].items():
+            low = results.ahead(BASE, rival, own).low
+            bars.append(Bar(f"  {name}: lower end of the interval", 100 * low, 100 * HARM, unit=" points"))
+    return bars

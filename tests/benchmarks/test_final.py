@@ -1,0 +1,221 @@
+"""The final table: what it is made of, that it goes on after a kill, and what its report makes of rows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from benchmarks import final
+from benchmarks.final_report import best_rival, load, parts_of, report
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
+from grpo_tta.evaluation.plans import CLEAN, Condition
+from pipeline.bench.rows import KEY, Outcome, RowFile, key_of
+from pipeline.bench.settings import parse_methods
+from pipeline.errors import JobError
+
+ROOT = Path(__file__).parents[2]
+CLASSES, FRAMES = 12, 60
+PARTS = [
+    final.Part(["fluent-emoji"], [CLEAN, Condition("fog", 5)], parse_methods("grpo,zero-shot"), 32, 2),
+    final.Part(["fluent-emoji"], [Condition("fog", 5)], parse_methods("vte"), 4, 1),
+]
+SCRIPT = """
+import sys
+from pathlib import Path
+from benchmarks import final
+from pipeline.bench.rows import RowFile
+sys.path.insert(0, sys.argv[1])
+from test_final import PARTS
+if __name__ == "__main__":
+    rows = RowFile(Path(sys.argv[2]))
+    final.measure_all(final.missing(PARTS, rows), rows, 2)
+"""
+
+
+def here(units: Sequence[final.Unit], jobs: int) -> Iterator[Any]:
+    """As the pool, in this process."""
+    for unit in units:
+        yield unit, final.measure(unit), 0.0
+
+
+def timeless(path: Path) -> dict[str, dict[str, Any]]:
+    lines = path.read_text().splitlines()
+    rows = {key_of(row): {**row, "images_per_second": 0} for row in map(json.loads, lines)}
+    assert len(rows) == len(lines), "a cell was measured twice"
+    return rows
+
+
+def test_the_tables_are_what_they_say() -> None:
+    for part in final.table(development=True):
+        assert list(part.sets) == ["fluent-emoji"]
+        assert {condition.kind for condition in part.conditions} <= {None, *DEVELOPMENT}
+    online, episodic = final.table(development=False)
+    assert len(online.sets) == 3
+    assert len(online.conditions) == 1 + 2 * len(CORRUPTIONS)
+    assert online.methods[0].label == "grpo"
+    assert {method.label for method in episodic.methods} >= {"zero", "vte", "tpt-norm", "rlcf", "grpo-episodic"}
+    assert {CORRUPTIONS[str(condition.kind)].family for condition in episodic.conditions} == {
+        kind.family for kind in CORRUPTIONS.values()
+    }
+
+
+def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tent.yaml").write_text("method: {name: tent, settings: {learning_rate: 0.1}}\n")
+    monkeypatch.setattr(final, "TUNED", tmp_path)
+    (online, episodic) = final.table(development=True)
+    (tuned,) = (method for part in (online, episodic) for method in part.methods if method.label == "tent-tuned")
+    assert (tuned.name, tuned.settings.learning_rate) == ("tent", 0.1)
+    assert tuned in online.methods
+
+
+def test_two_processes_share_the_cells_and_a_killed_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed, script = tmp_path / "killed.jsonl", tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(killed)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (killed.exists() and killed.read_bytes()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGKILL)
+    assert not psutil.wait_procs(children, timeout=30)[1], "processes outlive a run that was killed"
+    with killed.open("a") as file:
+        file.write('{"method": "gr')
+    monkeypatch.setattr(final, "_measured", here)
+    whole = tmp_path / "whole.jsonl"
+    for path in (killed, whole):
+        rows = RowFile(path)
+        left = final.missing(PARTS, rows)
+        assert len(left) == 5 or path == killed
+        final.measure_all(left, rows, 1)
+        assert final.missing(PARTS, RowFile(path)) == []
+    assert timeless(killed) == timeless(whole)
+    assert len(timeless(whole)) == 2 * 2 * 2 + 1
+    capsys.readouterr()
+    report(RowFile(killed))
+    said = capsys.readouterr().out
+    assert "shifted: 1 cells of 32 frames with 2 seeds, 2 runs" in said
+    assert "shifted: 1 cells of 4 frames with 1 seeds, 1 runs" in said
+
+
+class Made:
+    """Rows in memory of methods that are right in a given share of cases."""
+
+    def __init__(self) -> None:
+        self.rows = RowFile(None)
+        self.labels = np.arange(FRAMES) % CLASSES
+
+    def add(self, method: str, gain: int, *, kind: str = "fog", data: str = "demo:fluent-emoji", **more: Any) -> None:
+        """``gain`` frames of each class's five more than the frozen encoder's two."""
+        turn = np.arange(FRAMES) // CLASSES
+        right, frozen = turn < 2 + gain, turn < 2
+        row = dict.fromkeys(KEY, "x") | {"method": method, "data": data, "corruption": kind}
+        row |= {"stream": "null" if kind == "clean" else "steady", "severity": 0 if kind == "clean" else 3}
+        row |= {"resets_by": "guard", "seed": 0, "frames": FRAMES, "ece": 0.3, "ece_frozen": 0.25}
+        row |= {"accuracy": right.mean(), "accuracy_frozen": frozen.mean()}
+        row |= {"forward_equivalents": 4.0, "reporting_equivalents": 0.0, **more}
+        self.rows.append(row, Outcome(self.labels, right, frozen, np.zeros(0, dtype=np.int64)))
+
+
+def test_gains_by_part_and_against_the_best_rival_at_no_more_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made()
+    openmoji = "openmoji:0123456789abcdef"
+    for kind, data, more in (
+        ("fog", "demo:fluent-emoji", (2, 1, 3, 0)),
+        ("shot_noise", "demo:fluent-emoji", (1, 2, 3, 0)),
+        ("speckle_noise", openmoji, (-1, -1, 3, 0)),
+        ("clean", openmoji, (0, 0, 0, 0)),
+    ):
+        for method, gain in zip(("grpo", "tent", "sar", "zero-shot"), more, strict=True):
+            cost = {"tent": 5.0, "sar": 6.0}.get(method, 4.0)
+            spent = {"forward_equivalents": cost, "reporting_equivalents": 1.0 if method == "tent" else 0.0}
+            made.add(method, gain, kind=kind, data=data, **spent)
+    bars, details = report(made.rows)
+    (results,) = load(made.rows)
+    assert best_rival(results) == "tent"  # sar costs more
+    by_part = details["gain"].items()
+    gains = {title: {name: entry["mean"] for name, entry in parts["grpo"].items()} for title, parts in by_part}
+    assert gains["by family"] == pytest.approx({"noise": 0.2, "weather": 0.4, "extra": -0.2})
+    assert gains["by set"] == pytest.approx({"fluent-emoji": 0.3, "openmoji": -0.2})
+    assert gains["by severity"] == pytest.approx({"severity 3": 0.4 / 3})
+    assert gains["on development and held-out data"] == pytest.approx({"development": 0.4, "held out": 0.0})
+    assert gains["on clean frames"] == {"openmoji": 0.0}
+    assert list(details["methods"]["grpo"]["below"]) == ["openmoji, speckle_noise:3"]
+    figures = {bar.name.strip(): (bar.figure, bar.reached) for bar in bars}
+    assert figures["mean gain over the shifted cells"] == (pytest.approx(40 / 3), True)
+    assert figures["shifted cells that may lose more than 1 point"] == (1, False)
+    assert figures["calibration error, more than the frozen encoder's"] == (pytest.approx(5), False)
+    assert figures["ahead of tent, the best at no more cost"] == (pytest.approx(0, abs=1e-9), True)
+    assert figures["noise: lower end of the interval"] == (pytest.approx(-20), False)
+    assert figures["weather: lower end of the interval"] == (pytest.approx(20), True)
+    assert "openmoji, speckle_noise:3: -20.00 (-20.0 -20.0)" in capsys.readouterr().out
+
+
+def test_only_the_last_settings_of_a_method_count_and_cells_that_all_have() -> None:
+    made = Made()
+    for kind in ("fog", "snow"):
+        made.add("grpo", 1, kind=kind)
+        made.add("tent", 3, kind=kind, settings="old")
+    made.add("tent", 2, settings="new")
+    made.add("tent", 3, kind="snow", resets_by="none", settings="new")
+    made.add("vte", 3, frames=30)
+    results, others = load(made.rows)
+    assert [run[1] for run in results.runs] == ["fog"]
+    assert results.gain("tent", results.shifted).mean == pytest.approx(0.4)
+    assert results.ahead("grpo", "tent", results.shifted).mean == pytest.approx(-0.2)
+    assert list(others.rows) == ["vte"]
+
+
+def test_intervals_are_over_classes_and_seeds_make_one_cell() -> None:
+    made, rng = Made(), np.random.default_rng(0)
+    for seed in range(3):
+        made.add("grpo", 1, seed=seed)
+        outcome = made.rows.outcome(key_of(list(made.rows)[-1]))
+        assert outcome is not None
+        outcome.right[:] = outcome.labels < rng.integers(4, 9)
+    (results,) = load(made.rows)
+    assert [name for name, _ in results.cells.items()] == ["fluent-emoji, fog:3"]
+    gain = results.gain("grpo", results.shifted)
+    assert gain.low < gain.mean - 0.1
+    assert gain.high > gain.mean + 0.1
+    assert parts_of(results)["by family"].keys() == {"weather"}
+
+
+def test_what_cannot_be_reported_is_named() -> None:
+    made = Made()
+    made.add("tent", 1)
+    with pytest.raises(JobError, match="rows hold none of grpo"):
+        load(made.rows)
+    made.add("grpo", 1, kind="snow")
+    with pytest.raises(JobError, match="no cell was measured with all of tent, grpo"):
+        load(made.rows)
+    made.labels = made.labels[::-1].copy()
+    made.add("grpo", 1)
+    with pytest.raises(JobError, match="grpo was measured on other frames than tent"):
+        load(made.rows)
+    clean = Made()
+    clean.add("grpo", 0, kind="clean")
+    with pytest.raises(JobError, match="no shifted cell"):
+        report(clean.rows)
+
+
+def test_rows_without_their_frames_are_named(tmp_path: Path) -> None:
+    made = Made()
+    made.add("grpo", 1)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made.rows))
+    with pytest.raises(JobError, match=r"rows of grpo lack their frames: keep the folder \.frames"):
+        load(RowFile(tmp_path / "rows.jsonl"))
