@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -77,6 +76,7 @@ def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monk
     assert tuned in online.methods
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_share_the_cells_and_a_killed_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,13 +85,13 @@ def test_two_processes_share_the_cells_and_a_killed_run_goes_on(
     command = [sys.executable, str(script), str(Path(__file__).parent), str(killed)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not (killed.exists() and killed.read_bytes()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        children = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGKILL)
+        try:
+            while not (killed.exists() and killed.read_bytes()):  # three processes load torch before the first row
+                assert process.poll() is None
+                time.sleep(0.02)
+            children = psutil.Process(process.pid).children()
+        finally:
+            process.kill()
     assert not psutil.wait_procs(children, timeout=30)[1], "processes outlive a run that was killed"
     with killed.open("a") as file:
         file.write('{"method": "gr')
