@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     made.add_argument("--json", metavar="FILE", type=Path, help="write bars and details here too")
     return made
+
+
+def upper_bound(events: int) -> float:
+    """Upper end of the exact one-sided 95 % interval of a Poisson mean of which ``events`` were counted; 3.0 for 0."""
+    low, high = float(events), events + 10 * math.sqrt(events + 1) + 10
+    for _ in range(60):
+        middle = (low + high) / 2
+        fewer = torch.special.gammaincc(torch.tensor(events + 1.0).double(), torch.tensor(middle).double())
+        low, high = (middle, high) if fewer > 0.05 else (low, middle)
+    return high
 
 
 def finish(arguments: argparse.Namespace, bars: list[Bar], details: object = None) -> int:

@@ -108,6 +108,7 @@ def measured(result: StreamResult, plan: Plan) -> dict[str, Any]:
         "forward_equivalents": result.forward_equivalents,
         "reporting_equivalents": result.reporting_equivalents,
         "images_per_second": paired.n / result.seconds if result.seconds else 0.0,
+        "state_kb": result.state_bytes / 1000,
         "ece": expected_calibration_error(result.confidence, result.right),
         "ece_frozen": expected_calibration_error(result.frozen_confidence, result.frozen_right),
         "brier": float(result.brier.mean()),

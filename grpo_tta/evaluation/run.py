@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grpo_tta.evaluation.memory import state_bytes
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import Decision, DriftGuard
 from grpo_tta.types import Batch, Method, State
@@ -42,6 +43,8 @@ class StreamResult:
     """Frames seen when the guard told of a shift, whether it led to a reset or not."""
     seconds: float
     """Spent in method and guard; making frames is not counted."""
+    state_bytes: int
+    """Of the method's state, at its largest."""
 
 
 def run_stream(
@@ -71,6 +74,7 @@ class _Run:
         self.frozen: list[Tensor] = []
         self.detections: list[int] = []
         self.seconds = 0.0
+        self.state_bytes = 0
 
     def take(self, part: Frames) -> None:
         """Step through consecutive frames."""
@@ -103,6 +107,7 @@ class _Run:
         if self.guard is not None:
             decision, self.guard_state = self.guard.step(report, self.guard_state)
         self.seconds += time.perf_counter() - started
+        self.state_bytes = max(self.state_bytes, state_bytes(self.state))
         finite = bool(torch.isfinite(prediction.probabilities).all())
         served = prediction.probabilities if finite and not decision.serve_frozen else report.frozen_probabilities
         self.labels.append(labels)
@@ -144,6 +149,7 @@ class _Run:
             frozen_brier=frozen_brier,
             detections=self.detections,
             seconds=self.seconds,
+            state_bytes=self.state_bytes,
         )
 
 

@@ -1,5 +1,6 @@
 """The cells of a comparison, one after another: streams outside, methods inside, each written when it was measured."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 from grpo_tta.classifier import Classifier
 from grpo_tta.evaluation.cells import GuardChoice, ResetRule, measured, narrowed, run_cell
 from grpo_tta.evaluation.measures import paired_accuracy
+from grpo_tta.evaluation.memory import peak_bytes
 from grpo_tta.evaluation.plans import Condition, KeptFrames, Pictures, Plan
 from grpo_tta.evaluation.stream_makers import STREAMS, make_plan
 from grpo_tta.methods import create_method
+from grpo_tta.types import Method
 from pipeline.bench.rows import Outcome, Row, RowFile, key_of
 from pipeline.bench.settings import BenchMethod, name_of, short_digest
 from pipeline.errors import ConfigurationError
@@ -109,6 +112,8 @@ def run_seed(
         new = row is None
         if row is None:
             row = _measure(bench, method, rule, key, plan, frames, classifier, rows, count)
+        else:
+            row |= _over_base(bench, method, key, rows.outcome(key_of(key)), rows)
         made.append(row)
         say(row, new)
     return made
@@ -143,14 +148,34 @@ def _measure(
         count=count,
         seed=key["seed"],
     )
-    row = {**key, **measured(result, plan)}
-    base = next((other for other in bench.methods if other.label == BASE), None)
-    if base is not None and method.label != BASE:
-        of_base = {**key, "method": base.label, "settings": base.digest}
-        other = rows.outcome(key_of(of_base)) or rows.outcome(key_of({**of_base, "resets_by": bench.rules[0]}))
-        if other is not None:
-            paired = paired_accuracy(result.right, other.right, result.labels)
-            row |= {"gain_over_grpo": paired.gain, "interval_over_grpo": list(paired.interval)}
     detections = np.array(result.detections, dtype=np.int64)
-    rows.append(row, Outcome(result.labels, result.right, result.frozen_right, detections))
+    outcome = Outcome(result.labels, result.right, result.frozen_right, detections)
+    memory = (
+        peak_bytes(made, itertools.islice(frames, _batches_of_two_updates(made, bench.batch_size)), classifier.device)
+        / 1e6
+    )
+    row = {**key, **measured(result, plan), "memory_mb": memory}
+    row |= _over_base(bench, method, key, outcome, rows)
+    rows.append(row, outcome)
     return row
+
+
+def _batches_of_two_updates(method: Method, batch_size: int) -> int:
+    """As few as show what a step and what an update hold at their largest."""
+    return -(-2 * (method.cadence or 1) // batch_size)
+
+
+def _over_base(
+    bench: Bench, method: BenchMethod, key: dict[str, Any], outcome: Outcome | None, rows: RowFile
+) -> dict[str, Any]:
+    """Columns that compare a cell with that of ``BASE``: under its own rule, else under the first; none where either's
+    frames are not kept. Also of rows that were measured before the base's were."""
+    base = next((other for other in bench.methods if other.label == BASE), None)
+    if base is None or outcome is None or method.label == BASE:
+        return {}
+    of_base = {**key, "method": base.label, "settings": base.digest}
+    other = rows.outcome(key_of(of_base)) or rows.outcome(key_of({**of_base, "resets_by": bench.rules[0]}))
+    if other is None:
+        return {}
+    paired = paired_accuracy(outcome.right, other.right, outcome.labels)
+    return {"gain_over_grpo": paired.gain, "interval_over_grpo": list(paired.interval)}

@@ -10,7 +10,8 @@ from pipeline.bench.rows import Outcome, Row, RowFile, key_of
 
 HEAD = (
     *("stream", "condition", "method", "resets by", "n", "frozen", "accuracy", "gain", "interval", "over grpo"),
-    *("worst part", "ece", "brier", "cost", "images/s", "resets", "delay", "missed", "false/10k"),
+    *("worst part", "ece", "brier", "cost", "images/s", "MB", "state KB"),
+    *("resets", "delay", "missed", "false/10k"),
 )
 Group = tuple[str, str, str, str]
 
@@ -63,6 +64,7 @@ def _line(group: Group, rows: Sequence[Row], kept: RowFile) -> list[str]:
         f"{_mean(rows, 'brier'):.3f}",
         f"{np.mean([own_cost(row) for row in rows]):.1f}",
         f"{_mean(rows, 'images_per_second'):.0f}",
+        *(f"{max(row.get(name, 0) for row in rows):.0f}" for name in ("memory_mb", "state_kb")),
         str(sum(row["resets"] for row in rows)),
         f"{np.median(delays):.0f}" if delays else "",
         f"{missed}/{changes}" if changes and watched else "",

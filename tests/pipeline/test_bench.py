@@ -136,6 +136,31 @@ def test_a_killed_run_goes_on_and_rows_are_as_undisturbed(bench: Run, tmp_path: 
     assert len(rows_of(cut)) == 8
 
 
+def test_every_row_is_compared_with_grpo_whenever_that_was_measured(bench: Run, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    flags = ["--streams", "null", "--frames", 64, "--json", out]
+    code, said, _ = bench("--methods", "zero-shot,tent", *flags)
+    assert code == 0
+    assert "gain_over_grpo" not in rows_of(out)[0]
+    code, said, _ = bench("--methods", "zero-shot,tent,grpo", *flags)
+    assert code == 0
+    head, *lines = [line for line in said.splitlines() if line.startswith(("stream ", "null "))]
+    start = head.index("over grpo")
+    compared = {line.split()[2]: line[start : start + len("over grpo")].strip() for line in lines}
+    (grpo,) = [row for row in rows_of(out) if row["method"] == "grpo"]
+    assert float(compared["zero-shot"]) == pytest.approx(-100 * grpo["gain"], abs=0.051)
+    assert (compared["grpo"], bool(compared["tent"])) == ("", True)
+
+
+def test_memory_and_state_are_those_of_the_method(bench: Run, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert bench("--methods", "zero-shot,grpo", "--streams", "null", "--frames", 64, "--json", out)[0] == 0
+    grpo, zero = rows_of(out)
+    assert zero["state_kb"] == 0
+    assert grpo["state_kb"] > 0
+    assert grpo["memory_mb"] > zero["memory_mb"] > 0
+
+
 def test_frames_do_not_depend_on_who_labels_them_or_on_the_batch(bench: Run, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     for size in (1, 32):
