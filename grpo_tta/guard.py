@@ -10,7 +10,9 @@ every ``probe_frames`` frames since the last restart, so the batch size changes 
   leave-one-out values on the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation
   cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
-  ln C. Paired, so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
+  ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
+  probabilities, its bias over the last thousand frames divided out. Both are paired, so a stream that shows few classes
+  cancels out; a frozen encoder gives exactly 0. [ours]
 - *nonfinite*: a loss, gradient, parameter or probability was not finite. *scheduled*: the backstop, counted in frames
   as RDumb does [peer:RDumb], by default a soft pull towards the start.
 
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from grpo_tta.reference import Reference
+from grpo_tta.rewards import marginal_ratio, trust, update_marginal
 from grpo_tta.types import Report, State
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
@@ -36,6 +39,11 @@ Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
 _ILL_RESETS = 3
 _OWN = ("mean", "spread", "centre", "scale")
 """What a state holds of a `Reference`."""
+_REGRET_PROBES = 4
+_BIAS_FRAMES = 1000
+"""Memory of the frozen encoder's bias: short enough to be there before a method has learnt much."""
+_LEAST_ERROR = 0.3
+"""Expected error under which the regret is measured against this one: few frames would decide otherwise."""
 _PROBE_TYPE = torch.float16
 """Of the probes a reference is made of: a residual's mean to a thousandth of itself, its spread is some tenth of it."""
 
@@ -60,6 +68,9 @@ class GuardSettings:
     """Loss of marginal entropy against the frozen encoder, over ln C."""
     collapse_probes: int = 8
     """Memory of the marginals, in probes; nothing is judged before it is filled."""
+    regret_threshold: float = 0.15
+    """Rise of the adapted labels' expected error over the frozen ones', as a share of it, over 4 probes; also a
+    collapse."""
     backstop_frames: int = 64_000
     """Frames without a reset after which the stream is pulled back; 0: never."""
     backstop_pull: float = 0.5
@@ -73,7 +84,7 @@ class GuardSettings:
         for name, least in (("probe_frames", 1), ("reference_probes", 3), ("collapse_probes", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("shift_lambda", "collapse_threshold"):
+        for name in ("shift_lambda", "collapse_threshold", "regret_threshold"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("shift_delta", "backstop_frames", "cooldown_frames"):
@@ -150,13 +161,17 @@ class DriftGuard:
             "sum": torch.zeros(dimensions),
             "marginals": torch.zeros(2, classes),
             "marginal_sums": torch.zeros(2, classes),
+            "errors": torch.zeros(2),
+            "error_sums": torch.zeros(2),
             "statistic": 0.0,
         }
 
     def _relearn(self, state: State) -> State:
         """Cleared, and with a reference still to be made of the frames to come."""
-        rows = torch.zeros(0, self._vectors.shape[1], dtype=_PROBE_TYPE)
-        return {**_without(self._cleared(state), *_OWN), "rows": rows}
+        classes, dimensions = self._vectors.shape
+        rows = torch.zeros(0, dimensions, dtype=_PROBE_TYPE)
+        bias = torch.full((classes,), 1.0 / classes)
+        return {**_without(self._cleared(state), *_OWN), "rows": rows, "bias": bias}
 
     @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -179,7 +194,7 @@ class DriftGuard:
             room = self.settings.probe_frames - _int(state, "frames") % self.settings.probe_frames
             part = slice(start, min(start + room, size))
             frozen, adapted = report.frozen_probabilities[part], report.probabilities[part]
-            state = self._add(residuals[part], torch.stack([frozen.sum(0), adapted.sum(0)]), state)
+            state = self._add(residuals[part], frozen, adapted, state)
             start = part.stop
             if _int(state, "frames") % self.settings.probe_frames == 0:
                 found, state = self._probe(state)
@@ -191,12 +206,14 @@ class DriftGuard:
         """A reset asked for from outside."""
         return self._reset("manual", math.nan, math.nan, "asked for", state)
 
-    def _add(self, residuals: Tensor, marginal_sums: Tensor, state: State) -> State:
+    def _add(self, residuals: Tensor, frozen: Tensor, adapted: Tensor, state: State) -> State:
+        sums = torch.stack([frozen.sum(0), adapted.sum(0)])
         return {
             **state,
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
-            "marginal_sums": _tensor(state, "marginal_sums") + marginal_sums,
+            "marginal_sums": _tensor(state, "marginal_sums") + sums,
+            "error_sums": _tensor(state, "error_sums") + _errors(frozen, adapted, _tensor(state, "bias")),
         }
 
     def _probe(self, state: State) -> tuple[Decision | None, State]:
@@ -205,18 +222,27 @@ class DriftGuard:
         row = _tensor(state, "sum") / settings.probe_frames
         means = _tensor(state, "marginal_sums") / settings.probe_frames
         probes = _int(state, "probes") + 1
-        rate = 1.0 / min(probes, settings.collapse_probes)
+        errors = _tensor(state, "error_sums") / settings.probe_frames
+        rate, regret_rate = (1.0 / min(probes, memory) for memory in (settings.collapse_probes, _REGRET_PROBES))
         state = {
             **state,
             "probes": probes,
             "sum": torch.zeros_like(row),
             "marginal_sums": torch.zeros_like(means),
             "marginals": torch.lerp(_tensor(state, "marginals"), means, rate),
+            "error_sums": torch.zeros_like(errors),
+            "errors": torch.lerp(_tensor(state, "errors"), errors, regret_rate),
+            "bias": update_marginal(_tensor(state, "bias"), means[0], settings.probe_frames, _BIAS_FRAMES),
         }
         gap = self._collapse(_tensor(state, "marginals"))
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
             message = "the adapted predictions lost diversity against the frozen encoder's"
             return self._reset("collapse", gap, settings.collapse_threshold, message, state)
+        frozen_error, error = _tensor(state, "errors").tolist()
+        regret = (error - frozen_error) / max(frozen_error, _LEAST_ERROR)
+        if probes >= _REGRET_PROBES and regret > settings.regret_threshold:
+            message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
+            return self._reset("collapse", regret, settings.regret_threshold, message, state)
         state, statistic = self._shift(row, state)
         if statistic > settings.shift_lambda:
             message = "the frozen encoder sees another input than the reference's"
@@ -271,6 +297,14 @@ class DriftGuard:
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
         pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
         return pulled, {**state, "since_reset": 0}
+
+
+def _errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
+    """Sums over frames ``[2]``: the probability that the frozen encoder's label, and the adapted one's, is wrong."""
+    belief = frozen / marginal_ratio(bias) ** trust(bias)
+    belief = belief / belief.sum(1, keepdim=True)
+    labels = torch.stack([frozen.argmax(1), adapted.argmax(1)], 1)
+    return (1 - belief.gather(1, labels)).sum(0)
 
 
 def _own(reference: Reference) -> State:

@@ -99,7 +99,7 @@ def test_the_statistic_is_one_sided_page_hinkley_with_scores_capped_at_8() -> No
 
 
 def test_what_the_adapted_encoder_does_is_no_shift() -> None:
-    guard = DriftGuard(replace(SMALL, collapse_threshold=1.0), VECTORS)
+    guard = DriftGuard(replace(SMALL, collapse_threshold=1.0, regret_threshold=10.0), VECTORS)
     plain, state = report(8 * 60, 3), warmed(guard)
     _, honest = feed(guard, state, plain, 8)
     found, collapsed = feed(guard, state, replace(plain, probabilities=one_class(len(plain))), 8)
@@ -167,6 +167,49 @@ def test_predictions_that_collapse_against_the_frozen_encoders_reset() -> None:
     assert (decision.action, decision.cause) == ("reset", "collapse")
     assert frame == 8 * SMALL.collapse_probes
     assert decision.events[0].statistic > SMALL.collapse_threshold
+
+
+def sure(frames: int, seed: int, *, best: float = 0.8) -> Report:
+    """Frozen probabilities: ``best`` for one class at random, half of the rest for the next one."""
+    number = torch.randint(CLASSES, (frames,), generator=torch.Generator().manual_seed(seed))
+    probabilities = torch.full((frames, CLASSES), (1 - best) / 2 / (CLASSES - 2))
+    rows = torch.arange(frames)
+    probabilities[rows, number], probabilities[rows, (number + 1) % CLASSES] = best, (1 - best) / 2
+    return Report(probabilities, probabilities, VECTORS[number])
+
+
+def test_labels_that_contradict_a_sure_frozen_encoder_are_a_collapse_however_diverse() -> None:
+    guard = DriftGuard(replace(SMALL, on_shift="event"), VECTORS)
+    plain = sure(8 * 40, 3)
+    found, _ = feed(guard, guard.initial_state(), replace(plain, probabilities=plain.probabilities.roll(5, 1)), 8)
+    frame, decision = found[0]
+    assert (frame, decision.action, decision.cause) == (8 * 4, "reset", "collapse")
+    assert decision.events[0].threshold == SMALL.regret_threshold
+    # expected errors 1 - 0.2 / 2 / (C - 2) against 0.2, measured against 0.3; the bias is not known yet
+    assert decision.events[0].statistic == pytest.approx((0.8 - 0.1 / (CLASSES - 2)) / 0.3, rel=0.05)
+
+
+def test_to_choose_what_an_unsure_frozen_encoder_likes_nearly_as_well_is_no_collapse() -> None:
+    guard = DriftGuard(replace(SMALL, on_shift="event"), VECTORS)
+    plain = sure(8 * 40, 3, best=0.35)
+    found, _ = feed(guard, guard.initial_state(), replace(plain, probabilities=plain.probabilities.roll(1, 1)), 8)
+    assert [decision.cause for _, decision in found] == [None] * len(found)
+
+
+def test_a_bias_that_was_seen_long_enough_is_no_evidence() -> None:
+    classes = 40
+    vectors = torch.nn.functional.normalize(torch.randn(classes, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    guard = DriftGuard(replace(SMALL, on_shift="event", shift_lambda=1e9), vectors)
+    number = torch.randint(1, classes, (8 * 400,), generator=torch.Generator().manual_seed(2))
+    frozen = torch.full((len(number), classes), 0.1 / (classes - 2))
+    frozen[:, 0] = 0.6  # the favourite, whatever is shown
+    frozen[torch.arange(len(number)), number] = 0.3
+    plain = Report(frozen, frozen, torch.zeros(len(number), 8))
+    unbiased = replace(plain, probabilities=torch.nn.functional.one_hot(number, classes).float())
+    found, _ = feed(guard, guard.initial_state(), unbiased, 8)
+    assert found[0][1].cause == "collapse"  # nothing is known of the bias at first
+    _, state = feed(guard, guard.initial_state(), plain, 8)
+    assert feed(guard, state, unbiased, 8)[0] == []
 
 
 def test_a_stream_of_one_class_is_no_collapse() -> None:

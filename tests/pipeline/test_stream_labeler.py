@@ -28,7 +28,9 @@ from grpo_tta.state import encode_state
 from pipeline.windows import SECOND, Windows
 from schemas import AdaptationLog
 
-GUARD = GuardSettings(probe_frames=4, reference_probes=3, collapse_probes=2, cooldown_frames=0, backstop_frames=0)
+GUARD = GuardSettings(
+    probe_frames=4, reference_probes=3, collapse_probes=2, cooldown_frames=0, backstop_frames=0, regret_threshold=1e9
+)
 
 
 class Batches(CountingMethod):
