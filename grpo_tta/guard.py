@@ -42,10 +42,12 @@ _OWN = ("mean", "spread", "centre", "scale")
 _REGRET_PROBES = 4
 _BIAS_FRAMES = 1000
 """Memory of the frozen encoder's bias: short enough to be there before a method has learnt much."""
+_ENOUGH_CLASSES = 20.0
+"""Classes that a stream must show for its bias to be divided out whole."""
 _LEAST_ERROR = 0.3
 """Expected error under which the regret is measured against this one: few frames would decide otherwise."""
 _PROBE_TYPE = torch.float16
-"""Of the probes a reference is made of: a residual's mean to a thousandth of itself, its spread is some tenth of it."""
+"""Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class DriftGuard:
             "frames": 0,
             "probes": 0,
             "sum": torch.zeros(dimensions),
-            "marginals": torch.zeros(2, classes),
+            "marginals": torch.zeros(2, classes, dtype=_PROBE_TYPE),
             "marginal_sums": torch.zeros(2, classes),
             "errors": torch.zeros(2),
             "error_sums": torch.zeros(2),
@@ -170,7 +172,7 @@ class DriftGuard:
         """Cleared, and with a reference still to be made of the frames to come."""
         classes, dimensions = self._vectors.shape
         rows = torch.zeros(0, dimensions, dtype=_PROBE_TYPE)
-        bias = torch.full((classes,), 1.0 / classes)
+        bias = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
         return {**_without(self._cleared(state), *_OWN), "rows": rows, "bias": bias}
 
     @torch.no_grad()
@@ -213,7 +215,7 @@ class DriftGuard:
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
             "marginal_sums": _tensor(state, "marginal_sums") + sums,
-            "error_sums": _tensor(state, "error_sums") + _errors(frozen, adapted, _tensor(state, "bias")),
+            "error_sums": _tensor(state, "error_sums") + _errors(frozen, adapted, _tensor(state, "bias").float()),
         }
 
     def _probe(self, state: State) -> tuple[Decision | None, State]:
@@ -229,12 +231,14 @@ class DriftGuard:
             "probes": probes,
             "sum": torch.zeros_like(row),
             "marginal_sums": torch.zeros_like(means),
-            "marginals": torch.lerp(_tensor(state, "marginals"), means, rate),
+            "marginals": torch.lerp(_tensor(state, "marginals").float(), means, rate).to(_PROBE_TYPE),
             "error_sums": torch.zeros_like(errors),
             "errors": torch.lerp(_tensor(state, "errors"), errors, regret_rate),
-            "bias": update_marginal(_tensor(state, "bias"), means[0], settings.probe_frames, _BIAS_FRAMES),
+            "bias": update_marginal(_tensor(state, "bias").float(), means[0], settings.probe_frames, _BIAS_FRAMES).to(
+                _PROBE_TYPE
+            ),
         }
-        gap = self._collapse(_tensor(state, "marginals"))
+        gap = self._collapse(_tensor(state, "marginals").float())
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
             message = "the adapted predictions lost diversity against the frozen encoder's"
             return self._reset("collapse", gap, settings.collapse_threshold, message, state)
@@ -301,7 +305,7 @@ class DriftGuard:
 
 def _errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
     """Sums over frames ``[2]``: the probability that the frozen encoder's label, and the adapted one's, is wrong."""
-    belief = frozen / marginal_ratio(bias) ** trust(bias)
+    belief = frozen / marginal_ratio(bias) ** trust(bias, _ENOUGH_CLASSES)
     belief = belief / belief.sum(1, keepdim=True)
     labels = torch.stack([frozen.argmax(1), adapted.argmax(1)], 1)
     return (1 - belief.gather(1, labels)).sum(0)

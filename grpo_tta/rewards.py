@@ -5,14 +5,18 @@ adapted: an anchor that moves with its pupil collapses [ours, measured], so ever
 ``group`` is int64 ``[..., G]``, class indices; every reward is float32 ``[..., G]``.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from grpo_tta.policy import entropy
 
 _CLIP_SCORE_WEIGHT = 2.5
-_FULL_TRUST_CLASSES = 20.0
+_FULL_TRUST_CLASSES = 30.0
+_FULL_TRUST_SHARE = 0.9
 _SMALLEST_RATIO = 0.05
+_SMALLEST_SUM = 1e-12
 
 
 def of_group(values: Tensor, group: Tensor) -> Tensor:
@@ -38,14 +42,24 @@ def clip_score(features: Tensor, class_vectors: Tensor) -> Tensor:
     return _CLIP_SCORE_WEIGHT * (features @ class_vectors.T).clamp_min(0)
 
 
-def marginal_dispersion(marginal: Tensor) -> Tensor:
-    """``-log(C qbar)`` ``[C]`` for the stream's mean frozen prediction ``qbar`` ``[C]``, times ``trust(qbar)``.
-    (D-marg) [ours]
+def runner_up(probabilities: Tensor) -> Tensor:
+    """Probabilities ``[..., C]`` without the best class's, which is nearly always what is shown, made to sum to 1.
+    [ours]
 
-    Classes that the frozen encoder says too often are held back, rare ones helped; a uniform marginal gives zero. ``C
-    qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
+    What an encoder puts second tells which classes it prefers by mistake, whatever the stream shows how often: the
+    most probable class of a camera that always shows the same is not held against that class.
     """
-    return -torch.log(marginal_ratio(marginal)) * trust(marginal)
+    rest = probabilities.scatter(-1, probabilities.argmax(-1, keepdim=True), 0.0)
+    return rest / rest.sum(-1, keepdim=True).clamp_min(_SMALLEST_SUM)
+
+
+def marginal_dispersion(marginal: Tensor) -> Tensor:
+    """``-log(C qbar)`` ``[C]`` for the stream's mean of runners-up ``qbar`` ``[C]``. (D-marg) [ours]
+
+    Classes that the frozen encoder puts second too often are held back, rare ones helped; a uniform marginal gives
+    zero. ``C qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
+    """
+    return -torch.log(marginal_ratio(marginal))
 
 
 def marginal_ratio(marginal: Tensor) -> Tensor:
@@ -53,21 +67,30 @@ def marginal_ratio(marginal: Tensor) -> Tensor:
     return (marginal * marginal.shape[-1]).clamp_min(_SMALLEST_RATIO)
 
 
-def trust(marginal: Tensor) -> Tensor:
-    """How much the marginal says about the encoder's bias, in [0, 1]: ``min(1, exp(H(qbar)) / 20)^2``. [ours]
+def trust(shown: Tensor, enough: float = _FULL_TRUST_CLASSES) -> float:
+    """How much a stream's frames say about the encoder rather than about the stream, in [0, 1]. [ours]
 
-    ``exp(H)`` is the number of classes the stream effectively shows. Where it is small, because there are few classes
-    (0.01 with 2, 0.06 with 5, 0.25 with 10) or the stream dwells on a few, the marginal tells what the stream holds
-    rather than what the encoder prefers by mistake, and dispersion fades out.
+    ``min(1, exp(H) / min(enough, 0.9 C))^2`` with H the entropy of ``shown`` ``[C]``, sums of frozen probabilities:
+    exp(H) is the number of classes that the stream effectively shows. Thousands of frames of one scene are one
+    observation, and what is learnt from them would be learnt about that scene. Nothing seen: 0.
     """
-    return (entropy(marginal).exp() / _FULL_TRUST_CLASSES).clamp_max(1.0).square()
+    total = shown.sum()
+    if not total > 0:
+        return 0.0
+    full = min(enough, _FULL_TRUST_SHARE * len(shown))
+    return float((entropy(shown / total).exp() / full).clamp_max(1.0).square())
 
 
 def update_marginal(marginal: Tensor, mean: Tensor, frames: int, horizon: float) -> Tensor:
     """Running mean ``[C]`` after ``frames`` more frames whose mean prediction is ``mean``; memory ``horizon`` frames.
     [ours]"""
-    kept = torch.exp(torch.tensor(-frames / horizon, dtype=torch.float32, device=marginal.device))
+    kept = kept_after(frames, horizon)
     return kept * marginal + (1 - kept) * mean
+
+
+def kept_after(frames: int, horizon: float) -> float:
+    """Share of what was remembered that is left after ``frames`` more, of a memory of ``horizon`` frames."""
+    return math.exp(-frames / horizon)
 
 
 def probability_dispersion(group_probabilities: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from grpo_tta.checks import check_fields
 Mode = Literal["online", "episodic"]
 Tune = Literal["norm", "lora", "full"]
 GroupMode = Literal["topk", "multinomial"]
+GroupWeights = Literal["policy", "uniform"]
 Alignment = Literal["frozen", "consensus", "view", "ensemble", "reward_model"]
 Dispersion = Literal["marginal", "probability", "text", "none"]
 Advantage = Literal["centred", "zscore"]
@@ -21,6 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("online", "episodic"),
     "tune": ("norm", "lora", "full"),
     "group_mode": ("topk", "multinomial"),
+    "group_weights": ("policy", "uniform"),
     "alignment": ("frozen", "consensus", "view", "ensemble", "reward_model"),
     "dispersion": ("marginal", "probability", "text", "none"),
     "advantage": ("centred", "zscore"),
@@ -35,7 +37,7 @@ _AT_LEAST: dict[str, int] = {
     "lora_blocks": 1,
 }
 _POSITIVE = ("temperature", "marginal_frames_per_class", "clip", "view_min_area", "confident_share")
-_NOT_NEGATIVE = ("dispersion_weight", "kl", "pull")
+_NOT_NEGATIVE = ("dispersion_weight", "logit_adjustment", "kl", "pull")
 _SHARES = ("pull", "view_min_area", "confident_share")
 _LEARNING_RATES: dict[str, float] = {"norm": 1e-3, "lora": 5e-3, "full": 1e-5}
 
@@ -58,14 +60,20 @@ class GrpoSettings:
     """``topk`` [peer:RLCF]; ``multinomial``: Gumbel-top-G without replacement, seeded by the image."""
     temperature: float = 1.0
     """Of the sampling distribution of ``multinomial``."""
+    group_weights: GroupWeights = "policy"
+    """How much a candidate counts: ``policy`` as its probability within the group, which is what GRPO's samples
+    estimate [ours]; ``uniform`` all alike [peer:RLCF]."""
     alignment: Alignment = "frozen"
     """Alignment reward [paper: the name]: see ``grpo_tta.rewards``."""
     dispersion: Dispersion = "marginal"
     """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` needs a stream's memory: online
     only."""
-    dispersion_weight: float = 0.1
-    marginal_frames_per_class: float = 30.0
-    """Memory of the marginal in frames, per class. [ours: long against the number of classes]"""
+    dispersion_weight: float = 0.3
+    marginal_frames_per_class: float = 1.0
+    """Memory of a stream's marginals in frames, per class; at least ten updates. [ours]"""
+    logit_adjustment: float = 1.0
+    """Online: labels are those of the adapted logits minus this times the log of the adapted encoder's own marginal of
+    runners-up, as far as the stream is to be trusted; 0: the adapted encoder's as they are. [ours]"""
     advantage: Advantage = "centred"
     """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation, as GRPO does."""
     clip: float = 0.2
@@ -129,6 +137,7 @@ class GrpoSettings:
             "group_size": 3,
             "alignment": "consensus",
             "dispersion": "probability",
+            "group_weights": "uniform",
             "views": 8,
         }
         return cls(**{**defaults, **changes})

@@ -65,7 +65,14 @@ class EpisodicGrpo(EpisodicMethod):
         def loss(features: Tensor) -> Tensor:
             log_policy = torch.log_softmax(self.classifier.logits(features), dim=-1)
             return policy_loss(
-                log_policy, log_old, log_old, group.classes, group.advantages, clip=settings.clip, kl=settings.kl
+                log_policy,
+                log_old,
+                log_old,
+                group.classes,
+                group.advantages,
+                clip=settings.clip,
+                kl=settings.kl,
+                weights=group.weights,
             ).mean(1)
 
         return tune_each(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.look import Look, look_at
-from grpo_tta.objective import advantages
+from grpo_tta.objective import advantages, group_weights
 from grpo_tta.settings import GrpoSettings
 
 SUMS = ("loss", "reward", "alignment", "dispersion", "advantage", "entropy", "disagreement")
@@ -28,6 +28,8 @@ class Group:
     dispersion: Tensor
     """Not yet weighted."""
     rewards: Tensor
+    weights: Tensor
+    """How much each candidate counts; they sum to 1."""
     advantages: Tensor
 
 
@@ -64,11 +66,12 @@ class GroupMaker:
         )
 
     @torch.no_grad()
-    def group(self, look: Look, seeds: Tensor, log_old: Tensor, marginal: Tensor | None) -> Group:
+    def group(self, look: Look, seeds: Tensor, log_old: Tensor, of_marginal: Tensor | None) -> Group:
         """Candidates drawn from the frozen policy, and their rewards ``alignment + weight * dispersion``.
 
         [paper: candidates from CLIP's similarity distribution; the frozen one, ours] ``log_old`` ``[B, S, C]``: the
-        policy when the group is drawn; ``marginal`` ``[C]``, or ``None`` where no reward uses it.
+        policy when the group is drawn; ``of_marginal`` ``[C]``: the dispersion reward ``marginal``, ``None`` where no
+        stream is remembered.
         """
         settings = self._settings
         frozen = look.trained(look.log_probabilities)
@@ -79,9 +82,10 @@ class GroupMaker:
                 frozen, settings.group_size, settings.temperature, seeds.to(frozen.device), settings.seed
             )
         alignment = rewards.of_group(self._alignment(look), classes)
-        dispersion = self._dispersion(classes, log_old, marginal)
+        dispersion = self._dispersion(classes, log_old, of_marginal)
         total = alignment + settings.dispersion_weight * dispersion
-        return Group(classes, alignment, dispersion, total, advantages(total, settings.advantage))
+        weights = group_weights(rewards.of_group(log_old, classes), settings.group_weights)
+        return Group(classes, alignment, dispersion, total, weights, advantages(total, settings.advantage, weights))
 
     def _alignment(self, look: Look) -> Tensor:
         """Alignment reward of every class on the trained views, ``[B, S, C]``."""
@@ -110,11 +114,11 @@ class GroupMaker:
         probabilities = model.probabilities(model.features(model.normalise(canvases)))
         return probabilities.to(self._classifier.device)
 
-    def _dispersion(self, classes: Tensor, log_old: Tensor, marginal: Tensor | None) -> Tensor:
+    def _dispersion(self, classes: Tensor, log_old: Tensor, of_marginal: Tensor | None) -> Tensor:
         kind = self._settings.dispersion
         if kind == "marginal":
-            assert marginal is not None
-            return rewards.marginal_dispersion(marginal)[classes]
+            assert of_marginal is not None
+            return of_marginal[classes]
         if kind == "probability":
             return rewards.probability_dispersion(rewards.of_group(log_old, classes).exp())
         if kind == "text":

@@ -4,11 +4,15 @@ counts.
 An image costs four forward-equivalents with one view: a frozen forward (reward, marginal, features for the guard) and
 a forward with gradient whose output is also the prediction, before its own update. With V views, S of them trained:
 ``V + 3 S``. Gradients accumulate in the state, and every ``update_every`` frames there is one clipped GRPO step of
-Adam on their mean, a pull towards the start, and an update of the marginal. Batches of any size give the same updates
+Adam on their mean, a pull towards the start, and an update of the marginals. Batches of any size give the same updates
 at the same frames. [ours; the objective is the paper's idea, see ``grpo_tta.objective``]
+
+Two marginals of runners-up are kept: the frozen encoder's makes the dispersion reward, the adapted encoder's adjusts
+the logits of the labels. Both count, and steps are long, only as far as the stream is to be trusted
+(`grpo_tta.rewards.trust`): the classes that it shows are many. [ours]
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,15 +21,20 @@ from torch import Tensor
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
-from grpo_tta.methods.look import Look
 from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
 from grpo_tta.objective import policy_loss
 from grpo_tta.optimiser import adam
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
-from grpo_tta.types import Batch, State, Update
+from grpo_tta.types import Batch, Prediction, State, Update
 
-_TENSORS = ("theta", "adam_m", "adam_v", "grad", "marginal", "marginal_sum", "sums")
+_TENSORS = (
+    *("theta", "adam_m", "adam_v", "grad"),
+    *("marginal", "marginal_sum", "own_marginal", "own_sum", "shown"),
+    "sums",
+)
+_SHORTEST_MEMORY = 10
+"""Of the marginals, in updates."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +49,36 @@ class _Stream:
     grad: Tensor
     """Sum of the frames' gradients since the last update, ``[P]``."""
     marginal: Tensor
+    """Mean of the frozen encoder's runners-up, ``[C]``."""
     marginal_sum: Tensor
-    """Sum of the frozen probabilities since the last update, ``[C]``."""
+    """Sum of them since the last update."""
+    own_marginal: Tensor
+    """Mean of the adapted encoder's runners-up, ``[C]``."""
+    own_sum: Tensor
+    """Sum of them since the last update."""
+    shown: Tensor
+    """Fading sum of the frozen probabilities, ``[C]``: what the stream shows."""
+    trust: float
+    """Of ``shown`` at the last update."""
     sums: Tensor
     """Sums over the frames since the last update, in the order of ``SUMS``."""
 
     @classmethod
     def load(cls, state: State, device: torch.device) -> "_Stream":
         tensors = {name: tensor_of(state, name).to(device) for name in _TENSORS}
-        return cls(frames=int(state["frames"]), updates=int(state["updates"]), **tensors)
+        frames, updates, trust = int(state["frames"]), int(state["updates"]), float(state["trust"])
+        return cls(frames=frames, updates=updates, trust=trust, **tensors)
 
     def save(self) -> State:
-        state: State = {"frames": self.frames, "updates": self.updates}
+        state: State = {"frames": self.frames, "updates": self.updates, "trust": self.trust}
         state.update({name: getattr(self, name).cpu() for name in _TENSORS})
         return state
 
 
 class OnlineGrpo(OnlineMethod[_Stream]):
-    """GRPO-TTA online. State, beside ``frames`` and ``updates``, flat float32 vectors: ``theta``, ``adam_m``,
-    ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum`` ``[C]``, ``sums`` ``[7]``.
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and ``trust``, flat float32 vectors: ``theta``,
+    ``adam_m``, ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum``, ``own_marginal``, ``own_sum``, ``shown``
+    ``[C]``, ``sums`` ``[7]``.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1: the clip does not bind, and an
     update's ``loss`` is zero but for rounding, as the advantages sum to zero. Its gradient is not; reward, gradient
@@ -78,11 +98,14 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         self.settings = settings
         self._maker = GroupMaker(classifier, settings, reward_model)
         self._cost = float(self._maker.forwards + 3 * settings.confident_views)
-        self._horizon = settings.marginal_frames_per_class * classifier.classes
+        self._horizon = max(
+            settings.marginal_frames_per_class * classifier.classes, float(_SHORTEST_MEMORY * settings.update_every)
+        )
 
     def initial_state(self) -> State:
-        """The frozen encoder's own parameters, a uniform marginal, zero moments and accumulators."""
+        """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators."""
         zeros, classes = torch.zeros(self.fast_weights.size), self.classifier.classes
+        uniform, nothing = torch.full((classes,), 1.0 / classes), torch.zeros(classes)
         return {
             "frames": 0,
             "updates": 0,
@@ -90,10 +113,21 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "adam_m": zeros.clone(),
             "adam_v": zeros.clone(),
             "grad": zeros,
-            "marginal": torch.full((classes,), 1.0 / classes),
-            "marginal_sum": torch.zeros(classes),
+            "marginal": uniform,
+            "marginal_sum": nothing,
+            "own_marginal": uniform.clone(),
+            "own_sum": nothing.clone(),
+            "shown": nothing.clone(),
+            "trust": 0.0,
             "sums": torch.zeros(len(SUMS)),
         }
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, state: State) -> Prediction:
+        """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""
+        adapted = super().predict(batch, state).probabilities
+        stream = self._load(state)
+        return Prediction(self._adjusted(adapted.to(self.classifier.device).log(), stream).cpu())
 
     def _load(self, state: State) -> _Stream:
         return _Stream.load(state, self.classifier.device)
@@ -116,37 +150,53 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         features = classifier.features(trained.flatten(0, 1), self.fast_weights.overrides(theta))
         log_policy = torch.log_softmax(classifier.logits(features), dim=-1).view(*trained.shape[:2], -1)
         log_old = log_policy.detach()
-        group = self._maker.group(look, batch.seeds, log_old, stream.marginal)
+        of_marginal = stream.trust * rewards.marginal_dispersion(stream.marginal)
+        group = self._maker.group(look, batch.seeds, log_old, of_marginal)
         reference = look.trained(look.log_probabilities)
         losses = policy_loss(
-            log_policy, log_old, reference, group.classes, group.advantages, clip=settings.clip, kl=settings.kl
+            log_policy,
+            log_old,
+            reference,
+            group.classes,
+            group.advantages,
+            clip=settings.clip,
+            kl=settings.kl,
+            weights=group.weights,
         ).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities, frozen = log_old[:, 0].exp(), look.probabilities[:, 0]
-        sums = sums_over_images(losses.detach(), group, probabilities, frozen)
+        served = self._adjusted(log_old[:, 0], stream)
+        sums = sums_over_images(losses.detach(), group, served, frozen)
         finite = bool(torch.isfinite(gradient).all() & torch.isfinite(sums).all())
-        cost = self._cost * len(batch)
-        part = Part(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), finite, cost)
-        return self._added(stream, look, gradient, sums, finite), part
+        part = Part(
+            probabilities.cpu(),
+            frozen.cpu(),
+            look.features[:, 0].cpu(),
+            finite,
+            self._cost * len(batch),
+            served=served.cpu(),
+        )
+        moved = replace(stream, frames=stream.frames + len(batch))
+        return _added(moved, gradient, sums, frozen, probabilities) if finite else moved, part
 
-    def _added(self, stream: _Stream, look: Look, gradient: Tensor, sums: Tensor, finite: bool) -> _Stream:
-        frames = stream.frames + len(look.views)
-        tensors = {name: getattr(stream, name) for name in _TENSORS}
-        if finite:
-            tensors["grad"] = stream.grad + gradient
-            tensors["marginal_sum"] = stream.marginal_sum + look.probabilities[:, 0].sum(0)
-            tensors["sums"] = stream.sums + sums
-        return _Stream(frames=frames, updates=stream.updates, **tensors)
+    def _adjusted(self, log_policy: Tensor, stream: _Stream) -> Tensor:
+        """Probabilities ``[B, C]`` that labels come from, of log probabilities ``[B, C]`` of the adapted encoder.
+        [ours; logit adjustment by a marginal that the stream's own shares of classes hardly enter]"""
+        weight = stream.trust * self.settings.logit_adjustment
+        return torch.softmax(log_policy + weight * rewards.marginal_dispersion(stream.own_marginal), dim=-1)
 
     def _update(self, stream: _Stream) -> tuple[_Stream, Update]:
         settings, count = self.settings, self.settings.update_every
-        gradient = stream.grad / count
-        number = stream.updates + 1
+        gradient, number = stream.grad / count, stream.updates + 1
+        trust = rewards.trust(stream.shown)
         theta, first, second = adam(
-            stream.theta, gradient, stream.adam_m, stream.adam_v, step=number, rate=settings.step_size
+            stream.theta,
+            gradient,
+            stream.adam_m,
+            stream.adam_v,
+            step=number,
+            rate=settings.step_size * trust**2,
         )
-        theta = torch.lerp(theta, self.fast_weights.start, settings.pull)
-        marginal = rewards.update_marginal(stream.marginal, stream.marginal_sum / count, count, self._horizon)
         means = dict(zip(SUMS, (stream.sums / count).tolist(), strict=True))
         update = Update(
             frame=stream.frames,
@@ -156,6 +206,31 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             forward_equivalents=self._cost,
             **means,
         )
-        cleared = {name: torch.zeros_like(getattr(stream, name)) for name in ("grad", "marginal_sum", "sums")}
-        updated = _Stream(stream.frames, number, theta, first, second, marginal=marginal, **cleared)
+        updated = replace(
+            stream,
+            updates=number,
+            theta=torch.lerp(theta, self.fast_weights.start, settings.pull),
+            adam_m=first,
+            adam_v=second,
+            marginal=rewards.update_marginal(stream.marginal, stream.marginal_sum / count, count, self._horizon),
+            own_marginal=rewards.update_marginal(stream.own_marginal, stream.own_sum / count, count, self._horizon),
+            shown=stream.shown * rewards.kept_after(count, self._horizon),
+            trust=trust,
+            grad=torch.zeros_like(stream.grad),
+            marginal_sum=torch.zeros_like(stream.marginal_sum),
+            own_sum=torch.zeros_like(stream.own_sum),
+            sums=torch.zeros_like(stream.sums),
+        )
         return updated, update
+
+
+def _added(stream: _Stream, gradient: Tensor, sums: Tensor, frozen: Tensor, adapted: Tensor) -> _Stream:
+    """With a stretch's gradient ``[P]``, log sums and probabilities ``[B, C]`` of both encoders."""
+    return replace(
+        stream,
+        grad=stream.grad + gradient,
+        marginal_sum=stream.marginal_sum + rewards.runner_up(frozen).sum(0),
+        own_sum=stream.own_sum + rewards.runner_up(adapted).sum(0),
+        shown=stream.shown + frozen.sum(0),
+        sums=stream.sums + sums,
+    )

@@ -31,12 +31,15 @@ class Part:
     """What one stretch of frames between two updates gave. Tensors are on CPU."""
 
     probabilities: Tensor
+    """Of the encoder as it is tuned, which is what the guard watches."""
     frozen_probabilities: Tensor
     frozen_features: Tensor
     finite: bool
     forward_equivalents: float
     """Of the whole stretch."""
     reporting_equivalents: float = 0.0
+    served: Tensor | None = None
+    """What labels come from, where that is not ``probabilities``."""
 
 
 class OnlineMethod(Method, Generic[S]):
@@ -77,7 +80,8 @@ class OnlineMethod(Method, Generic[S]):
             if update is not None:
                 updates.append(update)
         report = joined(parts, updates)
-        return Prediction(report.probabilities, report.frozen_probabilities), self._save(stream), report
+        served = torch.cat([part.probabilities if part.served is None else part.served for part in parts])
+        return Prediction(served, report.frozen_probabilities), self._save(stream), report
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from grpo_tta.objective import advantages, clipped_surrogate, kl_divergence, policy_loss
+from grpo_tta.objective import advantages, clipped_surrogate, group_weights, kl_divergence, policy_loss
 from grpo_tta.policy import entropy, top_group
 from grpo_tta.rewards import of_group, probability_dispersion
 
@@ -116,3 +116,25 @@ def test_kl_pulls_the_loss_towards_the_frozen_policy() -> None:
     (gradient,) = torch.autograd.grad(loss, logits)
     moved = (logits - 0.1 * gradient).log_softmax(-1)
     assert (kl_divergence(moved, reference) < kl_divergence(policy, reference)).all()
+
+
+def test_weights_of_the_policy_are_its_probabilities_within_the_group() -> None:
+    log_old = random(3, 8).log_softmax(-1)
+    group = log_old.topk(4).indices
+    chosen = log_old.gather(-1, group).exp()
+    weights = group_weights(log_old.gather(-1, group), "policy")
+    torch.testing.assert_close(weights, chosen / chosen.sum(-1, keepdim=True))
+    torch.testing.assert_close(group_weights(chosen.log(), "uniform"), torch.full((3, 4), 0.25, dtype=chosen.dtype))
+
+
+@pytest.mark.parametrize("kind", ["centred", "zscore"])
+def test_advantages_sum_to_zero_by_their_weights(kind: str) -> None:
+    weights = random(5, 6, seed=2).softmax(-1)
+    assert (weights * advantages(random(5, 6, seed=1), kind, weights)).sum(-1).abs().max() < 1e-6
+
+
+def test_the_weighted_surrogate_is_the_expectation_over_draws_of_the_policy() -> None:
+    """Of every candidate as often as the policy draws it: the same as a group with candidates repeated."""
+    ratio, advantage = torch.tensor([[0.1, -0.3]]), torch.tensor([[0.5, -1.0]])
+    repeated = clipped_surrogate(ratio[:, [0, 0, 0, 1]], advantage[:, [0, 0, 0, 1]], 0.2)
+    torch.testing.assert_close(clipped_surrogate(ratio, advantage, 0.2, torch.tensor([[0.75, 0.25]])), repeated)

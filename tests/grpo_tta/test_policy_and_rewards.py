@@ -85,16 +85,31 @@ def test_marginal_dispersion_of_a_class_never_seen_is_bounded() -> None:
     assert rewards.marginal_dispersion(marginal)[0].item() == pytest.approx(math.log(20), rel=1e-3)
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(2, 0.01), (5, 0.0625), (10, 0.25), (20, 1.0), (346, 1.0)])
-def test_marginal_is_trusted_by_the_number_of_classes_it_shows(classes: int, expected: float) -> None:
-    assert rewards.trust(torch.full((classes,), 1 / classes)).item() == pytest.approx(expected, rel=1e-3)
+def test_runners_up_leave_the_best_class_out() -> None:
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9], [0.0, 1.0, 0.0]])
+    expected = torch.tensor([[0.0, 0.6, 0.4], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rewards.runner_up(p), expected)
 
 
-def test_a_marginal_that_dwells_on_one_class_is_not_trusted() -> None:
-    marginal = torch.full((346,), 0.02 / 345)
-    marginal[7] = 0.98
-    assert rewards.trust(marginal).item() < 0.01
-    assert rewards.marginal_dispersion(marginal).abs().max() < 0.03
+def test_a_stream_of_one_class_does_not_hold_that_class_back() -> None:
+    p = torch.full((64, 10), 0.2 / 9)
+    p[:, 3] = 0.8
+    marginal = rewards.update_marginal(torch.full((10,), 0.1), rewards.runner_up(p).mean(0), 64, 20)
+    assert rewards.marginal_dispersion(marginal).argmax() == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown", "expected"),
+    [(2, 2, 1.0), (10, 10, 1.0), (10, 3, 1 / 9), (365, 30, 1.0), (365, 365, 1.0), (365, 15, 0.25), (365, 1, 1 / 900)],
+)
+def test_a_stream_is_trusted_by_the_number_of_classes_it_shows(classes: int, shown: int, expected: float) -> None:
+    sums = torch.zeros(classes)
+    sums[:shown] = 7.5
+    assert rewards.trust(sums) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_stream_of_which_nothing_was_seen_is_not_trusted() -> None:
+    assert rewards.trust(torch.zeros(10)) == 0.0
 
 
 def test_marginal_memory_does_not_depend_on_how_frames_are_cut() -> None:

@@ -1,5 +1,6 @@
 """Online: the recipe as it is written, updates at fixed frames, streams that never see each other."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from grpo_tta import Batch, Classifier, GrpoSettings, Report, State, create_method
 from grpo_tta.classifier import digest_tensors
 from grpo_tta.methods import EpisodicGrpo, OnlineGrpo
-from grpo_tta.rewards import marginal_dispersion
+from grpo_tta.rewards import marginal_dispersion, runner_up, trust
 
 Batches = Callable[..., Batch]
 Classifiers = Callable[..., Classifier]
@@ -58,12 +59,11 @@ def test_batches_of_1_7_and_64_give_the_same_updates_at_the_same_frames(
 
 
 def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batches) -> None:
-    method = online(classifier, group_size=5)
+    method = online(classifier, group_size=5, marginal_frames_per_class=20)
     batch = batches(16)
     state = method.initial_state()
-    generator = torch.Generator().manual_seed(0)
-    marginal = torch.rand(24, generator=generator)
-    state["marginal"] = marginal = marginal / marginal.sum()
+    marginal, own = torch.rand(2, 24, generator=torch.Generator().manual_seed(0)).softmax(1)
+    state |= {"marginal": marginal, "own_marginal": own, "shown": torch.eye(24)[0], "trust": 0.5}
     prediction, new, report = method.step(batch, state)
 
     pixels = classifier.normalise(batch.canvases)
@@ -71,20 +71,27 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     theta = method.fast_weights.start.clone().requires_grad_()
     log_policy = classifier.logits(classifier.features(pixels, method.fast_weights.overrides(theta))).log_softmax(-1)
     group = frozen.topk(5).indices
-    reward = (frozen + 0.1 * marginal_dispersion(marginal)).gather(1, group)
-    advantage = reward - reward.mean(1, keepdim=True)
-    loss = -(advantage * log_policy.gather(1, group)).mean()
+    reward = (frozen + 0.3 * 0.5 * marginal_dispersion(marginal)).gather(1, group)
+    weights = frozen.gather(1, group) / frozen.gather(1, group).sum(1, keepdim=True)
+    advantage = reward - (weights * reward).sum(1, keepdim=True)
+    loss = -(weights * advantage * log_policy.gather(1, group)).sum(1).mean()
     (gradient,) = torch.autograd.grad(loss, theta)
-    moved = theta.detach() - 1e-3 * gradient / (gradient.abs() + 1e-8)
+    shown = frozen.sum(0) + torch.eye(24)[0]
+    moved = theta.detach() - 1e-3 * trust(shown) ** 2 * gradient / (gradient.abs() + 1e-8)
     expected = moved + 0.01 * (method.fast_weights.start - moved)
     torch.testing.assert_close(new["theta"], expected, atol=2e-5, rtol=0)
-    torch.testing.assert_close(prediction.probabilities, frozen)
-    kept = torch.exp(torch.tensor(-16 / (30 * 24)))
-    torch.testing.assert_close(new["marginal"], kept * marginal + (1 - kept) * frozen.mean(0))
+    adjusted = frozen / (24 * own).clamp_min(0.05).sqrt()
+    torch.testing.assert_close(prediction.probabilities, adjusted / adjusted.sum(1, keepdim=True))
+    kept = math.exp(-16 / (20 * 24))
+    for name, before in (("marginal", marginal), ("own_marginal", own)):
+        torch.testing.assert_close(new[name], kept * before + (1 - kept) * runner_up(frozen).mean(0))
+    torch.testing.assert_close(new["shown"], kept * shown)
+    assert new["trust"] == pytest.approx(trust(shown))
+    torch.testing.assert_close(report.probabilities, frozen)
     (update,) = report.updates
     assert update.gradient_norm == pytest.approx(float(gradient.norm()), rel=1e-3)
     assert update.reward == pytest.approx(float(reward.mean()), rel=1e-3)
-    assert update.disagreement == 0
+    assert update.disagreement == float((prediction.probabilities.argmax(1) != frozen.argmax(1)).float().mean())
     assert update.forward_equivalents == 4
     assert report.forward_equivalents == 4 * 16
     assert not new["grad"].any()
@@ -134,7 +141,7 @@ def test_initial_state_is_new_every_time_and_a_reset_is_exact(classifier: Classi
     assert_same(method.initial_state(), fresh)
     again, _, _ = run(method, batches(32), 8)
     assert torch.equal(again, expected)
-    assert len({value.data_ptr() for value in fresh.values() if isinstance(value, Tensor)}) == 7
+    assert len({value.data_ptr() for value in fresh.values() if isinstance(value, Tensor)}) == 10
 
 
 def test_pull_moves_theta_towards_the_start_and_nothing_else(vit: Classifier, batches: Batches) -> None:
