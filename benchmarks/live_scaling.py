@@ -1,9 +1,10 @@
 """Images a second of two processes in one consumer group against one process alone, one torch thread each.
 
-A local broker with a topic of four partitions and eight streams, two a partition. The processes run ``grpo-tta label``
-with slices of up to five seconds into a topic; first they label a few hundred images, by which time the group has
-settled, then a backlog is sent at once and the time until the last of it is committed counts. One process and two take
-turns; the figure is the median of the rounds' ratios. On a machine with two cores broker and sender share them.
+A local broker with a topic of four partitions and eight streams, two a partition, which holds a backlog before the
+processes start. They run ``grpo-tta label`` with slices of five seconds into a topic. A process's rate is taken from
+commit to commit, from when every process owns its share of the partitions and has committed one slice, to when the
+first of them has none left: nobody waits and nobody sends meanwhile. One process and two take turns; the figure is the
+median of the rounds' ratios. On a machine with two cores the broker shares them.
 """
 
 import os
@@ -23,7 +24,6 @@ from demo.broker import LocalBroker
 from demo.broker.quorum import free_ports
 from grpo_tta.demo.feed import write_feed
 
-WARM_IMAGES = 320
 PATIENCE = 300.0
 
 
@@ -38,7 +38,7 @@ class Process:
                 sys.executable, "-m", "pipeline.cli", "label", "--threads", "1",
                 "--source", f"kafka://{bootstrap}/{topic}", "--out", f"kafka://{bootstrap}/{topic}-labels",
                 "--checkpoint", str(folder / topic), "--group", topic, "--start", "earliest",
-                "--slice-seconds", "1s", "--slice-records", "150", "--metrics-port", str(self._port),
+                "--slice-seconds", "5s", "--metrics-port", str(self._port),
             ],
             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
@@ -64,29 +64,58 @@ class Process:
             raise
 
 
-def wait(processes: list[Process], name: str, wanted: list[float] | float) -> None:
-    """Until the metric is ``wanted`` of each, or in sum."""
+def wait_for_shares(processes: list[Process]) -> None:
+    """Until every process owns as many partitions as the others. Raises ``RuntimeError`` where that takes too long."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        figures = [process.figure(name) for process in processes]
-        if figures == wanted if isinstance(wanted, list) else sum(figures) >= wanted:
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"{name} did not become {wanted} in {PATIENCE:.0f} s")
+    share = PARTITIONS / len(processes)
+    while any(process.figure("tta_partitions_owned") != share for process in processes):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not every process owned {share:g} partitions within {PATIENCE:.0f} s")
+        time.sleep(0.2)
+
+
+def commits(processes: list[Process], images: int) -> list[list[tuple[float, float]]]:
+    """For each process when its count of labelled images grew from now on, and to what, until they have ``images``
+    together.
+
+    Raises ``RuntimeError`` where nothing is committed for too long.
+    """
+    seen: list[list[tuple[float, float]]] = [[] for _ in processes]
+    counts = [process.figure("tta_samples_total") for process in processes]
+    last = time.monotonic()
+    while sum(counts) < images:
+        time.sleep(0.2)
+        for place, process in enumerate(processes):
+            count = process.figure("tta_samples_total")
+            if count > counts[place]:
+                counts[place], last = count, time.monotonic()
+                seen[place].append((last, count))
+        if time.monotonic() > last + PATIENCE:
+            raise RuntimeError(f"nothing was committed for {PATIENCE:.0f} s")
+    return seen
+
+
+def rate_of(seen: list[list[tuple[float, float]]]) -> float:
+    """Images a second together: of each process from its first commit to its last before the first process was done."""
+    end = min(entries[-1][0] for entries in seen)
+    total = 0.0
+    for entries in seen:
+        busy = [entry for entry in entries if entry[0] <= end]
+        if len(busy) < 3:
+            raise RuntimeError("a process committed fewer than three slices while all were busy: give more --images")
+        (start, before), (stop, after) = busy[0], busy[-1]
+        total += (after - before) / (stop - start)
+    return total
 
 
 def rate(bootstrap: str, topic: str, feed: Path, folder: Path, images: int, count: int) -> float:
     """Images a second of ``count`` processes."""
     make_topic(bootstrap, topic)
+    send(bootstrap, topic, feed, images)
     processes = [Process(bootstrap, topic, folder) for _ in range(count)]
     try:
-        wait(processes, "tta_partitions_owned", [PARTITIONS / count] * count)
-        send(bootstrap, topic, feed, WARM_IMAGES)
-        wait(processes, "tta_samples_total", WARM_IMAGES)
-        started = time.perf_counter()
-        send(bootstrap, topic, feed, images)
-        wait(processes, "tta_samples_total", WARM_IMAGES + images)
-        return images / (time.perf_counter() - started)
+        wait_for_shares(processes)
+        return rate_of(commits(processes, images))
     finally:
         for process in processes:
             process.stop()
@@ -95,7 +124,7 @@ def rate(bootstrap: str, topic: str, feed: Path, folder: Path, images: int, coun
 def main() -> int:
     """Print the rounds and the bar."""
     flags = parser(__doc__)
-    flags.add_argument("--images", type=int, default=3600, help="of the backlog (default: 3600)")
+    flags.add_argument("--images", type=int, default=8000, help="of the backlog (default: 8000)")
     flags.add_argument("--rounds", type=int, default=3, help="default: 3")
     arguments = flags.parse_args()
     ratios: list[float] = []
