@@ -13,7 +13,7 @@ from torch import Tensor
 from grpo_tta.policy import entropy
 
 _CLIP_SCORE_WEIGHT = 2.5
-_FULL_TRUST_CLASSES = 30.0
+_FULL_TRUST_CLASSES = 90.0
 _FULL_TRUST_SHARE = 0.9
 _SMALLEST_RATIO = 0.05
 _SMALLEST_SUM = 1e-12

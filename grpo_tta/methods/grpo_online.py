@@ -195,7 +195,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             stream.adam_m,
             stream.adam_v,
             step=number,
-            rate=settings.step_size * trust**2,
+            rate=settings.step_size * trust,
         )
         means = dict(zip(SUMS, (stream.sums / count).tolist(), strict=True))
         update = Update(

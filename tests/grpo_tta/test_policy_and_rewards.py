@@ -100,7 +100,7 @@ def test_a_stream_of_one_class_does_not_hold_that_class_back() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "shown", "expected"),
-    [(2, 2, 1.0), (10, 10, 1.0), (10, 3, 1 / 9), (365, 30, 1.0), (365, 365, 1.0), (365, 15, 0.25), (365, 1, 1 / 900)],
+    [(2, 2, 1.0), (10, 10, 1.0), (10, 3, 1 / 9), (365, 90, 1.0), (365, 365, 1.0), (365, 45, 0.25), (365, 1, 1 / 8100)],
 )
 def test_a_stream_is_trusted_by_the_number_of_classes_it_shows(classes: int, shown: int, expected: float) -> None:
     sums = torch.zeros(classes)
