@@ -89,6 +89,10 @@ class GrpoSettings:
     [peer:RLCF]."""
     pull: float = 0.01
     """Online: share of the way back to the start after each update. [ours]"""
+    gate_frames: int | None = None
+    """Online: after so many frames that were learnt from since the initial state most windows of ``update_every``
+    frames are only labelled, by one forward; see ``grpo_tta.methods.grpo_online``. ``None``: every frame is learnt
+    from. [ours]"""
     views: int = 1
     """Views an image: the plain one and ``views - 1`` random resized crops with flips."""
     confident_share: float = 1.0 / 3.0
@@ -112,7 +116,7 @@ class GrpoSettings:
             positive=_POSITIVE,
             not_negative=_NOT_NEGATIVE,
             shares=_SHARES,
-            optional_positive=("learning_rate",),
+            optional_positive=("learning_rate", "gate_frames"),
         )
         self._check_mode()
 
@@ -121,6 +125,10 @@ class GrpoSettings:
             raise ValueError(
                 f"inner_steps must be 1 in online mode (the frames of an update are not kept), got {self.inner_steps}: "
                 "raise learning_rate or lower update_every, or use mode episodic"
+            )
+        if self.mode == "episodic" and self.gate_frames is not None:
+            raise ValueError(
+                f"gate_frames must be None in episodic mode (nothing learnt is left to serve), got {self.gate_frames}"
             )
         if self.mode == "episodic" and self.dispersion == "marginal":
             raise ValueError(

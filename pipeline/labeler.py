@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adapters.events import ImageRef, seed_of
 from adapters.images import ImageError
@@ -204,11 +205,15 @@ class StreamLabeler:
         batch = self._batch(events, canvases)
         prediction = self.method.predict(batch, out.state.method)
         if not bool(torch.isfinite(prediction.probabilities).all()):
-            prediction = self.method.predict(batch, self.method.initial_state())
+            prediction = Prediction(self._frozen(batch))
         counts = [out.state.counters.get("updates", 0)] * len(events)
         out.labels += self.make.labels(events, prediction, counts, late=True)
         out.late += len(events)
         out.state.counters["late"] = out.state.counters.get("late", 0) + len(events)
+
+    def _frozen(self, batch: Batch) -> Tensor:
+        """Probabilities ``[B, C]`` of a method that has learnt nothing, which are the frozen encoder's."""
+        return self.method.predict(batch, self.method.initial_state()).probabilities
 
     def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
         events = self._advance(events, out.state)
@@ -217,8 +222,9 @@ class StreamLabeler:
         prediction, method_state, report = self.method.step(batch, state.method)
         decision, guard_state = self.guard.step(report, state.guard)
         finite = bool(torch.isfinite(prediction.probabilities).all())
-        if prediction.frozen is not None and (decision.serve_frozen or not finite):
-            prediction = Prediction(prediction.frozen, prediction.frozen)
+        if decision.serve_frozen or not finite:
+            frozen = prediction.frozen if prediction.frozen is not None else self._frozen(batch)
+            prediction = Prediction(frozen, frozen)
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
         self._record(events, prediction, report, out, warming_up=decision.warming_up)

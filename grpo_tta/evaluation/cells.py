@@ -18,6 +18,7 @@ from grpo_tta.evaluation.plans import Plan
 from grpo_tta.evaluation.run import StreamResult, run_stream
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import DriftGuard, GuardSettings
+from grpo_tta.methods import ZeroShot
 from grpo_tta.reference import Reference
 from grpo_tta.types import Method
 
@@ -88,7 +89,7 @@ def run_cell(
     if rule == "guard":
         reference = guard.reference if plan.classes is None else None
         watch = DriftGuard(guard.settings, classifier.class_vectors, reference)
-    return run_stream(method, frames, guard=watch, reset_at=reset_at)
+    return run_stream(method, frames, guard=watch, reset_at=reset_at, frozen=ZeroShot(classifier))
 
 
 def measured(result: StreamResult, plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from grpo_tta.evaluation.memory import state_bytes
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import Decision, DriftGuard
-from grpo_tta.types import Batch, Method, State
+from grpo_tta.types import Batch, Method, Report, State
 
 __all__ = ["StreamResult", "run_stream"]
 
@@ -48,22 +48,29 @@ class StreamResult:
 
 
 def run_stream(
-    method: Method, frames: Iterable[Frames], *, guard: DriftGuard | None = None, reset_at: Iterable[int] = ()
+    method: Method,
+    frames: Iterable[Frames],
+    *,
+    guard: DriftGuard | None = None,
+    reset_at: Iterable[int] = (),
+    frozen: Method | None = None,
 ) -> StreamResult:
     """Label a stream from the initial state; ``reset_at`` are frames before which the state is reset.
 
-    Every part of ``frames`` is cut further where the method's cadence or ``reset_at`` asks for it. The method must
-    report the frozen encoder's probabilities; raises ``ValueError`` where it does not.
+    Every part of ``frames`` is cut further where the method's cadence or ``reset_at`` asks for it. Frames whose frozen
+    probabilities the method does not report are compared with ``frozen``, the zero-shot method over the same
+    classifier, which the guard does not see and whose cost and time are not counted; raises ``ValueError`` where that
+    is ``None``.
     """
-    run = _Run(method, guard, sorted(set(reset_at)))
+    run = _Run(method, guard, sorted(set(reset_at)), frozen)
     for part in frames:
         run.take(part)
     return run.result()
 
 
 class _Run:
-    def __init__(self, method: Method, guard: DriftGuard | None, reset_at: list[int]) -> None:
-        self.method, self.guard, self.reset_at = method, guard, reset_at
+    def __init__(self, method: Method, guard: DriftGuard | None, reset_at: list[int], frozen: Method | None) -> None:
+        self.method, self.guard, self.reset_at, self.frozen_method = method, guard, reset_at, frozen
         self.state: State = method.initial_state()
         self.guard_state: State = guard.initial_state() if guard is not None else {}
         self.seen = 0
@@ -101,24 +108,31 @@ class _Run:
         batch = Batch(torch.from_numpy(canvases), torch.from_numpy(seeds))
         started = time.perf_counter()
         prediction, self.state, report = self.method.step(batch, self.state)
-        if report.frozen_probabilities is None:
-            raise ValueError(f"method {self.method.name!r} reports no frozen probabilities to compare with")
         decision = Decision()
         if self.guard is not None:
             decision, self.guard_state = self.guard.step(report, self.guard_state)
         self.seconds += time.perf_counter() - started
         self.state_bytes = max(self.state_bytes, state_bytes(self.state))
         finite = bool(torch.isfinite(prediction.probabilities).all())
-        served = prediction.probabilities if finite and not decision.serve_frozen else report.frozen_probabilities
+        frozen = self._frozen(batch, report)
+        served = prediction.probabilities if finite and not decision.serve_frozen else frozen
         self.labels.append(labels)
         truth = torch.from_numpy(labels)
         self.adapted.append(_judged(served, truth))
-        self.frozen.append(_judged(report.frozen_probabilities, truth))
+        self.frozen.append(_judged(frozen, truth))
         self.seen += len(labels)
         self.detections += [self.seen for event in decision.events if event.signal == "shift"]
         self.cost += report.forward_equivalents
         self.reporting_cost += report.reporting_equivalents
         self._apply(decision)
+
+    def _frozen(self, batch: Batch, report: Report) -> Tensor:
+        """The frozen encoder's probabilities ``[B, C]``."""
+        if report.frozen_probabilities is not None:
+            return report.frozen_probabilities
+        if self.frozen_method is None:
+            raise ValueError(f"method {self.method.name!r} reports no frozen probabilities to compare with")
+        return self.frozen_method.predict(batch, self.frozen_method.initial_state()).probabilities
 
     def _apply(self, decision: Decision) -> None:
         if decision.serve_frozen:

@@ -10,16 +10,21 @@ at the same frames. [ours; the objective is the paper's idea, see ``grpo_tta.obj
 Two marginals of runners-up are kept: the frozen encoder's makes the dispersion reward, the adapted encoder's adjusts
 the logits of the labels. Both count, and steps are long, only as far as the stream is to be trusted
 (`grpo_tta.rewards.trust`): the classes that it shows are many. [ours]
+
+With ``gate_frames`` most windows of ``update_every`` frames are only labelled, by one forward of the adapted encoder,
+once a stream has been learnt from for so long (`grpo_tta.methods.gate`). Their frames have no frozen rows in a report,
+and count as seen. [ours]
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from grpo_tta import rewards
+from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
+from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
 from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
 from grpo_tta.objective import policy_loss
@@ -33,6 +38,7 @@ _TENSORS = (
     *("marginal", "marginal_sum", "own_marginal", "own_sum", "shown"),
     "sums",
 )
+_ENTROPY = SUMS.index("entropy")
 _SHORTEST_MEMORY = 10
 """Of the marginals, in updates."""
 
@@ -61,24 +67,27 @@ class _Stream:
     trust: float
     """Of ``shown`` at the last update."""
     sums: Tensor
-    """Sums over the frames since the last update, in the order of ``SUMS``."""
+    """Sums over the window's frames, in the order of ``SUMS``."""
+    gate: Gate
 
     @classmethod
     def load(cls, state: State, device: torch.device) -> "_Stream":
         tensors = {name: tensor_of(state, name).to(device) for name in _TENSORS}
         frames, updates, trust = int(state["frames"]), int(state["updates"]), float(state["trust"])
-        return cls(frames=frames, updates=updates, trust=trust, **tensors)
+        gate = Gate(float(state["gate_usual"]), float(state["gate_variance"]), int(state["gate_due"]))
+        return cls(frames=frames, updates=updates, trust=trust, gate=gate, **tensors)
 
     def save(self) -> State:
         state: State = {"frames": self.frames, "updates": self.updates, "trust": self.trust}
         state.update({name: getattr(self, name).cpu() for name in _TENSORS})
+        state.update(_numbers(self.gate))
         return state
 
 
 class OnlineGrpo(OnlineMethod[_Stream]):
-    """GRPO-TTA online. State, beside ``frames``, ``updates`` and ``trust``, flat float32 vectors: ``theta``,
-    ``adam_m``, ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum``, ``own_marginal``, ``own_sum``, ``shown``
-    ``[C]``, ``sums`` ``[7]``.
+    """GRPO-TTA online. State, beside ``frames``, ``updates``, ``trust`` and the gate's numbers, flat float32 vectors:
+    ``theta``, ``adam_m``, ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum``, ``own_marginal``, ``own_sum``,
+    ``shown`` ``[C]``, ``sums`` ``[7]``.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1: the clip does not bind, and an
     update's ``loss`` is zero but for rounding, as the advantages sum to zero. Its gradient is not; reward, gradient
@@ -120,14 +129,13 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "shown": nothing.clone(),
             "trust": 0.0,
             "sums": torch.zeros(len(SUMS)),
+            **_numbers(Gate()),
         }
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""
-        adapted = super().predict(batch, state).probabilities
-        stream = self._load(state)
-        return Prediction(self._adjusted(adapted.to(self.classifier.device).log(), stream).cpu())
+        return Prediction(self._label(batch, self._load(state))[1].cpu())
 
     def _load(self, state: State) -> _Stream:
         return _Stream.load(state, self.classifier.device)
@@ -136,11 +144,34 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         return stream.save()
 
     def _take(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part, Update | None]:
-        stream, part = self._accumulate(batch, stream)
+        window, learnt, first = stream.frames // self.cadence, stream.updates * self.cadence, self.settings.gate_frames
+        learns = stream.gate.learns(window, learnt, first)
+        stream, part = self._accumulate(batch, stream) if learns else self._serve(batch, stream)
         if stream.frames % self.cadence:
             return stream, part, None
+        if first is not None:
+            entropy = float(stream.sums[_ENTROPY]) / self.cadence
+            stream = replace(stream, gate=stream.gate.after(entropy, window + 1))
+        if not learns:
+            return replace(stream, sums=torch.zeros_like(stream.sums)), part, None
         stream, update = self._update(stream)
         return stream, part, update
+
+    @torch.no_grad()
+    def _serve(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
+        """Label frames by one forward of the adapted encoder; nothing is learnt but how sure their labels are."""
+        probabilities, served = self._label(batch, stream)
+        sums = stream.sums.clone()
+        sums[_ENTROPY] += policy.normalised_entropy(served).sum()
+        part = Part(probabilities.cpu(), None, None, True, float(len(batch)), served=served.cpu())
+        return replace(stream, frames=stream.frames + len(batch), sums=sums), part
+
+    def _label(self, batch: Batch, stream: _Stream) -> tuple[Tensor, Tensor]:
+        """Probabilities ``[B, C]`` of the adapted encoder, and those that labels come from; one forward."""
+        pixels = self.classifier.normalise(batch.canvases)
+        features = self.classifier.features(pixels, self.fast_weights.overrides(stream.theta))
+        log_policy = torch.log_softmax(self.classifier.logits(features), dim=-1)
+        return log_policy.exp(), self._adjusted(log_policy, stream)
 
     def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
         settings, classifier = self.settings, self.classifier
@@ -222,6 +253,10 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             sums=torch.zeros_like(stream.sums),
         )
         return updated, update
+
+
+def _numbers(gate: Gate) -> State:
+    return {f"gate_{name}": value for name, value in asdict(gate).items()}
 
 
 def _added(stream: _Stream, gradient: Tensor, sums: Tensor, frozen: Tensor, adapted: Tensor) -> _Stream:

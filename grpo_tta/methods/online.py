@@ -32,8 +32,9 @@ class Part:
 
     probabilities: Tensor
     """Of the encoder as it is tuned, which is what the guard watches."""
-    frozen_probabilities: Tensor
-    frozen_features: Tensor
+    frozen_probabilities: Tensor | None
+    """``None``, with the features: no frozen forward was made."""
+    frozen_features: Tensor | None
     finite: bool
     forward_equivalents: float
     """Of the whole stretch."""
@@ -155,16 +156,21 @@ def update_of(means: Mapping[str, float], **others: Any) -> Update:
 
 
 def joined(parts: list[Part], updates: list[Update]) -> Report:
-    """One report of consecutive stretches."""
+    """One report of consecutive stretches. It has frozen rows where all of them have."""
     return Report(
         probabilities=torch.cat([part.probabilities for part in parts]),
-        frozen_probabilities=torch.cat([part.frozen_probabilities for part in parts]),
-        frozen_features=torch.cat([part.frozen_features for part in parts]),
+        frozen_probabilities=_whole([part.frozen_probabilities for part in parts]),
+        frozen_features=_whole([part.frozen_features for part in parts]),
         updates=tuple(updates),
         forward_equivalents=sum(part.forward_equivalents for part in parts),
         reporting_equivalents=sum(part.reporting_equivalents for part in parts),
         finite=all(part.finite for part in parts),
     )
+
+
+def _whole(tensors: list[Tensor | None]) -> Tensor | None:
+    known = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(known) if len(known) == len(tensors) else None
 
 
 def check_not_empty(batch: Batch) -> None:

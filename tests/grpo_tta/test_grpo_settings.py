@@ -51,6 +51,8 @@ def test_the_learning_rate_follows_the_preset(tune: Any, rate: float) -> None:
         ({"kl": -1}, "kl must be >= 0, got -1"),
         ({"dispersion_weight": -0.1}, "dispersion_weight must be >= 0, got -0.1"),
         ({"learning_rate": 0}, "learning_rate must be > 0, got 0"),
+        ({"gate_frames": 0}, "gate_frames must be > 0, got 0"),
+        ({"mode": "episodic", "gate_frames": 640}, "gate_frames must be None in episodic mode .*, got 640"),
         ({"pull": 1.5}, "pull must be <= 1, got 1.5"),
         ({"confident_share": 0}, "confident_share must be > 0, got 0"),
         ({"view_min_area": 2}, "view_min_area must be <= 1, got 2"),

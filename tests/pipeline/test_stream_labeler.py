@@ -506,6 +506,35 @@ def test_a_late_label_that_is_not_finite_is_the_frozen_ones():
     assert label.label == ("ant", "bee", "cat", "dog")[level_of(ref) % 4]
 
 
+def test_where_no_frozen_label_was_made_one_is_when_the_prediction_is_not_finite():
+    class Unpaired(CountingMethod):
+        def step(self, batch, state):
+            prediction, state, report = super().step(batch, state)
+            return replace(prediction, frozen=None), state, report
+
+    out = run(make_labeler(Unpaired(broken_at=5), GUARD), [events(8)])[0]
+    assert [label.frozen_label for label in out.labels[:4]] == [None] * 4
+    names = ("ant", "bee", "cat", "dog")
+    assert [label.label for label in out.labels[4:]] == [names[level_of(make_ref(n)) % 4] for n in range(4, 8)]
+
+
+def test_a_gated_stream_has_frozen_labels_where_it_learns_whatever_the_batches_and_slices():
+    classifier = tiny_classifier()
+    settings = GrpoSettings(update_every=4, group_size=4, gate_frames=8)
+    method = create_method("grpo", classifier, settings)
+    options = {"vectors": classifier.class_vectors, "names": CLASSES}
+    guard = replace(GUARD, shift_lambda=1e9, collapse_threshold=1e9)
+    whole = run(make_labeler(method, guard, blobs, max_batch_size=32, **options), [events(70)])[0]
+    learnt = {*range(8), *range(32, 36), *range(64, 68)}
+    assert {n for n, label in enumerate(whole.labels) if label.frozen_label is not None} == learnt
+    assert [row.frame for row in whole.adaptation] == [4, 8, 36, 68]
+    assert whole.forward_equivalents == 70 + 3 * len(learnt)
+    cut = run(make_labeler(method, guard, blobs, max_batch_size=3, **options), [events(37), events(33, start=37)])
+    assert [label.label for out in cut for label in out.labels] == [label.label for label in whole.labels]
+    assert [row.frame for out in cut for row in out.adaptation] == [4, 8, 36, 68]
+    assert sum(out.forward_equivalents for out in cut) == whole.forward_equivalents
+
+
 def test_the_backstop_resets_a_stream_without_a_reference():
     labeler = make_labeler(guard=replace(GUARD, reference_probes=1000, backstop_frames=12))
     out = run(labeler, [events(12)])[0]

@@ -1,0 +1,166 @@
+"""A gated stream: which windows are learnt from, what the others cost and show, and that a change is still found."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings, Report, State
+from grpo_tta.evaluation import Frames, StreamResult, run_stream
+from grpo_tta.methods import OnlineGrpo, ZeroShot
+from grpo_tta.methods.gate import EVERY, Gate
+from grpo_tta.state import StreamState, decode_state, encode_state
+
+Batches = Callable[..., Batch]
+LEARNT = [0, 1, 8, 16]
+"""Windows of 8 frames with ``gate_frames`` 16, as long as none is unusual: nothing is judged before the twentieth."""
+
+
+def gated(classifier: Classifier, gate_frames: int = 16) -> OnlineGrpo:
+    return OnlineGrpo(classifier, GrpoSettings(update_every=8, learning_rate=1e-2, gate_frames=gate_frames))
+
+
+def run(method: OnlineGrpo, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
+    state = state or method.initial_state()
+    labels, reports = [], []
+    for start in range(0, len(batch), size):
+        prediction, state, report = method.step(batch[start : start + size], state)
+        labels.append(prediction.probabilities)
+        reports.append(report)
+    return torch.cat(labels), state, reports
+
+
+def windows(until: int, change: int, seed: int = 0) -> Iterator[float]:
+    """Entropies that scatter around 0.2 and, from window ``change`` on, around 0.3."""
+    generator = np.random.default_rng(seed)
+    for window in range(until):
+        yield float(generator.normal(0.2 if window < change else 0.3, 0.01))
+
+
+def test_the_first_frames_are_learnt_from_and_then_one_window_in_eight(
+    classifier: Classifier, batches: Batches
+) -> None:
+    method = gated(classifier)
+    batch = batches(18 * 8)
+    state, updates = method.initial_state(), []
+    for window in range(18):
+        piece, before = batch[8 * window : 8 * window + 8], state
+        prediction, state, report = method.step(piece, state)
+        assert state["frames"] == 8 * (window + 1)
+        updates += [(update.frame, update.update) for update in report.updates]
+        if window in LEARNT:
+            assert report.frozen_features is not None
+            assert prediction.frozen is report.frozen_probabilities is not None
+            assert report.forward_equivalents == 4 * 8
+            continue
+        assert prediction.frozen is report.frozen_probabilities is report.frozen_features is None
+        assert report.forward_equivalents == 8
+        assert torch.equal(prediction.probabilities, method.predict(piece, before).probabilities)
+        for name in ("theta", "adam_m", "marginal", "own_marginal", "shown", "updates", "trust"):
+            assert torch.equal(torch.as_tensor(state[name]), torch.as_tensor(before[name])), name
+    assert updates == [(8 * (window + 1), number) for number, window in enumerate(LEARNT, start=1)]
+
+
+def test_batches_of_1_7_and_64_give_the_same_labels_and_updates(classifier: Classifier, batches: Batches) -> None:
+    method, batch = gated(classifier), batches(150)
+    results = [run(method, batch, size) for size in (1, 7, 64)]
+    labels, state, reports = results[-1]
+    assert state["updates"] == len(LEARNT)
+    spent = sum(report.forward_equivalents for report in reports)
+    assert spent == 4 * 8 * len(LEARNT) + 150 - 8 * len(LEARNT)
+    for other_labels, other, other_reports in results[:-1]:
+        assert torch.equal(other_labels.argmax(1), labels.argmax(1))
+        for name, value in state.items():
+            torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-2)
+        seen = [(u.frame, u.update) for report in other_reports for u in report.updates]
+        assert seen == [(u.frame, u.update) for report in reports for u in report.updates]
+        assert sum(report.forward_equivalents for report in other_reports) == spent
+    assert reports[0].frozen_probabilities is None
+    assert len(reports[0]) == 64
+
+
+def test_a_window_that_is_only_served_can_be_cut_anywhere_and_its_state_written_down(
+    hybrid: Classifier, batches: Batches
+) -> None:
+    method, batch = gated(hybrid), batches(80)
+    expected, state, _ = run(method, batch, 8)
+    first, between, _ = run(method, batch[:45], 15)
+    kept = decode_state(encode_state(StreamState(between, {}, {}, {}, "model", method.name, "settings"))).method
+    assert {name: type(value) for name, value in kept.items()} == {name: type(v) for name, v in between.items()}
+    rest, end, _ = run(method, batch[45:], 5, kept)
+    assert torch.equal(torch.cat([first, rest]).argmax(1), expected.argmax(1))
+    assert end["frames"] == 80
+    assert end["gate_usual"] == pytest.approx(state["gate_usual"], rel=1e-4)
+
+
+def test_without_a_gate_nothing_is_judged(hybrid: Classifier, batches: Batches) -> None:
+    method = OnlineGrpo(hybrid, GrpoSettings(update_every=8))
+    _, state, reports = run(method, batches(32), 8)
+    assert state["gate_usual"] == state["gate_variance"] == state["gate_due"] == 0
+    assert all(report.frozen_features is not None for report in reports)
+
+
+def test_an_unusual_window_is_followed_by_eight_that_are_learnt_from_and_soon_it_is_usual() -> None:
+    gate, learns = Gate(), []
+    for number, entropy in enumerate(windows(200, change=60), start=1):
+        gate = gate.after(entropy, number)
+        learns.append(gate.learns(number, 10**6, 64))
+    assert [number for number, yes in enumerate(learns[:60], start=1) if yes] == list(range(8, 60, EVERY))
+    assert all(learns[60 : 60 + EVERY])
+    assert [number for number, yes in enumerate(learns[100:], start=101) if yes] == list(range(104, 201, EVERY))
+    assert gate.usual == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_window_is_learnt_from_by_its_number_or_while_little_was_learnt() -> None:
+    gate = Gate()
+    assert gate.learns(5, 63, 64)
+    assert not gate.learns(5, 64, 64)
+    assert gate.learns(EVERY, 64, 64)
+    assert gate.learns(5, 10**6, None)
+
+
+def stream(batches: Batches, change: int, frames: int, size: int) -> Iterator[Frames]:
+    """Blobs that are darkened to a quarter from frame ``change`` on."""
+    whole = batches(frames)
+    canvases = whole.canvases.clone()
+    canvases[change:] //= 4
+    for start in range(0, frames, size):
+        part = slice(start, start + size)
+        yield Frames(canvases[part].numpy(), np.arange(frames)[part] % 24, whole.seeds[part].numpy())
+
+
+def guarded(hybrid: Classifier, batches: Batches, frames: int, size: int) -> StreamResult:
+    """A stream that changes at frame 400, after the guard's reference is made."""
+    settings = GuardSettings(probe_frames=8, collapse_threshold=1e9, regret_threshold=1e9)
+    guard = DriftGuard(settings, hybrid.class_vectors)
+    return run_stream(gated(hybrid, 160), stream(batches, 400, frames, size), guard=guard, frozen=ZeroShot(hybrid))
+
+
+def test_the_guard_finds_a_change_while_the_stream_is_served_and_it_is_learnt_from_again(
+    hybrid: Classifier, batches: Batches
+) -> None:
+    result = guarded(hybrid, batches, 520, 64)
+    ((frame, cause),) = result.resets
+    assert cause == "shift"
+    assert 400 < frame <= 400 + 3 * EVERY * 8
+    other = guarded(hybrid, batches, 520, 3)
+    assert other.resets == result.resets
+    assert np.array_equal(other.right, result.right)
+    assert other.forward_equivalents == result.forward_equivalents
+    before = guarded(hybrid, batches, frame, 64)
+    assert before.forward_equivalents < 2.8
+    spent_after = 520 * result.forward_equivalents - frame * before.forward_equivalents
+    assert spent_after == pytest.approx(4 * (520 - frame))
+
+
+def test_frames_without_frozen_rows_are_compared_with_the_zero_shot_method(
+    hybrid: Classifier, batches: Batches
+) -> None:
+    frozen = run_stream(ZeroShot(hybrid), stream(batches, 96, 96, 8))
+    result = run_stream(gated(hybrid), stream(batches, 96, 96, 8), frozen=ZeroShot(hybrid))
+    assert np.array_equal(result.frozen_right, frozen.right)
+    assert result.forward_equivalents == (3 * 8 * 4 + 9 * 8) / 96
+    with pytest.raises(ValueError, match="'grpo-online' reports no frozen probabilities to compare with"):
+        run_stream(gated(hybrid), stream(batches, 96, 96, 8))
