@@ -38,7 +38,7 @@ class Process:
                 sys.executable, "-m", "pipeline.cli", "label", "--threads", "1",
                 "--source", f"kafka://{bootstrap}/{topic}", "--out", f"kafka://{bootstrap}/{topic}-labels",
                 "--checkpoint", str(folder / topic), "--group", topic, "--start", "earliest",
-                "--slice-seconds", "5s", "--metrics-port", str(self._port),
+                "--slice-seconds", "5s", "--slice-records", "750", "--metrics-port", str(self._port),
             ],
             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
@@ -97,7 +97,7 @@ def commits(processes: list[Process], images: int) -> list[list[tuple[float, flo
 
 def rate_of(seen: list[list[tuple[float, float]]]) -> float:
     """Images a second together: of each process from its first commit to its last before the first process was done."""
-    end = min(entries[-1][0] for entries in seen)
+    end = min(entries[-1][0] if entries else 0.0 for entries in seen)
     total = 0.0
     for entries in seen:
         busy = [entry for entry in entries if entry[0] <= end]
