@@ -6,9 +6,8 @@ The caller applies the decision. Everything counts frames: features and probabil
 every ``probe_frames`` frames since the last restart, so the batch size changes nothing as long as batches end there.
 
 - *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
-  probe, its squared distance to a reference standardised per dimension and divided by what the probe's classes alone
-  add to it (`grpo_tta.reference.inflation`), that standardised by its leave-one-out values on the reference, and a
-  one-sided Page-Hinkley test. Only frozen quantities enter: adaptation
+  probe, its squared distance to a reference standardised per dimension, that distance standardised by its
+  leave-one-out values on the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation
   cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
   ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
@@ -30,7 +29,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from grpo_tta.reference import Probes, Reference, inflation
+from grpo_tta.reference import Reference
 from grpo_tta.rewards import marginal_ratio, trust, update_marginal
 from grpo_tta.types import Report, State
 
@@ -38,10 +37,8 @@ Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
 Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
 
 _ILL_RESETS = 3
-_OWN = ("mean", "spread", "shown", "centre", "scale", "overlap")
+_OWN = ("mean", "spread", "centre", "scale")
 """What a state holds of a `Reference`."""
-_MAKING = ("rows", "inflations", "shown", "purity")
-"""What it holds of `Probes` while it makes one."""
 _REGRET_PROBES = 4
 _BIAS_FRAMES = 1000
 """Memory of the frozen encoder's bias: short enough to be there before a method has learnt much."""
@@ -142,11 +139,6 @@ class DriftGuard:
                 f"the reference has {reference.mean.numel()} dimensions, the class vectors {self._vectors.shape[1]}: "
                 "calibrate it with this model"
             )
-        if reference is not None and reference.shown.shape != self._vectors.shape[:1]:
-            raise ValueError(
-                f"the reference has {reference.shown.numel()} classes, the class vectors {self._vectors.shape[0]}: "
-                "calibrate it with this model"
-            )
         if reference is not None and reference.probe_frames != self.settings.probe_frames:
             raise ValueError(
                 f"the reference has probes of {reference.probe_frames} frames, probe_frames is "
@@ -159,7 +151,7 @@ class DriftGuard:
         state = self._relearn(counts)
         if self._reference is None:
             return state
-        return {**_without(state, *_MAKING), **_own(self._reference)}
+        return {**_without(state, "rows"), **_own(self._reference)}
 
     def _cleared(self, state: State) -> State:
         """What the detectors have accumulated is dropped; counts and the reference, made or in the making, stay."""
@@ -169,7 +161,6 @@ class DriftGuard:
             "frames": 0,
             "probes": 0,
             "sum": torch.zeros(dimensions),
-            "purity_sum": torch.zeros(()),
             "marginals": torch.zeros(2, classes, dtype=_PROBE_TYPE),
             "marginal_sums": torch.zeros(2, classes),
             "errors": torch.zeros(2),
@@ -180,9 +171,9 @@ class DriftGuard:
     def _relearn(self, state: State) -> State:
         """Cleared, and with a reference still to be made of the frames to come."""
         classes, dimensions = self._vectors.shape
-        none = Probes.none(classes, dimensions, _PROBE_TYPE)
+        rows = torch.zeros(0, dimensions, dtype=_PROBE_TYPE)
         bias = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
-        return {**_without(self._cleared(state), *_OWN), **_making(none), "bias": bias}
+        return {**_without(self._cleared(state), *_OWN), "rows": rows, "bias": bias}
 
     @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -223,7 +214,6 @@ class DriftGuard:
             **state,
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
-            "purity_sum": _tensor(state, "purity_sum") + frozen.square().sum(),
             "marginal_sums": _tensor(state, "marginal_sums") + sums,
             "error_sums": _tensor(state, "error_sums") + _errors(frozen, adapted, _tensor(state, "bias").float()),
         }
@@ -232,7 +222,6 @@ class DriftGuard:
         """Judge a full probe: the decision if there is something to say."""
         settings = self.settings
         row = _tensor(state, "sum") / settings.probe_frames
-        purity = float(_tensor(state, "purity_sum")) / settings.probe_frames
         means = _tensor(state, "marginal_sums") / settings.probe_frames
         probes = _int(state, "probes") + 1
         errors = _tensor(state, "error_sums") / settings.probe_frames
@@ -241,7 +230,6 @@ class DriftGuard:
             **state,
             "probes": probes,
             "sum": torch.zeros_like(row),
-            "purity_sum": torch.zeros(()),
             "marginal_sums": torch.zeros_like(means),
             "marginals": torch.lerp(_tensor(state, "marginals").float(), means, rate).to(_PROBE_TYPE),
             "error_sums": torch.zeros_like(errors),
@@ -259,7 +247,7 @@ class DriftGuard:
         if probes >= _REGRET_PROBES and regret > settings.regret_threshold:
             message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
             return self._reset("collapse", regret, settings.regret_threshold, message, state)
-        state, statistic = self._shift(row, means[0], purity, state)
+        state, statistic = self._shift(row, state)
         if statistic > settings.shift_lambda:
             message = "the frozen encoder sees another input than the reference's"
             if settings.on_shift == "reset":
@@ -272,17 +260,15 @@ class DriftGuard:
         entropies = torch.special.entr(marginals).sum(1)
         return float(entropies[0] - entropies[1]) / math.log(max(marginals.shape[1], 2))
 
-    def _shift(self, row: Tensor, shown: Tensor, purity: float, state: State) -> tuple[State, float]:
+    def _shift(self, row: Tensor, state: State) -> tuple[State, float]:
         """The state with the probe taken in, and Page-Hinkley's statistic."""
-        frames = self.settings.probe_frames
         if "rows" in state:
-            rows, inflations, before = (_tensor(state, name) for name in ("rows", "inflations", "shown"))
-            probes = Probes(rows, inflations, before, float(state["purity"])).add(row, shown, purity, frames)
-            if len(probes.rows) < self.settings.reference_probes:
-                return {**state, **_making(probes)}, 0.0
-            return {**_without(state, *_MAKING), **_own(Reference.from_probes(probes, frames))}, 0.0
-        expected = inflation(shown, purity, frames, _tensor(state, "shown").float(), float(state["overlap"]))
-        distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean() / expected
+            rows = torch.cat([_tensor(state, "rows"), row[None].to(_PROBE_TYPE)])
+            if len(rows) < self.settings.reference_probes:
+                return {**state, "rows": rows}, 0.0
+            reference = Reference.from_probes(rows, self.settings.probe_frames)
+            return {**_without(state, "rows"), **_own(reference)}, 0.0
+        distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
         score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
         statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)
         return {**state, "statistic": statistic}, statistic
@@ -327,10 +313,6 @@ def _errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
 
 def _own(reference: Reference) -> State:
     return {name: getattr(reference, name) for name in _OWN}
-
-
-def _making(probes: Probes) -> State:
-    return {name: getattr(probes, name) for name in _MAKING}
 
 
 def _without(state: State, *names: str) -> State:
