@@ -15,7 +15,6 @@ from grpo_tta.classifier import Classifier
 from grpo_tta.methods.episodic import Episodes, EpisodicMethod, Tuned, tune_each
 from grpo_tta.methods.grpo_group import SUMS, Group, GroupMaker, sums_over_images
 from grpo_tta.methods.look import Look
-from grpo_tta.objective import policy_loss
 from grpo_tta.per_image import PerImageTower
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
@@ -64,16 +63,7 @@ class EpisodicGrpo(EpisodicMethod):
 
         def loss(features: Tensor) -> Tensor:
             log_policy = torch.log_softmax(self.classifier.logits(features), dim=-1)
-            return policy_loss(
-                log_policy,
-                log_old,
-                log_old,
-                group.classes,
-                group.advantages,
-                clip=settings.clip,
-                kl=settings.kl,
-                weights=group.weights,
-            ).mean(1)
+            return self._maker.loss(log_policy, log_old, log_old, group)
 
         return tune_each(
             self.tower,

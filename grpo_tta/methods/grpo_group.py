@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.look import Look, look_at
-from grpo_tta.objective import advantages, group_weights
+from grpo_tta.objective import advantages, group_weights, policy_loss
 from grpo_tta.settings import GrpoSettings
 
 SUMS = ("loss", "reward", "alignment", "dispersion", "advantage", "entropy", "disagreement")
@@ -86,6 +86,20 @@ class GroupMaker:
         total = alignment + settings.dispersion_weight * dispersion
         weights = group_weights(rewards.of_group(log_old, classes), settings.group_weights)
         return Group(classes, alignment, dispersion, total, weights, advantages(total, settings.advantage, weights))
+
+    def loss(self, log_policy: Tensor, log_old: Tensor, reference: Tensor, group: Group) -> Tensor:
+        """GRPO's loss of each image on its group, ``[B]``, a mean over views, from log probabilities ``[B, S, C]``:
+        the policy's, those when the group was drawn, the frozen policy's. Differentiable in ``log_policy`` alone."""
+        return policy_loss(
+            log_policy,
+            log_old,
+            reference,
+            group.classes,
+            group.advantages,
+            clip=self._settings.clip,
+            kl=self._settings.kl,
+            weights=group.weights,
+        ).mean(1)
 
     def _alignment(self, look: Look) -> Tensor:
         """Alignment reward of every class on the trained views, ``[B, S, C]``."""

@@ -27,7 +27,6 @@ from grpo_tta.classifier import Classifier
 from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
 from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
-from grpo_tta.objective import policy_loss
 from grpo_tta.optimiser import adam
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
@@ -174,7 +173,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         return log_policy.exp(), self._adjusted(log_policy, stream)
 
     def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
-        settings, classifier = self.settings, self.classifier
+        classifier = self.classifier
         look = self._maker.look(batch.canvases, batch.seeds, keep_plain=True)
         theta = stream.theta.detach().requires_grad_()
         trained = look.trained(look.views)
@@ -183,17 +182,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         log_old = log_policy.detach()
         of_marginal = stream.trust * rewards.marginal_dispersion(stream.marginal)
         group = self._maker.group(look, batch.seeds, log_old, of_marginal)
-        reference = look.trained(look.log_probabilities)
-        losses = policy_loss(
-            log_policy,
-            log_old,
-            reference,
-            group.classes,
-            group.advantages,
-            clip=settings.clip,
-            kl=settings.kl,
-            weights=group.weights,
-        ).mean(1)
+        losses = self._maker.loss(log_policy, log_old, look.trained(look.log_probabilities), group)
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities, frozen = log_old[:, 0].exp(), look.probabilities[:, 0]
         served = self._adjusted(log_old[:, 0], stream)
