@@ -112,10 +112,7 @@ class ScenePictures:
 
 def plan_frames(plan: Plan, pictures: Pictures, batch: int) -> Iterator[Frames]:
     """All frames in parts of ``batch``, made one part at a time. Raises ``ValueError`` for a batch under 1."""
-    if batch < 1:
-        raise ValueError(f"batch must be >= 1, got {batch}")
-    for start in range(0, len(plan), batch):
-        yield _made(plan, pictures, slice(start, start + batch))
+    return iter(KeptFrames(plan, pictures, batch, most_bytes=0))
 
 
 class KeptFrames:
