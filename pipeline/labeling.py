@@ -181,17 +181,21 @@ class ImageReader:
     @classmethod
     def make(cls, config: JobConfig, classifier: Classifier) -> "ImageReader":
         """With the source's policy and limits and the model's own preprocessing."""
-        cfg = classifier.preprocess
-        policy = uri_policy(config)
         return cls(
-            Fetcher(policy, max_bytes=config.source.max_image_bytes),
-            CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color),
+            Fetcher(uri_policy(config), max_bytes=config.source.max_image_bytes),
+            canvas_of(classifier),
             ImageLimits(max_bytes=config.source.max_image_bytes, max_pixels=config.source.max_image_pixels),
         )
 
     def __call__(self, ref: ImageRef) -> Canvas:
         """uint8 ``[3, H, W]``."""
         return decode(self.fetcher.fetch(ref), self.spec, self.limits)
+
+
+def canvas_of(classifier: Classifier) -> CanvasSpec:
+    """What an image is decoded to for this model."""
+    cfg = classifier.preprocess
+    return CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color)
 
 
 class Origin(NamedTuple):

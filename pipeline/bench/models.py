@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.images import CanvasSpec
 from grpo_tta import Classifier, load_classifier
 from grpo_tta.classifier import ModelError
 from grpo_tta.demo import pictures
@@ -16,7 +15,7 @@ from grpo_tta.evaluation.plans import ScenePictures
 from pipeline.bench.pictures import FilePictures, find_images, some_of
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigurationError
-from pipeline.labeling import load_job_classifier
+from pipeline.labeling import canvas_of, load_job_classifier
 
 DEMO_SET = "fluent-emoji"
 
@@ -35,9 +34,7 @@ def of_images(config: JobConfig, folder: Path, truth: str | None, most: int | No
             raise ConfigurationError(f"{error} (classes are the {len(names)} that --images shows)") from error
     else:
         classifier = load_job_classifier(config)
-    cfg = classifier.preprocess
-    spec = CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color)
-    return classifier, FilePictures(some_of(images, most), classifier.class_names, spec)
+    return classifier, FilePictures(some_of(images, most), classifier.class_names, canvas_of(classifier))
 
 
 def of_demo(config: JobConfig, set_name: str = DEMO_SET) -> tuple[Classifier, ScenePictures, str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from adapters.images import CanvasSpec
 from grpo_tta import Classifier, ModelSettings, load_classifier
 from grpo_tta.classifier import ModelError
 from grpo_tta.evaluation.cells import GuardChoice, ResetRule
@@ -22,6 +21,7 @@ from pipeline.bench.suites.published import MEAN, PUBLISHED
 from pipeline.bench.suites.reading import read
 from pipeline.bench.tables import condition_of
 from pipeline.errors import ConfigurationError
+from pipeline.labeling import canvas_of
 
 STREAM = "steady"
 IMAGENET_C = tuple(kind.name for kind in CORRUPTIONS.values() if not kind.extra)
@@ -105,10 +105,8 @@ def _classifier(model: ModelSettings, texts: Mapping[str, Sequence[str]]) -> Cla
 
 
 def _bench_of(suite: SuiteBench, part: Part, found: LabelledImages, classifier: Classifier) -> _SetBench:
-    cfg = classifier.preprocess
-    spec = CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color)
     images = some_of(found.images, suite.most)
-    pictures = FilePictures(images, tuple(found.names), spec)
+    pictures = FilePictures(images, tuple(found.names), canvas_of(classifier))
     frames = suite.frames or len(images)
     columns: dict[str, Any] = {
         "suite": part.dataset.suite,
