@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
+from pipeline_bench import Run, assert_refused, rows_of
 from pipeline_tiny_model import CLASSES, SIZE, blobs, tiny_classifier
 
 from adapters.images import CanvasSpec
@@ -37,7 +37,6 @@ from pipeline.errors import ConfigurationError, JobError
 
 PER_CLASS = 5
 UNUSED = {"source": {"url": "unused"}, "output": {"url": "unused"}}
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +75,6 @@ def bench(images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return code, said.out, said.err
 
     return command
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_row_a_cell_and_a_table(bench: Run, tmp_path: Path) -> None:
@@ -232,11 +227,7 @@ def test_a_truth_file_names_the_images_and_variants_have_settings(images: Path, 
 def test_what_cannot_be_done_is_named_and_writes_nothing(
     bench: Run, tmp_path: Path, flags: list[str], said: str
 ) -> None:
-    out = tmp_path / "rows.jsonl"
-    code, printed, err = bench("--json", out, *flags)
-    assert (code, printed) == (2, "")
-    assert re.search(said, err), err
-    assert not out.exists()
+    assert_refused(bench, tmp_path / "rows.jsonl", flags, said)
 
 
 def test_a_file_that_is_no_image_or_no_row_is_named(images: Path, bench: Run, tmp_path: Path) -> None:

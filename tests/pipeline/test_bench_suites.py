@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from pipeline_bench import Run, assert_refused, rows_of
 from safetensors.torch import save_file
 
 from grpo_tta.evaluation.plans import Condition
@@ -24,7 +25,6 @@ from pipeline.errors import ConfigurationError
 
 SIZE = 32
 TENCH, SHARK, JELLYFISH = "n01440764", "n01484850", "n01910747"  # classes 0 and 2; and one of -A and -R
-Run = Callable[..., tuple[int, str, str]]
 
 
 def picture(path: Path) -> None:
@@ -65,10 +65,6 @@ def bench(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return code, said.out, said.err
 
     return command
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def natural(data: Path) -> Path:
@@ -292,11 +288,7 @@ def test_a_cross_domain_set_says_that_training_images_are_in_it(bench: Run, tmp_
 def test_what_cannot_be_done_is_named_and_writes_nothing(
     bench: Run, tmp_path: Path, flags: list[str], said: str
 ) -> None:
-    out = tmp_path / "rows.jsonl"
-    code, printed, err = bench("--json", out, *flags)
-    assert (code, printed) == (2, "")
-    assert re.search(said, err), err
-    assert not out.exists()
+    assert_refused(bench, tmp_path / "rows.jsonl", flags, said)
 
 
 def test_the_demo_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

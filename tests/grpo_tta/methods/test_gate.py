@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from method_runs import run
 
-from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings, Report, State
+from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings
 from grpo_tta.evaluation import Frames, StreamResult, run_stream
 from grpo_tta.methods import OnlineGrpo, ZeroShot
 from grpo_tta.methods.gate import EVERY, Gate
@@ -20,16 +20,6 @@ LEARNT = [0, 1, 8, 16]
 
 def gated(classifier: Classifier, gate_frames: int = 16) -> OnlineGrpo:
     return OnlineGrpo(classifier, GrpoSettings(update_every=8, learning_rate=1e-2, gate_frames=gate_frames))
-
-
-def run(method: OnlineGrpo, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
-    state = state or method.initial_state()
-    labels, reports = [], []
-    for start in range(0, len(batch), size):
-        prediction, state, report = method.step(batch[start : start + size], state)
-        labels.append(prediction.probabilities)
-        reports.append(report)
-    return torch.cat(labels), state, reports
 
 
 def windows(until: int, change: int, seed: int = 0) -> Iterator[float]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from method_runs import assert_same, run
 from torch import Tensor
 
-from grpo_tta import Batch, Classifier, GrpoSettings, Report, State, create_method
+from grpo_tta import Batch, Classifier, GrpoSettings, create_method
 from grpo_tta.classifier import digest_tensors
 from grpo_tta.methods import EpisodicGrpo, OnlineGrpo
 from grpo_tta.rewards import marginal_dispersion, runner_up, trust
@@ -19,24 +20,6 @@ Classifiers = Callable[..., Classifier]
 
 def online(classifier: Classifier, **changes: Any) -> OnlineGrpo:
     return OnlineGrpo(classifier, GrpoSettings(**{"update_every": 16, **changes}))
-
-
-def run(method: OnlineGrpo, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
-    state = state or method.initial_state()
-    probabilities, reports = [], []
-    for start in range(0, len(batch), size):
-        prediction, state, report = method.step(batch[start : start + size], state)
-        probabilities.append(prediction.probabilities)
-        reports.append(report)
-    return torch.cat(probabilities), state, reports
-
-
-def assert_same(left: State, right: State) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        other = right[name]
-        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
-        assert same, name
 
 
 @pytest.mark.parametrize("views", [1, 4])

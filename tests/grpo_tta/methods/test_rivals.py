@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from method_runs import assert_same, run
 from torch import Tensor
 
-from grpo_tta import METHODS, Batch, Classifier, Method, Report, State, StreamState, create_method
+from grpo_tta import METHODS, Batch, Classifier, Method, StreamState, create_method
 from grpo_tta.classifier import digest_tensors
 from grpo_tta.state import decode_state, encode_state
 
@@ -35,24 +36,6 @@ EPISODIC = ("zero", "vte", "tpt-norm", "rlcf")
 
 def make(name: str, classifier: Classifier, **changes: Any) -> Method:
     return create_method(name, classifier, METHODS[name].settings(**{**SMALL[name], **changes}))
-
-
-def run(method: Method, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
-    state = state or method.initial_state()
-    probabilities, reports = [], []
-    for start in range(0, len(batch), size):
-        prediction, state, report = method.step(batch[start : start + size], state)
-        probabilities.append(prediction.probabilities)
-        reports.append(report)
-    return torch.cat(probabilities), state, reports
-
-
-def assert_same(left: State, right: State) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        other = right[name]
-        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
-        assert same, name
 
 
 def test_every_rival_is_tried_here() -> None:

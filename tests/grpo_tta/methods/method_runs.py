@@ -1,0 +1,27 @@
+"""Streams through a method, and what came of them."""
+
+import torch
+from torch import Tensor
+
+from grpo_tta import Batch, Report, State
+from grpo_tta.types import Method
+
+
+def run(method: Method, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:
+    """All of ``batch`` in steps of ``size``, from ``state`` or the initial one: probabilities, state, reports."""
+    state = state or method.initial_state()
+    probabilities, reports = [], []
+    for start in range(0, len(batch), size):
+        prediction, state, report = method.step(batch[start : start + size], state)
+        probabilities.append(prediction.probabilities)
+        reports.append(report)
+    return torch.cat(probabilities), state, reports
+
+
+def assert_same(left: State, right: State) -> None:
+    """Every entry, to the bit."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        other = right[name]
+        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
+        assert same, name
