@@ -46,8 +46,8 @@ NULL_STREAM = 12_000
 class _OwnReward(GroupMaker):
     """Alignment is the adapted encoder's own probability."""
 
-    def group(self, look: Look, seeds: Tensor, log_old: Tensor, marginal: Tensor | None) -> Group:
-        return super().group(replace(look, probabilities=log_old.exp()), seeds, log_old, marginal)
+    def group(self, look: Look, seeds: Tensor, log_old: Tensor, of_marginal: Tensor | None) -> Group:
+        return super().group(replace(look, probabilities=log_old.exp()), seeds, log_old, of_marginal)
 
 
 @dataclass(frozen=True)

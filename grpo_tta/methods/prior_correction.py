@@ -6,7 +6,7 @@ Item by item:
   adjustment. ROID corrects by a batch's prior too, but multiplies: it trusts the stream's shares, this one distrusts
   the encoder's]
 - ``qbar``: running mean of the frozen probabilities, uniform at the start, memory 30 frames a class; ``C qbar`` is held
-  above 0.05 [ours: the marginal of GRPO-TTA's dispersion reward, so that the two can be compared]
+  above 0.05 [ours; the whole marginal, where GRPO-TTA's dispersion reward takes that of the runners-up]
 - frame by frame: a frame is corrected by the marginal of the frames before it, whatever the batch [ours]
 
 What is reported to the guard is the encoder's own prediction, before the correction: nothing is tuned, so there is
