@@ -1,10 +1,10 @@
 """Images a second of two processes in one consumer group against one process alone, one torch thread each.
 
 A local broker with a topic of four partitions and eight streams, two a partition, which holds a backlog before the
-processes start. They run ``grpo-tta label`` with slices of five seconds into a topic. A process's rate is taken from
-commit to commit, from when every process owns its share of the partitions and has committed one slice, to when the
-first of them has none left: nobody waits and nobody sends meanwhile. One process and two take turns; the figure is the
-median of the rounds' ratios. On a machine with two cores the broker shares them.
+processes start. They run ``grpo-tta label`` with slices of at most five seconds or 375 records a partition, into a
+topic. A process's rate is taken from commit to commit, from when every process owns its share of the partitions and has
+committed one slice, to when the first of them has none left: nobody waits and nobody sends meanwhile. One process and
+two take turns; the figure is the median of the rounds' ratios. On a machine with two cores the broker shares them.
 """
 
 import os
@@ -25,6 +25,8 @@ from demo.broker.quorum import free_ports
 from grpo_tta.demo.feed import write_feed
 
 PATIENCE = 300.0
+RECORDS = 375
+"""A slice's bound, of each partition: with two of them one core is busy for about five seconds."""
 
 
 class Process:
@@ -32,15 +34,16 @@ class Process:
 
     def __init__(self, bootstrap: str, topic: str, folder: Path) -> None:
         (self._port,) = free_ports(1)
+        self._log = folder / f"{topic}-{self._port}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = subprocess.Popen(
             [
                 sys.executable, "-m", "pipeline.cli", "label", "--threads", "1",
                 "--source", f"kafka://{bootstrap}/{topic}", "--out", f"kafka://{bootstrap}/{topic}-labels",
                 "--checkpoint", str(folder / topic), "--group", topic, "--start", "earliest",
-                "--slice-seconds", "5s", "--slice-records", "750", "--metrics-port", str(self._port),
+                "--slice-seconds", "5s", "--slice-records", str(RECORDS), "--metrics-port", str(self._port),
             ],
-            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment,
+            stderr=self._log.open("wb"), stdout=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
 
     def figure(self, name: str) -> float:
@@ -53,6 +56,10 @@ class Process:
         except (urllib.error.URLError, OSError):
             return 0.0
         return float(found[1]) if found else 0.0
+
+    def log(self) -> str:
+        """What it has told on its error stream."""
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
         """As Ctrl-C would."""
@@ -70,7 +77,8 @@ def wait_for_shares(processes: list[Process]) -> None:
     share = PARTITIONS / len(processes)
     while any(process.figure("tta_partitions_owned") != share for process in processes):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not every process owned {share:g} partitions within {PATIENCE:.0f} s")
+            told = "\n---\n".join(process.log() for process in processes)
+            raise RuntimeError(f"not every process owned {share:g} partitions within {PATIENCE:.0f} s:\n{told}")
         time.sleep(0.2)
 
 
@@ -124,7 +132,7 @@ def rate(bootstrap: str, topic: str, feed: Path, folder: Path, images: int, coun
 def main() -> int:
     """Print the rounds and the bar."""
     flags = parser(__doc__)
-    flags.add_argument("--images", type=int, default=8000, help="of the backlog (default: 8000)")
+    flags.add_argument("--images", type=int, default=12000, help="of the backlog (default: 12000)")
     flags.add_argument("--rounds", type=int, default=3, help="default: 3")
     arguments = flags.parse_args()
     ratios: list[float] = []
