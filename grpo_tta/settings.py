@@ -39,7 +39,10 @@ _AT_LEAST: dict[str, int] = {
 _POSITIVE = ("temperature", "marginal_frames_per_class", "clip", "view_min_area", "confident_share")
 _NOT_NEGATIVE = ("dispersion_weight", "logit_adjustment", "kl", "pull")
 _SHARES = ("pull", "view_min_area", "confident_share")
-_LEARNING_RATES: dict[str, float] = {"norm": 1e-3, "lora": 5e-3, "full": 1e-5}
+_LEARNING_RATES = {
+    "online": {"norm": 2e-3, "lora": 5e-3, "full": 1e-5},
+    "episodic": {"norm": 1e-3, "lora": 5e-3, "full": 1e-5},
+}
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,8 @@ class GrpoSettings:
     update_every: int = 32
     """Online: frames between two updates, whatever the batches. [ours]"""
     learning_rate: float | None = None
-    """Adam's; ``None``: 1e-3 for ``norm`` [peer:WATT, BATCLIP], 5e-3 for ``lora`` [peer:TTL], 1e-5 for ``full``
-    [peer:RLCF]."""
+    """Adam's; ``None``: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
+    [peer:TTL], 1e-5 for ``full`` [peer:RLCF]."""
     pull: float = 0.01
     """Online: share of the way back to the start after each update. [ours]"""
     gate_frames: int | None = None
@@ -162,7 +165,7 @@ class GrpoSettings:
     @property
     def step_size(self) -> float:
         """The learning rate in use."""
-        return self.learning_rate if self.learning_rate is not None else _LEARNING_RATES[self.tune]
+        return self.learning_rate if self.learning_rate is not None else _LEARNING_RATES[self.mode][self.tune]
 
     @property
     def confident_views(self) -> int:

@@ -14,7 +14,7 @@ def test_defaults_are_the_online_recipe() -> None:
     assert (settings.mode, settings.tune, settings.group_size, settings.alignment) == ("online", "norm", 10, "frozen")
     assert (settings.dispersion, settings.dispersion_weight, settings.advantage) == ("marginal", 0.3, "centred")
     assert (settings.group_weights, settings.logit_adjustment, settings.marginal_frames_per_class) == ("policy", 1, 1)
-    assert (settings.clip, settings.update_every, settings.step_size, settings.pull) == (0.2, 32, 1e-3, 0.01)
+    assert (settings.clip, settings.update_every, settings.step_size, settings.pull) == (0.2, 32, 2e-3, 0.01)
     assert (settings.views, settings.confident_views, settings.kl, settings.inner_steps) == (1, 1, 0.0, 1)
 
 
@@ -27,9 +27,12 @@ def test_episodic_defaults() -> None:
     assert GrpoSettings.for_mode("online", seed=3) == GrpoSettings(seed=3)
 
 
-@pytest.mark.parametrize(("tune", "rate"), [("norm", 1e-3), ("lora", 5e-3), ("full", 1e-5)])
-def test_the_learning_rate_follows_the_preset(tune: Any, rate: float) -> None:
-    assert GrpoSettings(tune=tune).step_size == rate
+@pytest.mark.parametrize(
+    ("tune", "online", "episodic"), [("norm", 2e-3, 1e-3), ("lora", 5e-3, 5e-3), ("full", 1e-5, 1e-5)]
+)
+def test_the_learning_rate_follows_mode_and_preset(tune: Any, online: float, episodic: float) -> None:
+    assert GrpoSettings(tune=tune).step_size == online
+    assert GrpoSettings.episodic(tune=tune).step_size == episodic
 
 
 @pytest.mark.parametrize(
