@@ -7,8 +7,9 @@ every ``probe_frames`` frames since the last restart, so the batch size changes 
 
 - *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
   probe, its squared distance to a reference standardised per dimension, that distance standardised by its
-  leave-one-out values on the reference, and a one-sided Page-Hinkley test. Only frozen quantities enter: adaptation
-  cannot trigger it. [ours]
+  values on the reference itself (a probe and its neighbours left out), and a one-sided Page-Hinkley test. A probe counts as far as the stream is to be
+  trusted (`grpo_tta.rewards.trust`): 32 frames of one class or scene are one observation, and the next scene is no
+  shift. Only frozen quantities enter: adaptation cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
   ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
   probabilities, its bias over the last thousand frames divided out. Both are paired, so a stream that shows few classes
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from grpo_tta.reference import Reference
-from grpo_tta.rewards import marginal_ratio, trust, update_marginal
+from grpo_tta.rewards import kept_after, marginal_ratio, trust, update_marginal
 from grpo_tta.types import Report, State
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
@@ -42,10 +43,15 @@ _OWN = ("mean", "spread", "centre", "scale")
 _REGRET_PROBES = 4
 _BIAS_FRAMES = 1000
 """Memory of the frozen encoder's bias: short enough to be there before a method has learnt much."""
+_SHOWN_FRAMES = 1000
+"""Memory of what a stream shows: a shift under which the frozen encoder sees one class everywhere is found long before
+it is forgotten that there were many."""
 _ENOUGH_CLASSES = 20.0
 """Classes that a stream must show for its bias to be divided out whole."""
 _LEAST_ERROR = 0.3
 """Expected error under which the regret is measured against this one: few frames would decide otherwise."""
+_HIGHEST_SCORE = 8.0
+"""Of a probe: so much evidence it may bring alone."""
 _PROBE_TYPE = torch.float16
 """Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
 
@@ -147,7 +153,8 @@ class DriftGuard:
 
     def initial_state(self) -> State:
         """The state of a stream that nothing was seen of yet."""
-        counts: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([])}
+        shown = torch.zeros(len(self._vectors), dtype=_PROBE_TYPE)
+        counts: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([]), "shown": shown}
         state = self._relearn(counts)
         if self._reference is None:
             return state
@@ -237,6 +244,9 @@ class DriftGuard:
             "bias": update_marginal(_tensor(state, "bias").float(), means[0], settings.probe_frames, _BIAS_FRAMES).to(
                 _PROBE_TYPE
             ),
+            "shown": (_tensor(state, "shown").float() * kept_after(settings.probe_frames, _SHOWN_FRAMES) + means[0]).to(
+                _PROBE_TYPE
+            ),
         }
         gap = self._collapse(_tensor(state, "marginals").float())
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
@@ -269,8 +279,9 @@ class DriftGuard:
             reference = Reference.from_probes(rows, self.settings.probe_frames)
             return {**_without(state, "rows"), **_own(reference)}, 0.0
         distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
-        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), 8.0)
-        statistic = max(0.0, float(state["statistic"]) + score - self.settings.shift_delta)
+        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), _HIGHEST_SCORE)
+        weight = trust(_tensor(state, "shown").float())
+        statistic = max(0.0, float(state["statistic"]) + weight * (score - self.settings.shift_delta))
         return {**state, "statistic": statistic}, statistic
 
     def _reset(

@@ -14,6 +14,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 _MIN_PROBES = 3
+_ENOUGH_PROBES = 5
+"""From so many on a probe's neighbours are left out with it, which may show the same class or scene."""
 _HEADER = ("centre", "scale", "probe_frames", "fingerprint")
 _FLOOR = 0.05
 _LEAST_DEVIATION = 1e-6
@@ -23,7 +25,7 @@ _LEAST_SCALE = 0.01
 
 @dataclass(frozen=True)
 class Reference:
-    """``mean``, ``spread``: float32 ``[D]``. ``centre``, ``scale``: of the probes' leave-one-out distances."""
+    """``mean``, ``spread``: float32 ``[D]``. ``centre``, ``scale``: of the distances of each probe to those that are not beside it."""
 
     mean: Tensor
     spread: Tensor
@@ -41,7 +43,10 @@ class Reference:
         if count < _MIN_PROBES:
             raise ValueError(f"a reference needs at least {_MIN_PROBES} probes, got {count}")
         rows = rows.double()
-        distances = torch.stack([_distance(rows[i], torch.cat([rows[:i], rows[i + 1 :]])) for i in range(count)])
+        near = 1 if count >= _ENOUGH_PROBES else 0
+        distances = torch.stack(
+            [_distance(rows[i], torch.cat([rows[: max(0, i - near)], rows[i + near + 1 :]])) for i in range(count)]
+        )
         centre = distances.median()
         spread = 1.4826 * (distances - centre).abs().median()
         mean, deviation = _moments(rows)

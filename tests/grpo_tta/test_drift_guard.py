@@ -98,6 +98,40 @@ def test_the_statistic_is_one_sided_page_hinkley_with_scores_capped_at_8() -> No
     assert float(state["statistic"]) == pytest.approx(0.5 + 8.0 - SMALL.shift_delta)
 
 
+def test_a_probe_counts_as_far_as_the_stream_shows_its_classes() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    for classes, trusted in ((CLASSES, 1.0), (2, (2 / (0.9 * CLASSES)) ** 2)):
+        batch = report(8, 100, shift=100.0)
+        shown = torch.cat([torch.full((classes,), 1000.0 / classes), torch.zeros(CLASSES - classes)]).half()
+        flat = torch.zeros(8, CLASSES)
+        flat[:, :classes] = 1.0 / classes
+        batch = replace(batch, frozen_probabilities=flat, probabilities=flat)
+        _, state = guard.step(batch, {**warmed(guard), "shown": shown, "statistic": 0.5})
+        assert float(state["statistic"]) == pytest.approx(0.5 + trusted * (8.0 - SMALL.shift_delta), rel=1e-3)
+
+
+def test_the_next_scene_of_a_camera_is_no_shift() -> None:
+    """Near-duplicates of one class, another scene of it after 25 probes."""
+    guard = DriftGuard(SMALL, VECTORS)
+    state = guard.initial_state()
+    probabilities = (F.one_hot(torch.tensor(0), CLASSES).float() * 0.99 + 0.01 / CLASSES).expand(200, -1)
+    for scene in range(2):
+        seen = report(200, scene)
+        noise = 0.1 * (seen.frozen_features - seen.frozen_probabilities @ VECTORS)
+        place = 0.2 * torch.randn(DIMENSIONS, generator=torch.Generator().manual_seed(scene))
+        found, state = feed(guard, state, Report(probabilities, probabilities, VECTORS[0] + place + noise), 8)
+        assert not found
+    assert float(state["statistic"]) > 0
+
+
+def test_a_shift_under_which_the_frozen_encoder_sees_one_class_everywhere_is_found() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    _, state = feed(guard, guard.initial_state(), report(1000, 0), 8)
+    blind = replace(report(48, 1, shift=1.0), frozen_probabilities=one_class(48), probabilities=one_class(48))
+    found, _ = feed(guard, state, blind, 8)
+    assert [decision.cause for _, decision in found][:1] == ["shift"]
+
+
 def test_what_the_adapted_encoder_does_is_no_shift() -> None:
     guard = DriftGuard(replace(SMALL, collapse_threshold=1.0, regret_threshold=10.0), VECTORS)
     plain, state = report(8 * 60, 3), warmed(guard)

@@ -13,16 +13,33 @@ def test_mean_and_spread_are_the_probes_own() -> None:
     assert reference.fingerprint == "model"
 
 
-def test_centre_and_scale_are_of_leave_one_out_distances() -> None:
+@pytest.mark.parametrize(("count", "near"), [(4, 0), (5, 1), (12, 1)])
+def test_centre_and_scale_are_of_distances_to_the_others_but_for_neighbours_where_there_are_enough(
+    count: int, near: int
+) -> None:
+    rows = torch.randn(count, 3, generator=torch.Generator().manual_seed(count))
     distances = []
-    for left_out in range(4):
-        others = ROWS[[row for row in range(4) if row != left_out]].double()
-        distances.append((((ROWS[left_out] - others.mean(0)) / others.std(0)) ** 2).mean())
+    for left_out in range(count):
+        others = rows[[row for row in range(count) if abs(row - left_out) > near]].double()
+        distances.append((((rows[left_out] - others.mean(0)) / others.std(0)) ** 2).mean())
     distances = torch.stack(distances)
-    reference = Reference.from_probes(ROWS, 8)
+    reference = Reference.from_probes(rows, 8)
     assert reference.centre == pytest.approx(float(distances.median()))
     deviation = 1.4826 * float((distances - distances.median()).abs().median())
     assert reference.scale == pytest.approx(max(deviation, 0.05 * reference.centre))
+
+
+def test_probes_in_pairs_of_a_class_are_no_farther_from_the_reference_than_its_own() -> None:
+    """What a stream shows next in runs of two probes must not look like a shift: over 20 references."""
+    medians = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(110, 8, generator=generator).repeat_interleave(2, 0)
+        rows = rows + 0.01 * torch.randn(220, 8, generator=generator)
+        reference = Reference.from_probes(rows[:20], 8)
+        distances = ((rows[20:] - reference.mean) / reference.spread).square().mean(1)
+        medians.append(float(((distances - reference.centre) / reference.scale).median()))
+    assert sum(medians) / len(medians) < 0.5  # 1.1 where a probe's neighbours are not left out
 
 
 def test_probes_that_never_differ_give_a_reference_that_can_be_divided_by() -> None:
