@@ -6,10 +6,10 @@ The caller applies the decision. Everything counts frames: features and probabil
 every ``probe_frames`` frames since the last restart, so the batch size changes nothing as long as batches end there.
 
 - *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
-  probe, its squared distance to a reference standardised per dimension, that distance standardised by its
-  values on the reference itself (a probe and its neighbours left out), and a one-sided Page-Hinkley test. A probe counts as far as the stream is to be
-  trusted (`grpo_tta.rewards.trust`): 32 frames of one class or scene are one observation, and the next scene is no
-  shift. Only frozen quantities enter: adaptation cannot trigger it. [ours]
+  probe, its squared distance to a reference standardised per dimension, that distance standardised by its values on the
+  reference itself (a probe and its neighbours left out), and a one-sided Page-Hinkley test. A probe counts as far as
+  the stream is to be trusted (`grpo_tta.rewards.trust`): 32 frames of one class or scene are one observation, and the
+  next scene is no shift. Only frozen quantities enter: adaptation cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
   ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
   probabilities, its bias over the last thousand frames divided out. Both are paired, so a stream that shows few classes

@@ -25,7 +25,8 @@ _LEAST_SCALE = 0.01
 
 @dataclass(frozen=True)
 class Reference:
-    """``mean``, ``spread``: float32 ``[D]``. ``centre``, ``scale``: of the distances of each probe to those that are not beside it."""
+    """``mean``, ``spread``: float32 ``[D]``. ``centre``, ``scale``: of the distances of each probe to those that are
+    not beside it."""
 
     mean: Tensor
     spread: Tensor
