@@ -35,7 +35,7 @@ from pipeline.errors import ConfigurationError, JobError
 
 SETS = (DEMO_SET, "fluent-emoji-high-contrast", "build/demo/pictures/openmoji.npz")
 SEVERITIES = (3, 5)
-FRAMES, SEEDS = 1200, 5
+FRAMES, SEEDS = 1000, 5
 METHODS = ("grpo", "batclip", "tent", "sar", "tda", "prior-correction", "zero-shot")
 EPISODIC_METHODS = ("grpo-episodic", "zero", "vte", "tpt-norm", "rlcf")
 """Tens to hundreds of forward-equivalents an image: fewer frames, and these cells only."""
