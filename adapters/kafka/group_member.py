@@ -9,6 +9,7 @@ since another generation than the one the commit was made for.
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -25,6 +26,7 @@ from adapters.kafka.settings import KafkaSettings, as_failure, translated
 from adapters.kafka.wire import partition_name
 
 _log = logging.getLogger(__name__)
+_UNKNOWN_TOPIC_WAIT = 0.2
 _FENCED = (
     kafka_errors.CommitFailedError,
     kafka_errors.IllegalGenerationError,
@@ -83,10 +85,25 @@ class GroupMember(Member):
         self._thread = threading.Thread(target=self._run, name=f"kafka-member-{group}", daemon=True)
 
     def start(self) -> None:
-        """Connect and begin to join."""
+        """Connect and begin to join, once the brokers tell of the topics, or have not for ``request_timeout``.
+
+        kafka-python joins before it has asked for them. A leader that knows no partitions gives out none, and where the
+        answer comes while it does, it takes that for what it gave out and never asks the group to join again.
+        """
         self._consumer = self._settings.consumer(**self._options)
+        deadline = time.monotonic() + self._settings.request_timeout
+        while not self._topics_known() and time.monotonic() < deadline:
+            self._stop.wait(_UNKNOWN_TOPIC_WAIT)
         self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._ownership))
         self._thread.start()
+
+    def _topics_known(self) -> bool:
+        try:
+            return all(self._consumer.partitions_for_topic(topic) for topic in self._topics)
+        except kafka_errors.KafkaError as error:
+            if not error.retriable:
+                raise as_failure(error, self._settings, f"read the topics of group {self._group!r}") from error
+            return False
 
     def assignment(self) -> Assignment:
         """See `Member`."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -135,6 +136,29 @@ def test_added_partitions_are_noticed(settings, topic):
     member.close()
     with pytest.raises(KafkaFailure, match="closed"):
         member.assignment()
+
+
+def test_a_group_is_joined_once_its_topics_are_known(settings, topic, caplog):
+    """A leader that knows no partitions gives none out, and may never ask the group to join again."""
+    for _ in range(5):
+        name = topic(partitions=2)
+        member = GroupMember(settings, [name], uuid4().hex)
+        member.start()
+        wait_for(lambda: len(member.assignment().partitions) == 2, seconds=10)
+        member.close()
+    assert "No partition metadata" not in caplog.text
+
+
+def test_a_topic_that_is_made_later_is_joined_then(settings):
+    name = f"late-{uuid4().hex}"
+    quick = replace(settings, request_timeout=2.0)
+    member = GroupMember(quick, [name], uuid4().hex, discovery=1.0)
+    member.start()
+    assert not member.assignment().partitions
+    with settings.admin() as admin:
+        admin.create_topics({name: {"num_partitions": 2, "replication_factor": 1}})
+    wait_for(lambda: len(member.assignment().partitions) == 2)
+    member.close()
 
 
 def test_a_broker_s_restart_does_not_end_a_membership(settings, topic, broker_to_disturb):
