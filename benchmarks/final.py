@@ -35,11 +35,13 @@ from pipeline.errors import ConfigurationError, JobError
 
 SETS = (DEMO_SET, "fluent-emoji-high-contrast", "build/demo/pictures/openmoji.npz")
 SEVERITIES = (3, 5)
-FRAMES, SEEDS = 1000, 5
+FRAMES, SEEDS, RUNS = 1000, 5, 2
+"""Of each cell ``RUNS`` are measured, with the seeds in turn, so that all of them stand behind a table. Twelve methods
+take about a minute a run."""
 METHODS = ("grpo", "batclip", "tent", "sar", "tda", "prior-correction", "zero-shot")
 EPISODIC_METHODS = ("grpo-episodic", "zero", "vte", "tpt-norm", "rlcf")
 """Tens to hundreds of forward-equivalents an image: fewer frames, and these cells only."""
-EPISODIC_FRAMES, EPISODIC_SEEDS, EPISODIC_SEVERITY = 500, 1, 3
+EPISODIC_FRAMES, EPISODIC_SEVERITY = 500, 3
 EPISODIC_KINDS = ("shot_noise", "motion_blur", "snow", "pixelate")
 TUNED = Path("benchmarks/tuned")
 """``NAME.yaml`` holds a method section with settings of the method ``NAME`` that were chosen on development data; it is
@@ -50,13 +52,15 @@ OUT = {False: Path("out/final/rows.jsonl"), True: Path("out/development/rows.jso
 
 @dataclass(frozen=True)
 class Part:
-    """Cells that are measured with the same methods: each set under each condition, with seeds 0 and up."""
+    """Cells that are measured with the same methods: each set under each condition. The cell of number ``n`` has the
+    runs of seeds ``n + 2 k`` modulo ``seeds``, for ``k`` from 0 to ``runs - 1``."""
 
     sets: Sequence[str]
     conditions: Sequence[Condition]
     methods: Sequence[BenchMethod]
     frames: int
     seeds: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ def table(development: bool) -> list[Part]:
     conditions = [CLEAN, *(Condition(kind, severity) for kind in kinds for severity in SEVERITIES)]
     few = [Condition(kind, EPISODIC_SEVERITY) for kind in (DEVELOPMENT if development else EPISODIC_KINDS)]
     return [
-        Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS),
-        Part(sets, few, _methods(EPISODIC_METHODS), EPISODIC_FRAMES, EPISODIC_SEEDS),
+        Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS, RUNS),
+        Part(sets, few, _methods(EPISODIC_METHODS), EPISODIC_FRAMES, 1, 1),
     ]
 
 
@@ -105,10 +109,12 @@ def _methods(names: Sequence[str]) -> list[BenchMethod]:
 
 
 def missing(parts: Sequence[Part], rows: RowFile) -> list[Unit]:
-    """What is to be measured, with the methods that no row is there of; all cells of a seed before the next seed."""
+    """What is to be measured, with the methods that no row is there of; a run of every cell before the next run."""
     units = []
     for part in parts:
-        for seed, set_name, condition in itertools.product(range(part.seeds), part.sets, part.conditions):
+        cells = list(itertools.product(part.sets, part.conditions))
+        for run, (number, (set_name, condition)) in itertools.product(range(part.runs), enumerate(cells)):
+            seed = (number + run) % part.seeds
             unit = Unit(set_name, condition, seed, part.frames, part.methods)
             keys = [unit.bench.key(method, "guard", unit.stream, [condition], seed) for method in part.methods]
             left = [method for method, key in zip(part.methods, keys, strict=True) if rows.get(key_of(key)) is None]

@@ -24,8 +24,8 @@ from pipeline.errors import JobError
 ROOT = Path(__file__).parents[2]
 CLASSES, FRAMES = 12, 60
 PARTS = [
-    final.Part(["fluent-emoji"], [CLEAN, Condition("fog", 5)], parse_methods("grpo,zero-shot"), 32, 2),
-    final.Part(["fluent-emoji"], [Condition("fog", 5)], parse_methods("vte"), 4, 1),
+    final.Part(["fluent-emoji"], [CLEAN, Condition("fog", 5)], parse_methods("grpo,zero-shot"), 32, 2, 2),
+    final.Part(["fluent-emoji"], [Condition("fog", 5)], parse_methods("vte"), 4, 1, 1),
 ]
 SCRIPT = """
 import sys
@@ -68,6 +68,24 @@ def test_the_tables_are_what_they_say() -> None:
     assert {CORRUPTIONS[str(condition.kind)].family for condition in episodic.conditions} == {
         kind.family for kind in CORRUPTIONS.values()
     }
+
+
+def test_each_cell_has_runs_with_some_of_the_seeds_and_all_seeds_are_used() -> None:
+    part = final.Part(
+        ["fluent-emoji", "fluent-emoji-high-contrast"],
+        [CLEAN, *(Condition("fog", n) for n in (1, 2, 3))],
+        parse_methods("grpo"),
+        8,
+        5,
+        2,
+    )
+    units = final.missing([part], RowFile(None))
+    cells = {(unit.set_name, unit.condition) for unit in units}
+    assert len(cells) == 8
+    assert len(units) == 16
+    assert len({(unit.set_name, unit.condition, unit.seed) for unit in units}) == 16
+    assert {unit.seed for unit in units} == set(range(5))
+    assert {(unit.set_name, unit.condition) for unit in units[:8]} == cells
 
 
 def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

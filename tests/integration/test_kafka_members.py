@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -141,12 +142,15 @@ def test_added_partitions_are_noticed(settings, topic):
 def test_a_group_is_joined_once_its_topics_are_known(settings, topic, caplog):
     """A leader that knows no partitions gives none out, and may never ask the group to join again."""
     for _ in range(5):
-        name = topic(partitions=2)
-        member = GroupMember(settings, [name], uuid4().hex)
+        member = GroupMember(settings, [topic(partitions=2)], uuid4().hex)
         member.start()
-        wait_for(lambda: len(member.assignment().partitions) == 2, seconds=10)
+        wait_for(partial(_owns, member, 2), seconds=10)
         member.close()
     assert "No partition metadata" not in caplog.text
+
+
+def _owns(member, count):
+    return len(member.assignment().partitions) == count
 
 
 def test_a_topic_that_is_made_later_is_joined_then(settings):
