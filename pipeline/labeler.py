@@ -240,7 +240,8 @@ class StreamLabeler:
             method_state = self.method.pull(method_state, decision.pull)
         elif decision.action == "reset":
             self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
-            method_state = self.method.initial_state()
+            shifted = decision.cause == "shift"
+            method_state = self.method.after_shift(method_state) if shifted else self.method.initial_state()
         frame = out.state.counters.get("frames", 0)
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
         out.state = replace(out.state, method=method_state, guard=guard_state)

@@ -89,7 +89,7 @@ class _Run:
         while start < len(part.labels):
             if self.reset_at and self.reset_at[0] == self.seen:
                 self.reset_at.pop(0)
-                self.state = self.method.initial_state()
+                self.state = self.method.after_shift(self.state)
                 self.resets.append((self.seen, "manual"))
             stop = start + self._room(len(part.labels) - start)
             self._step(part.canvases[start:stop], part.seeds[start:stop], part.labels[start:stop])
@@ -140,7 +140,8 @@ class _Run:
         if decision.action == "pull":
             self.state = self.method.pull(self.state, decision.pull)
         elif decision.action == "reset":
-            self.state = self.method.initial_state()
+            shifted = decision.cause == "shift"
+            self.state = self.method.after_shift(self.state) if shifted else self.method.initial_state()
             self.resets.append((self.seen, str(decision.cause)))
 
     def result(self) -> StreamResult:

@@ -131,6 +131,11 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             **_numbers(Gate()),
         }
 
+    def after_shift(self, state: State) -> State:
+        """The parameters are kept, and all else is the initial state's: moments and marginals are of the input that is
+        gone, and Adam's first steps are its longest. [ours, from docs/benchmarks.md]"""
+        return {**self.initial_state(), "theta": state["theta"]}
+
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""

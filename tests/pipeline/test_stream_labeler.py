@@ -472,6 +472,20 @@ def test_a_shift_of_the_input_resets():
     check_reset(labeler, run(labeler, [events(28)])[0], "shift", 28)
 
 
+def test_after_a_shift_the_method_says_what_is_kept():
+    class Keeping(CountingMethod):
+        def after_shift(self, state):
+            return {**self.initial_state(), "sum": state["sum"]}
+
+    labeler = make_labeler(Keeping(), guard=GUARD, read=shifted)
+    out = run(labeler, [events(28)])[0]
+    assert [reset.cause for reset in resets(out)] == ["shift"]
+    assert out.state.method["frames"] == 0
+    assert out.state.method["sum"] > 0
+    collapsing = make_labeler(Keeping(broken_at=5), GUARD)
+    assert run(collapsing, [events(8)])[0].state.method["sum"] == 0
+
+
 def test_a_shift_that_is_only_reported_leaves_the_state():
     labeler = make_labeler(guard=replace(GUARD, on_shift="event"), read=shifted)
     out = run(labeler, [events(32)])[0]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings, create_method
+from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings, State, create_method
 from grpo_tta.evaluation.run import run_stream
 from grpo_tta.evaluation.streams import Frames
+from grpo_tta.methods import OnlineGrpo
+from grpo_tta.methods.online import tensor_of
 
 Batches = Callable[..., Batch]
 SETTINGS = GrpoSettings(update_every=8, learning_rate=1e-2)
@@ -43,6 +45,18 @@ def test_resets_asked_for_fall_on_their_frames(hybrid: Classifier, batches: Batc
     assert result.resets == [(20, "manual"), (33, "manual")]
     fresh = run_stream(method, (Frames(p.canvases, p.labels, p.seeds) for p in parts(batches, 20, 20)))
     assert result.right[:20].tolist() == fresh.right.tolist()
+
+
+def test_resets_asked_for_are_those_of_a_shift(hybrid: Classifier, batches: Batches) -> None:
+    kept: list[float] = []
+
+    class Watched(OnlineGrpo):
+        def after_shift(self, state: State) -> State:
+            kept.append(float((tensor_of(state, "theta") - self.fast_weights.start).abs().sum()))
+            return super().after_shift(state)
+
+    run_stream(Watched(hybrid, SETTINGS), parts(batches, 40, 16), reset_at=[20, 33])
+    assert 0 < kept[0] < kept[1]
 
 
 def test_the_guard_resets_a_forced_collapse_and_labels_go_on(hybrid: Classifier, batches: Batches) -> None:

@@ -242,3 +242,13 @@ def test_adaptation_follows_the_reward(classifiers: Classifiers, batches: Batche
     before = method.predict(probe, method.initial_state()).probabilities
     after = method.predict(probe, state).probabilities
     assert after.max(1).values.mean() > before.max(1).values.mean()
+
+
+def test_after_a_shift_the_parameters_are_kept_and_nothing_else(classifier: Classifier, batches: Batches) -> None:
+    method = online(classifier)
+    _, state, _ = run(method, batches(40), 8)
+    kept, initial = method.after_shift(state), method.initial_state()
+    assert kept.keys() == initial.keys()
+    assert torch.equal(kept["theta"], state["theta"])
+    assert not torch.equal(kept["theta"], initial["theta"])
+    assert_same({**kept, "theta": initial["theta"]}, initial)
