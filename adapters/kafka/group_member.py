@@ -88,18 +88,19 @@ class GroupMember(Member):
         """Connect and begin to join, once the brokers tell of the topics, or have not for ``request_timeout``.
 
         kafka-python joins before it has asked for them. A leader that knows no partitions gives out none, and where the
-        answer comes while it does, it takes that for what it gave out and never asks the group to join again.
+        answer comes while it does, it takes that for what it gave out and never asks the group to join again. Asked for
+        after the subscription they are what the assignment is compared with, so that no second join follows the first.
         """
         self._consumer = self._settings.consumer(**self._options)
+        self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._ownership))
         deadline = time.monotonic() + self._settings.request_timeout
         while not self._topics_known() and time.monotonic() < deadline:
             self._stop.wait(_UNKNOWN_TOPIC_WAIT)
-        self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._ownership))
         self._thread.start()
 
     def _topics_known(self) -> bool:
         try:
-            return all(self._consumer.partitions_for_topic(topic) for topic in self._topics)
+            return set(self._topics) <= set(self._consumer.topics())
         except kafka_errors.KafkaError as error:
             if not error.retriable:
                 raise as_failure(error, self._settings, f"read the topics of group {self._group!r}") from error

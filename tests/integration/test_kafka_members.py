@@ -145,6 +145,8 @@ def test_a_group_is_joined_once_its_topics_are_known(settings, topic, caplog):
         member = GroupMember(settings, [topic(partitions=2)], uuid4().hex)
         member.start()
         wait_for(partial(_owns, member, 2), seconds=10)
+        time.sleep(0.5)
+        assert member.group_metadata().generation_id == 1
         member.close()
     assert "No partition metadata" not in caplog.text
 
