@@ -22,7 +22,7 @@ _JOB = "job.json"
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One partition. ``lag`` is ``None`` where the source does not answer."""
+    """One partition. ``lag`` is ``None`` where the source does not answer, and before the first commit."""
 
     partition: str
     position: int | None
@@ -124,7 +124,7 @@ def read_status(checkpoint_url: str) -> Status:
                 partition=name,
                 position=position,
                 end=end,
-                lag=None if end is None else max(end - (position or 0), 0),
+                lag=None if end is None or position is None else max(end - position, 0),
                 epoch=owner[0] if owner else (commit.epoch if commit else None),
                 owner=owner[1] if owner else None,
                 events=counters.events if counters else 0,

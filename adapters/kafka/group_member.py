@@ -66,6 +66,7 @@ class GroupMember(Member):
         self._settings = settings
         self._topics = list(topics)
         self._group = group
+        self._assignor = CooperativeStickyAssignor()
         self._poll_ms = round(poll_interval * 1000)
         self._options = {
             "group_id": group,
@@ -73,7 +74,7 @@ class GroupMember(Member):
             "heartbeat_interval_ms": round(heartbeat * 1000),
             "max_poll_interval_ms": round(max_poll_interval * 1000),
             "metadata_max_age_ms": round(discovery * 1000),
-            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "partition_assignment_strategy": (self._assignor,),
             "auto_offset_reset": "latest",  # nothing is ever read, so this decides nothing
         }
         self._ownership = Ownership()
@@ -85,26 +86,10 @@ class GroupMember(Member):
         self._thread = threading.Thread(target=self._run, name=f"kafka-member-{group}", daemon=True)
 
     def start(self) -> None:
-        """Connect and begin to join, once the brokers tell of the topics, or have not for ``request_timeout``.
-
-        kafka-python joins before it has asked for them. A leader that knows no partitions gives out none, and where the
-        answer comes while it does, it takes that for what it gave out and never asks the group to join again. Asked for
-        after the subscription they are what the assignment is compared with, so that no second join follows the first.
-        """
+        """Connect and begin to join."""
         self._consumer = self._settings.consumer(**self._options)
-        self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._ownership))
-        deadline = time.monotonic() + self._settings.request_timeout
-        while not self._topics_known() and time.monotonic() < deadline:
-            self._stop.wait(_UNKNOWN_TOPIC_WAIT)
+        self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._assignor, self._ownership))
         self._thread.start()
-
-    def _topics_known(self) -> bool:
-        try:
-            return set(self._topics) <= set(self._consumer.topics())
-        except kafka_errors.KafkaError as error:
-            if not error.retriable:
-                raise as_failure(error, self._settings, f"read the topics of group {self._group!r}") from error
-            return False
 
     def assignment(self) -> Assignment:
         """See `Member`."""
@@ -171,6 +156,7 @@ class GroupMember(Member):
 
     def _run(self) -> None:
         try:
+            self._ask_for_topics()
             while not self._stop.is_set():
                 self._do_jobs()
                 self._poll()
@@ -181,6 +167,23 @@ class GroupMember(Member):
             self._ownership.change("lost", tuple(self._ownership.assignment().partitions))
             self._leave()
             self._refuse_jobs()
+
+    def _ask_for_topics(self) -> None:
+        """Until the brokers tell of all topics, or have not for ``request_timeout``; the first poll joins.
+
+        kafka-python joins before it has asked for them. A leader that knows no partitions gives out none, and where the
+        answer comes while it does, it takes that for what it gave out and never asks the group to join again. Asked for
+        after the subscription they are what the assignment is compared with, so that no second join follows the first.
+        """
+        deadline = time.monotonic() + self._settings.request_timeout
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            try:
+                if set(self._topics) <= set(self._consumer.topics()):
+                    return
+            except kafka_errors.KafkaError as error:
+                if not error.retriable:
+                    raise
+            self._stop.wait(_UNKNOWN_TOPIC_WAIT)
 
     def _poll(self) -> None:
         """One round of the group protocol; errors that pass are left to the next."""
@@ -224,8 +227,9 @@ class GroupMember(Member):
 class _Listener(kafka.ConsumerRebalanceListener):
     """Called on the client's own thread: notes what happened and returns."""
 
-    def __init__(self, consumer: Any, ownership: Ownership) -> None:
+    def __init__(self, consumer: Any, assignor: Any, ownership: Ownership) -> None:
         self._consumer = consumer
+        self._assignor = assignor
         self._ownership = ownership
 
     def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
@@ -236,6 +240,9 @@ class _Listener(kafka.ConsumerRebalanceListener):
         self._ownership.change("revoked", _names(revoked))
 
     def on_partitions_lost(self, lost: Collection[Any]) -> None:
+        # The assignor would claim them when it joins anew, its leader would leave them to the claimant, and as that has
+        # nothing to give up nobody would ask for the round in which they get an owner.
+        self._assignor.member_assignment = None
         self._ownership.change("lost", _names(lost))
 
 

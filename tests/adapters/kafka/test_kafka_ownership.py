@@ -2,11 +2,14 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from kafka import TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from adapters.kafka.errors import Fenced, KafkaFailure
-from adapters.kafka.group_member import GroupMember
+from adapters.kafka.group_member import GroupMember, _Listener
 from adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
 from adapters.kafka.settings import KafkaSettings
 
@@ -65,6 +68,22 @@ def test_lists_of_partitions(text, numbers):
 def test_what_is_no_list_of_partitions(text):
     with pytest.raises(ValueError, match="partitions"):
         parse_numbers(text)
+
+
+def test_who_lost_its_membership_claims_nothing_so_that_every_partition_has_an_owner_at_once():
+    """Without that partitions 2 and 3 are kept for a claimant who does not know that it should give them up."""
+    partitions = [TopicPartition("a", number) for number in range(4)]
+    lost, new = CooperativeStickyAssignor(), CooperativeStickyAssignor()
+    lost.member_assignment = partitions
+    _Listener(None, lost, Ownership()).on_partitions_lost(partitions)
+    cluster = SimpleNamespace(topics=lambda: {"a"}, partitions_for_topic=lambda topic: {0, 1, 2, 3})
+    members = [
+        SimpleNamespace(member_id=name, metadata=assignor.metadata({"a"}))
+        for name, assignor in (("A", lost), ("B", new))
+    ]
+    given = new.assign(cluster, members)
+    owned = [number for one in given.values() for _, numbers in one.assigned_partitions for number in numbers]
+    assert sorted(owned) == [0, 1, 2, 3]
 
 
 def test_members_that_cannot_be():
