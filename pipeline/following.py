@@ -96,12 +96,13 @@ class Following:
             seconds = result.counters.events / progress.images_per_second
             owned, lag = {PARTITION: progress.done}, {PARTITION: progress.total - progress.done}
             self.status.committed(LiveProgress(result.counters.labels, seconds, owned, lag, (result,)))
-            self.status.turned(1)
+            self.status.turned()
 
     def _look(self) -> None:
         self._looked = time.monotonic()
         self._follower.poll(round(self._clock() * 1e6))
-        self.status.turned(1)
+        self.status.owns(1)
+        self.status.turned()
 
     def _try_look(self) -> None:
         try:

@@ -28,11 +28,18 @@ class LiveStatus(Watcher):
         self._owned = 0
         self._error: str | None = None
 
-    def turned(self, owned: int) -> None:
-        """The driver has come round: it owns so many partitions and nothing failed."""
+    def owns(self, partitions: int) -> None:
+        """So many, from now on."""
         with self._lock:
-            self._moved, self._owned, self._error = time.monotonic(), owned, None
-        metrics.OWNED.set(owned)
+            if self._owned == 0:
+                self._moved = time.monotonic()
+            self._owned = partitions
+        metrics.OWNED.set(partitions)
+
+    def turned(self) -> None:
+        """The driver has come round, and nothing failed."""
+        with self._lock:
+            self._moved, self._error = time.monotonic(), None
 
     def failed(self, error: Exception) -> None:
         """A slice was dropped."""

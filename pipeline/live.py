@@ -88,8 +88,11 @@ class LiveProgress:
 class Watcher:
     """Is told what a live job does; this one tells nobody."""
 
-    def turned(self, owned: int) -> None:
-        """The driver has come round: it owns so many partitions and nothing failed."""
+    def owns(self, partitions: int) -> None:
+        """So many partitions are this process's, before it makes a slice of them."""
+
+    def turned(self) -> None:
+        """The driver has come round, and nothing failed."""
 
     def failed(self, error: Exception) -> None:
         """A slice was dropped and will be tried again."""
@@ -161,6 +164,7 @@ class LiveDriver:
     def _turn(self, member: Member) -> None:
         member.events(0.0 if self._busy else _POLL)
         self._update_owned(member)
+        self._watcher.owns(len(self._owned))
         ends = self._offsets.end(list(self._owned)) if self._owned else {}
         plans = self._plans(ends)
         self._busy = bool(plans)
@@ -168,7 +172,7 @@ class LiveDriver:
             self._slice(plans, member)
         elif self._owned:
             self._recovered()
-        self._watcher.turned(len(self._owned))
+        self._watcher.turned()
 
     # ---- what is owned ----
 

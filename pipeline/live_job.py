@@ -76,8 +76,11 @@ class _Both(Watcher):
         self.status = status
         self._progress = progress
 
-    def turned(self, owned: int) -> None:
-        self.status.turned(owned)
+    def owns(self, partitions: int) -> None:
+        self.status.owns(partitions)
+
+    def turned(self) -> None:
+        self.status.turned()
 
     def failed(self, error: Exception) -> None:
         self.status.failed(error)

@@ -109,10 +109,11 @@ class Watching(Watcher):
     def __init__(self):
         self.errors: list[Exception] = []
         self.progress: list[Any] = []
-        self.turns: list[int] = []
+        self.owned: list[tuple[int, int]] = []
+        """How many partitions it was told of, and after how many commits."""
 
-    def turned(self, owned):
-        self.turns.append(owned)
+    def owns(self, partitions):
+        self.owned.append((partitions, len(self.progress)))
 
     def failed(self, error):
         self.errors.append(error)

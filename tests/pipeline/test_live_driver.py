@@ -34,6 +34,7 @@ def test_all_owned_partitions_go_through_one_graph_slice_by_slice(world):
     assert member.closed == 1
     assert world.watching.progress[0].lag == {"t-0": 15, "t-1": 0}
     assert [one.images for one in world.watching.progress] == [17, 10, 5]
+    assert world.watching.owned[0] == (2, 0)  # before the first slice, however long it takes
 
 
 def test_a_slice_waits_for_its_time_unless_it_would_be_full(world):
@@ -265,7 +266,8 @@ def test_what_cannot_pass_ends_it_at_once(world):
 
 
 def test_it_gives_up_when_nothing_came_through_for_long(world):
-    driver = world.driver(FakeMember(["t-0"]), run_slice=failing(world, 99, JobError("lost")), give_up_after="50ms")
+    always = failing(world, 10**6, JobError("lost"))
+    driver = world.driver(FakeMember(["t-0"]), run_slice=always, give_up_after="50ms", turns=10**6)
     with pytest.raises(JobError, match=r"no slice came through in \d+ s, the last try: lost"):
         driver.run()
 

@@ -43,11 +43,11 @@ def test_it_is_ready_while_it_owns_moves_and_can_write(status, port, monkeypatch
         return answer["problem"]
 
     assert problem() == "no partition is owned"
-    status.turned(2)
+    status.owns(2)
     assert problem() is None
     status.failed(KafkaUnreachable("the broker is away"))
     assert problem() == "the last slice failed: KafkaUnreachable: the broker is away"
-    status.turned(2)
+    status.turned()
     assert problem() is None
     now = time.monotonic()
     monkeypatch.setattr(health.time, "monotonic", lambda: now + 60)
