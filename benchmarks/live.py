@@ -2,9 +2,9 @@
 
 A local broker with topics of four partitions, eight streams, inline images. Rate: the bounded job labels the feed's
 folder; the live job labels a topic that holds the same images already, into a topic. Both run in this process, in
-slices cut so that each takes about five seconds, with one thread of torch: the broker is not to share its core. The
-live rate counts from the first slice's beginning to the last commit, without joining and leaving. The two alternate;
-the figure is the median of the rounds' ratios.
+slices cut so that each takes about five seconds, with one thread of torch: the broker is not to share its core. Both
+rates count from the first slice's beginning to the last commit, without joining, listing and leaving. The two
+alternate; the figure is the median of the rounds' ratios.
 
 Age: a process of its own sends images at half of the live rate; the job labels them in slices of one second, windows
 ``fixed:1s``. Both topics are stamped by the broker when it appends, and the age is a label's stamp less its event's.
@@ -28,6 +28,7 @@ from demo.broker import LocalBroker
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
 from pipeline.config import JobConfig, make_config
+from pipeline.driver import Progress
 from pipeline.live import LiveProgress
 from pipeline.live_job import run_live_job
 from pipeline.run import run_label_job
@@ -60,11 +61,21 @@ class Span:
         self._began = 0.0
         self._ended = 0.0
 
-    def __call__(self, progress: LiveProgress) -> None:
+    def live(self, progress: LiveProgress) -> None:
+        """Takes a live job's progress."""
+        self._add(progress.images, progress.seconds)
+
+    def bounded(self, progress: Progress) -> None:
+        """Takes a bounded job's."""
+        if progress.result is not None:
+            images = progress.result.counters.labels
+            self._add(images, progress.result.counters.events / progress.images_per_second)
+
+    def _add(self, images: int, seconds: float) -> None:
         self._ended = time.perf_counter()
         if not self.slices:
-            self._began = self._ended - progress.seconds
-        self.images += progress.images
+            self._began = self._ended - seconds
+        self.images += images
         self.slices += 1
 
     @property
@@ -74,9 +85,10 @@ class Span:
 
 def bounded_rate(feed: Path, out: Path, images: int, slice_records: int) -> float:
     """Images a second of the bounded job."""
-    started = time.perf_counter()
-    run_label_job(feed_config(feed, out, model={"threads": 1}, checkpoint={"slice_records": slice_records}))
-    return images / (time.perf_counter() - started)
+    span = Span()
+    config = feed_config(feed, out, model={"threads": 1}, checkpoint={"slice_records": slice_records})
+    run_label_job(config, progress=span.bounded)
+    return images / span.seconds
 
 
 def live_rate(bootstrap: str, name: str, feed: Path, folder: Path, images: int, slice_records: int) -> Span:
@@ -85,7 +97,7 @@ def live_rate(bootstrap: str, name: str, feed: Path, folder: Path, images: int, 
     send(bootstrap, name, feed, images)
     span = Span()
     slices: dict[str, object] = {"slice_records": slice_records, "slice_seconds": "5s"}
-    run_live_job(live_config(bootstrap, name, folder, slices, until="latest"), progress=span)
+    run_live_job(live_config(bootstrap, name, folder, slices, until="latest"), progress=span.live)
     if span.images != images:
         raise RuntimeError(f"{images} events gave {span.images} labels")
     return span
@@ -116,7 +128,7 @@ def ages(bootstrap: str, feed: Path, folder: Path, images: int, rate: float) -> 
     with subprocess.Popen(command) as sender:
         run_live_job(
             live_config(bootstrap, name, folder, {"slice_seconds": "1s"}),
-            progress=span,
+            progress=span.live,
             stop=lambda: span.images >= images or sender.poll() not in (None, 0),
         )
     appended = stamps(bootstrap, name)

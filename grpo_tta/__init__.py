@@ -11,7 +11,7 @@ A stream of uint8 canvases ``[B, 3, H, W]`` with one seed an image is labelled l
 from grpo_tta._version import __version__
 from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
 from grpo_tta.device import keep_freed_memory
-from grpo_tta.guard import Decision, DriftGuard, GuardEvent, GuardSettings
+from grpo_tta.guard import Decision, DriftGuard, GuardEvent, GuardSettings, Standing
 from grpo_tta.methods import METHODS, create_method
 from grpo_tta.models import ModelSettings, load_classifier
 from grpo_tta.reference import Reference, ReferenceBuilder
@@ -36,6 +36,7 @@ __all__ = [
     "Reference",
     "ReferenceBuilder",
     "Report",
+    "Standing",
     "State",
     "StreamState",
     "Update",

@@ -128,6 +128,19 @@ class Decision:
     """The guard is ill: labels are the frozen encoder's and nothing is learnt."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a stream's guard stands, for those who watch it."""
+
+    statistics: Mapping[str, float]
+    """By signal, of those that are judged now; beside the thresholds of `DriftGuard.thresholds`."""
+    marginal_entropy: float | None
+    """Of the adapted predictions of the last probes, over ln C, in [0, 1]; ``None`` before the first."""
+    frames_since_reset: int
+    warming_up: bool
+    """The stream's own reference is still to be made: the guard is blind to shifts."""
+
+
 class DriftGuard:
     """Watches streams of one classifier; holds nothing of any stream.
 
@@ -211,6 +224,28 @@ class DriftGuard:
                     return found, state
         return self._backstop(Decision(serve_frozen=_ill(state), warming_up="rows" in state), state)
 
+    def thresholds(self) -> dict[str, float]:
+        """Of the statistics that are watched: ``shift``, ``collapse`` (lost diversity) and ``regret``."""
+        settings = self.settings
+        return {
+            "shift": settings.shift_lambda,
+            "collapse": settings.collapse_threshold,
+            "regret": settings.regret_threshold,
+        }
+
+    def standing(self, state: State) -> Standing:
+        """Where the stream of this state stands."""
+        probes, marginals = _int(state, "probes"), _tensor(state, "marginals").float()
+        statistics = {}
+        if "rows" not in state:
+            statistics["shift"] = float(state["statistic"])
+        if probes >= self.settings.collapse_probes:
+            statistics["collapse"] = _lost(marginals)
+        if probes >= _REGRET_PROBES:
+            statistics["regret"] = _regret(_tensor(state, "errors"))
+        entropy = _entropy_ratio(marginals[1]) if probes else None
+        return Standing(statistics, entropy, _int(state, "since_reset"), "rows" in state)
+
     def manual(self, state: State) -> tuple[Decision, State]:
         """A reset asked for from outside."""
         return self._reset("manual", math.nan, math.nan, "asked for", state)
@@ -248,12 +283,11 @@ class DriftGuard:
                 _PROBE_TYPE
             ),
         }
-        gap = self._collapse(_tensor(state, "marginals").float())
+        gap = _lost(_tensor(state, "marginals").float())
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
             message = "the adapted predictions lost diversity against the frozen encoder's"
             return self._reset("collapse", gap, settings.collapse_threshold, message, state)
-        frozen_error, error = _tensor(state, "errors").tolist()
-        regret = (error - frozen_error) / max(frozen_error, _LEAST_ERROR)
+        regret = _regret(_tensor(state, "errors"))
         if probes >= _REGRET_PROBES and regret > settings.regret_threshold:
             message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
             return self._reset("collapse", regret, settings.regret_threshold, message, state)
@@ -265,10 +299,6 @@ class DriftGuard:
             event = GuardEvent("shift", statistic, settings.shift_lambda, _int(state, "total"), False, message)
             return Decision(events=(event,), warming_up=True, serve_frozen=_ill(state)), self._relearn(state)
         return None, state
-
-    def _collapse(self, marginals: Tensor) -> float:
-        entropies = torch.special.entr(marginals).sum(1)
-        return float(entropies[0] - entropies[1]) / math.log(max(marginals.shape[1], 2))
 
     def _shift(self, row: Tensor, state: State) -> tuple[State, float]:
         """The state with the probe taken in, and Page-Hinkley's statistic."""
@@ -312,6 +342,20 @@ class DriftGuard:
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
         pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
         return pulled, {**state, "since_reset": 0}
+
+
+def _entropy_ratio(marginal: Tensor) -> float:
+    return float(torch.special.entr(marginal).sum()) / math.log(max(len(marginal), 2))
+
+
+def _lost(marginals: Tensor) -> float:
+    """Diversity of the frozen marginal (row 0) less that of the adapted one."""
+    return _entropy_ratio(marginals[0]) - _entropy_ratio(marginals[1])
+
+
+def _regret(errors: Tensor) -> float:
+    frozen, adapted = errors.tolist()
+    return float(adapted - frozen) / max(frozen, _LEAST_ERROR)
 
 
 def _errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:

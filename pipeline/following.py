@@ -16,6 +16,7 @@ from pipeline.config import JobConfig, parse_duration
 from pipeline.driver import PARTITION, Progress
 from pipeline.errors import ConfigurationError, JobError
 from pipeline.health import LiveStatus
+from pipeline.labeling import images_labelled
 from pipeline.live import LiveProgress
 from schemas import Commit
 
@@ -24,7 +25,7 @@ _NAP = 0.1
 """Seconds between two looks whether to stop."""
 _STALE_SECONDS = 600.0
 _STALE_POLLS = 12
-"""A job that has neither committed nor looked for so long is not ready."""
+"""A job that has neither committed nor looked nor labelled an image for so long is not ready."""
 
 
 class Following:
@@ -60,7 +61,7 @@ class Following:
         self._give_up = parse_duration(source.give_up_after) / 1e6
         self._looked = time.monotonic()
         self._failing_since: float | None = None
-        self.status = LiveStatus(max(_STALE_SECONDS, _STALE_POLLS * self._poll))
+        self.status = LiveStatus(max(_STALE_SECONDS, _STALE_POLLS * self._poll), lambda: images_labelled(config))
 
     def begin(self, latest: Commit | None) -> int:
         """Look for the first time; the listing's end. Raises ``SourceError``, and `JobError` where the listing does not

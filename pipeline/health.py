@@ -19,12 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 class LiveStatus(Watcher):
-    """What a live job has done lately. ``stale_seconds``: without a step for so long it is not ready."""
+    """What a live job has done lately. ``stale_seconds``: without a step for so long it is not ready, unless images
+    were labelled meanwhile: ``labelled`` counts those of the running slice too."""
 
-    def __init__(self, stale_seconds: float) -> None:
+    def __init__(self, stale_seconds: float, labelled: Callable[[], int] = lambda: 0) -> None:
         self._stale = stale_seconds
+        self._labelled = labelled
         self._lock = threading.Lock()
         self._moved = time.monotonic()
+        self._counted = 0
         self._owned = 0
         self._error: str | None = None
 
@@ -57,16 +60,23 @@ class LiveStatus(Watcher):
             metrics.DEAD_LETTERS.inc(counters.dead_letters)
             metrics.LATE.inc(counters.late)
             metrics.UPDATES.inc(counters.updates)
-            metrics.DETECTIONS.inc(counters.drift_events)
-            for cause, count in counters.resets.items():
-                metrics.RESETS.labels(cause).inc(count)
+            for metric, counts in (
+                (metrics.RESETS, counters.resets),
+                (metrics.DETECTIONS, counters.drift_events),
+                (metrics.UPDATES_SKIPPED, counters.updates_skipped),
+            ):
+                for label, count in counts.items():
+                    metric.labels(label).inc(count)
         metrics.LAG.clear()
         for partition, lag in progress.lag.items():
             metrics.LAG.labels(partition).set(lag)
 
     def problem(self) -> str | None:
         """Why the job is not ready, or ``None``."""
+        counted = self._labelled()
         with self._lock:
+            if counted != self._counted:
+                self._counted, self._moved = counted, time.monotonic()
             if self._error is not None:
                 return f"the last slice failed: {self._error}"
             if self._owned == 0:

@@ -11,10 +11,18 @@ from pipeline.config import JobConfig, is_kafka, parse_duration
 from pipeline.errors import ConfigurationError
 
 
-def settings_of(config: JobConfig, url: str) -> KafkaSettings:
-    """The cluster a URL names; security from the configuration, or else from the environment."""
+def security_of(config: JobConfig) -> KafkaSecurity:
+    """From the configuration, or else from the environment; raises `ConfigurationError`."""
     try:
-        security = config.kafka.security or KafkaSecurity.from_environment(os.environ)
+        return config.kafka.security or KafkaSecurity.from_environment(os.environ)
+    except ValueError as error:
+        raise ConfigurationError(f"kafka: {error}") from error
+
+
+def settings_of(config: JobConfig, url: str) -> KafkaSettings:
+    """The cluster a URL names; raises `ConfigurationError`."""
+    security = security_of(config)
+    try:
         return KafkaSettings(KafkaAddress.parse(url).servers, security)
     except ValueError as error:
         raise ConfigurationError(f"kafka: {error}") from error

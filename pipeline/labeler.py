@@ -29,7 +29,7 @@ from grpo_tta.state import StreamState
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 from pipeline.records import RecordMaker, WindowedRef, dead_letter
 from pipeline.windows import Window, Windows
-from schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage
+from schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, SkipReason
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class Labeled:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     forward_equivalents: float = 0.0
     late: int = 0
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+    """Updates that were due and not made, by reason."""
     batches: list[BatchTiming] = field(default_factory=list)
 
     def counters(self) -> Counters:
@@ -69,7 +71,8 @@ class Labeled:
             dead_letters=len(self.dead_letters),
             updates=sum(not row.reset for row in self.adaptation),
             late=self.late,
-            drift_events=len(self.drift),
+            updates_skipped=dict(self.skipped),
+            drift_events=Counter(event.signal for event in self.drift),
             resets=Counter(row.cause for row in self.adaptation if row.cause is not None),
             forward_equivalents=self.forward_equivalents,
         )
@@ -225,12 +228,24 @@ class StreamLabeler:
         if decision.serve_frozen or not finite:
             frozen = prediction.frozen if prediction.frozen is not None else self._frozen(batch)
             prediction = Prediction(frozen, frozen)
+        self._count_skipped(state.method, method_state, report, decision, out)
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
         self._record(events, prediction, report, out, warming_up=decision.warming_up)
         if decision.serve_frozen:
             method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
         self._apply(events, decision, method_state, guard_state, out)
+
+    def _count_skipped(self, before: State, after: State, report: Report, decision: Decision, out: Labeled) -> None:
+        """Updates fall due at multiples of the cadence."""
+        cadence = self.method.cadence
+        if cadence is None:
+            return
+        made = 0 if decision.serve_frozen else len(report.updates)
+        skipped = int(after["frames"]) // cadence - int(before["frames"]) // cadence - made
+        if skipped > 0:
+            reason: SkipReason = "ill" if decision.serve_frozen else "method" if report.finite else "nonfinite"
+            out.skipped[reason] += skipped
 
     def _apply(
         self, events: Sequence[WindowedRef], decision: Decision, method_state: State, guard_state: State, out: Labeled

@@ -264,6 +264,8 @@ class LabelStream(beam.DoFn):
         if encoded is not None:
             self._distribution("state_bytes", len(encoded))
             metrics.STATE_BYTES.observe(len(encoded))
+            guard = self._labeler.guard
+            metrics.observe_guard(guard.standing(labeled.state.guard), guard.thresholds())
             yield beam.pvalue.TaggedOutput(STATES, (key, encoded))
         cell.write(labeled.state)
         stretches.write(batch.index + 1)

@@ -236,6 +236,7 @@ class LiveDriver:
     def _let_go(self, name: str, why: str) -> None:
         del self._owned[name]
         self._truth.forget(name)
+        metrics.forget_lag(name)
         _log.info("partition %s: let go, %s", name, why)
 
     def _finished(self, member: Member) -> bool:
@@ -350,6 +351,7 @@ class LiveDriver:
         _log.warning("%s; everything is taken up again from its commit in %.1f s", error, pause)
         for name in list(self._owned):
             self._let_go(name, "it is taken up anew")
+        self._watcher.owns(0)
         close_sinks()
         time.sleep(pause)
         self._leave_if_ended()

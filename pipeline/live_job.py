@@ -14,7 +14,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.garbage import settled_heap
 from pipeline.health import LiveStatus, metrics_served
 from pipeline.kafka_job import make_member, make_offsets, out_settings, settings_of
-from pipeline.labeling import job_labeler
+from pipeline.labeling import images_labelled, job_labeler
 from pipeline.live import LiveDriver, LiveProgress, Watcher
 from pipeline.partition import no_fault
 from pipeline.run import check_runner, claim_outputs, fingerprints_of, output_stores, run_slice
@@ -22,7 +22,7 @@ from pipeline.status import note_job
 from pipeline.transactions import BucketTruth, KafkaTruth, Truth
 
 _STALE_SLICES = 12
-"""A job that has not come round for so many slices' time is not ready."""
+"""A job that has neither come round nor labelled an image for so many slices' time is not ready."""
 
 
 def run_live_job(
@@ -53,7 +53,7 @@ def run_live_job(
     note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
     fingerprints = fingerprints_of(config, labeler, config.source.url)
     slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
-    status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds)), progress)
+    status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds), lambda: images_labelled(config)), progress)
     with metrics_served(config.run, status.status), settled_heap():
         LiveDriver(
             config,

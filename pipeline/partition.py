@@ -4,7 +4,8 @@ The order of writing of its part of a slice: 1. the plan, by exclusive create; 2
 3. one packed file with the changed states; 4. the commit, by exclusive create: from here on it counts; 5. where the
 source keeps positions of its own, they are told, for lag monitors only; 6. garbage collection. Steps 1, 4 and 6 are
 methods here, 2 and 3 are the graph's (`pipeline.graph`). Each is bracketed by a ``fault_point``: ``before:1`` to
-``after:6``; between a commit and forgetting what it has done is ``before:forget``.
+``after:5``, ``before:collect`` and ``after:collect``, for transactions have a step more; between a commit and
+forgetting what it has done is ``before:forget``.
 
 An open plan, one without its commit, is run again exactly as it was. Where other settings or another owner take over it
 is replaced by one of a higher epoch: same range and clock, so that its outputs lie on the old one's.
@@ -140,10 +141,11 @@ class Partition:
         return commit, name
 
     def collect_garbage(self) -> None:
-        """Step 6: delete what the newest commit does not need."""
+        """The last step: delete what the newest commit does not need."""
         if self.latest is not None:
+            self.fault_point("before:collect")
             self.log.collect_garbage(self.latest, self.keep)  # 6
-            self.fault_point("after:6")
+            self.fault_point("after:collect")
 
     def _commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
         counted = result.counters.labels + result.counters.dead_letters

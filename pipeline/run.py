@@ -21,6 +21,7 @@ from adapters.storage.listing import Listing, write_listing
 from adapters.storage.objects import ObjectStore
 from adapters.storage.source import list_source
 from grpo_tta.device import resolve_device
+from pipeline import metrics
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.config import JobConfig, RunConfig
 from pipeline.config_values import option_name
@@ -306,6 +307,7 @@ def run_slice(
     """Steps 2 and 3 of a slice, one graph over all its partitions; a result for each, in order."""
     fault_point("before:2")
     named = ", ".join(f"{part.plan.sequence} of {part.partition}" for part in slices)
+    metrics.begin_slice()
     try:
         _run_graph(config, slices, fault_point)
     except (KeyboardInterrupt, SystemExit):
@@ -314,6 +316,7 @@ def run_slice(
         _log.debug("slice %s failed", named, exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
+    metrics.end_slice()
     collect_slice()
     return [slice_result(part) for part in slices]
 
@@ -347,7 +350,7 @@ def _summary(config: JobConfig, latest: Commit | None, finished: bool, model: st
         dead_letters=counters.dead_letters,
         updates=counters.updates,
         late=counters.late,
-        drift_events=counters.drift_events,
+        drift_events=sum(counters.drift_events.values()),
         resets={str(cause): count for cause, count in counters.resets.items()},
         streams=len(latest.states) if latest else 0,
         seconds=counters.seconds,

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from schemas.base import SchemaVersion, Time, WireModel
+from schemas.outputs import DriftSignal, ResetCause
 
 Position = Annotated[int, Field(ge=0)]
+SkipReason = Literal["method", "ill", "nonfinite"]
 
 
 class SliceRange(WireModel):
@@ -45,22 +47,26 @@ class Counters(WireModel):
     dead_letters: Position = 0
     updates: Position = 0
     late: Position = 0
-    drift_events: Position = 0
-    resets: dict[Literal["collapse", "shift", "nonfinite", "scheduled", "manual"], int] = Field(default_factory=dict)
+    updates_skipped: dict[SkipReason, int] = Field(default_factory=dict)
+    """Updates that were due and not made: by the method's own rule (a gate, a filter), because the guard was ill and
+    served the frozen encoder, or because a figure was not finite."""
+    drift_events: dict[DriftSignal, int] = Field(default_factory=dict)
+    resets: dict[ResetCause, int] = Field(default_factory=dict)
     forward_equivalents: float = 0.0
     seconds: float = 0.0
     """Busy time of committed slices. Never part of a label."""
 
     def plus(self, other: "Counters") -> "Counters":
         """The sum, field by field."""
-        resets = {
-            cause: self.resets.get(cause, 0) + other.resets.get(cause, 0)
-            for cause in sorted({*self.resets, *other.resets})
-        }
-        sums = {
-            name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields if name != "resets"
-        }
-        return Counters(resets=resets, **sums)
+        return Counters(
+            **{name: _sum(getattr(self, name), getattr(other, name)) for name in type(self).model_fields},
+        )
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if not isinstance(one, dict):
+        return one + other
+    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
 
 
 class Commit(WireModel):

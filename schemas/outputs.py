@@ -9,6 +9,7 @@ from schemas.base import SchemaVersion, Time, WireModel
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 ResetCause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
+DriftSignal = Literal["shift", "collapse", "nonfinite", "scheduled", "manual", "ill", "state"]
 UNKNOWN = "unknown"
 """The label of an image whose best probability is under ``--min-probability``."""
 
@@ -91,7 +92,7 @@ class DriftEvent(WireModel):
     coordinate: str
     event_time: Time
     frame: Annotated[int, Field(ge=0)]
-    signal: Literal["shift", "collapse", "nonfinite", "scheduled", "manual", "ill", "state"]
+    signal: DriftSignal
     statistic: float | None = None
     threshold: float | None = None
     reset: bool

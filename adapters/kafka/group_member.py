@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import kafka
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState
 
 from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
 from adapters.kafka.membership import Assignment, Member, MembershipEvent, Ownership, commit_offsets
@@ -68,6 +69,8 @@ class GroupMember(Member):
         self._group = group
         self._assignor = CooperativeStickyAssignor()
         self._poll_ms = round(poll_interval * 1000)
+        self._longest_join = session + max_poll_interval
+        self._joining_since: float | None = None
         self._options = {
             "group_id": group,
             "session_timeout_ms": round(session * 1000),
@@ -160,6 +163,7 @@ class GroupMember(Member):
             while not self._stop.is_set():
                 self._do_jobs()
                 self._poll()
+                self._check_join()
         except Exception as error:
             _log.error("group %s: the membership ended: %s", self._group, type(error).__name__)
             self._ended = as_failure(error, self._settings, f"stay in group {self._group!r}")
@@ -194,6 +198,18 @@ class GroupMember(Member):
                 raise
             _log.warning("group %s: %s", self._group, type(error).__name__)
             self._stop.wait(0.2)
+
+    def _check_join(self) -> None:
+        """Raise `KafkaUnreachable` where a join has not come to its end in the time that the brokers give all members
+        to come: kafka-python can lose track of one (what asked for it has passed while it was under way), and nobody
+        waits for its end then. A broker that is away makes no such state."""
+        if self._consumer.group_metadata().state != MemberState.REBALANCING:
+            self._joining_since = None
+            return
+        now = time.monotonic()
+        self._joining_since = self._joining_since or now
+        if now - self._joining_since > self._longest_join:
+            raise KafkaUnreachable(f"group {self._group}: joining did not end in {self._longest_join:.0f} s")
 
     def _do_jobs(self) -> None:
         while True:

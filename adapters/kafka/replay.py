@@ -22,6 +22,8 @@ from adapters.kafka.wire import Position, parse_coordinate, parse_partition, par
 
 _POLL_MS = 500
 _STALL_SECONDS = 30.0
+_NEAR = 100
+"""Records up to so many behind another are read on to, not sought."""
 
 
 @dataclass
@@ -80,10 +82,10 @@ def _replay_partition(
     with KafkaOffsets(settings) as asked:
         begin, end = asked.beginning([name])[name], asked.end([name])[name]
     sending: list[tuple[str, Any]] = []
+    records = _records(settings, name, [offset for offset in sorted(offsets) if begin <= offset < end])
+    record = next(records, None)
     for offset, coordinate in sorted(offsets.items()):
-        held = begin <= offset < end
-        record = next(_read(settings, name, offset, offset + 1), None) if held else None
-        if record is None:
+        if record is None or record.offset != offset:
             result.left.append((coordinate, "the log does not hold it any more"))
             continue
         future = None
@@ -97,10 +99,23 @@ def _replay_partition(
                 timestamp_ms=record.timestamp if record.timestamp >= 0 else None,
             )
         sending.append((coordinate, future))
+        record = next(records, None)
     for coordinate, future in sending:
         if future is not None:
             future.get(timeout=DeliveryLimits().seconds)
         result.sent.append(coordinate)
+
+
+def _records(settings: KafkaSettings, name: str, offsets: list[int]) -> Iterator[Any]:
+    """The records at sorted ``offsets`` that are there."""
+    while offsets:
+        near = 1
+        while near < len(offsets) and offsets[near] - offsets[near - 1] <= _NEAR:
+            near += 1
+        run, offsets = set(offsets[:near]), offsets[near:]
+        for record in _read(settings, name, min(run), max(run) + 1):
+            if record.offset in run:
+                yield record
 
 
 def _position(coordinate: str) -> Position | None:

@@ -39,6 +39,9 @@ FENCED = (
     kafka_errors.FencedInstanceIdError,
 )
 """What the broker answers to one that has been replaced."""
+_REBALANCING = kafka_errors.RebalanceInProgressError.__name__
+"""Answered to a group's position while its members are given their partitions. kafka-python takes it for fatal to the
+producer and names it only in the text."""
 
 
 def transactional_id(group: str, partition: str) -> str:
@@ -143,6 +146,9 @@ class TransactionalSink:
             if fenced is not None:
                 self._discard()
                 raise fenced from error
+            if _REBALANCING in str(error):
+                self._discard()
+                raise SendFailed(f"could not {doing}: the group is rebalancing; the slice is run again") from error
             raise as_failure(error, self._settings, doing) from error
 
     def _fenced(self, error: BaseException | None) -> Fenced | None:

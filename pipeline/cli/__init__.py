@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument(
         "--source", required=True, metavar="kafka://HOST:PORT/TOPIC", help="where the events came from"
     )
+    letters.add_argument(
+        "--config", metavar="FILE.yaml", help="a job's: its kafka.security, instead of the environment's"
+    )
     letters.add_argument("--stage", choices=STAGES, help="only dead letters of this stage")
     letters.add_argument("--stream", metavar="NAME", help="only dead letters of this stream")
     letters.add_argument("--dry-run", action="store_true", help="look for the events and send nothing")

@@ -1,7 +1,6 @@
 """The commands of live jobs: label a Kafka source, look at a checkpoint, ask for a reset, send dead letters again."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from adapters.storage.sink import read_records
 from pipeline import metrics
 from pipeline.cli.columns import print_columns
 from pipeline.cli.stopping import StopRequest
-from pipeline.config import JobConfig, is_kafka
+from pipeline.config import JobConfig, is_kafka, make_config, merged, read_config_file
 from pipeline.errors import ConfigurationError, JobError
+from pipeline.kafka_job import security_of
 from pipeline.live import LiveProgress
 from pipeline.live_job import run_live_job
 from pipeline.status import Status, read_status, request_reset
@@ -114,9 +114,10 @@ def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
 
 def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
     """Send the events of dead letters to the source's topics again; 1 where some cannot be."""
-    source, topics = _cluster(flags.source, "--source")
+    security = _security(flags.config)
+    source, topics = _cluster(flags.source, "--source", security)
     try:
-        letters = [letter for letter in _letters(flags.come_from) if _wanted(letter, flags)]
+        letters = [letter for letter in _letters(flags.come_from, security) if _wanted(letter, flags)]
         result = replay(source, topics, [letter.coordinate for letter in letters], dry_run=flags.dry_run)
     except KafkaFailure as error:
         raise JobError(str(error)) from error
@@ -130,12 +131,12 @@ def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
     return 1 if result.left else 0
 
 
-def _letters(url: str) -> Iterator[DeadLetter]:
+def _letters(url: str, security: KafkaSecurity) -> Iterator[DeadLetter]:
     """Those of a job's folder or bucket, or of a topic."""
     if not is_kafka(url):
         yield from read_records(url, "dead_letters", DeadLetter)
         return
-    settings, topics = _cluster(url, "--from")
+    settings, topics = _cluster(url, "--from", security)
     for topic in topics:
         for value in read_values(settings, topic):
             yield DeadLetter.model_validate_json(value)
@@ -145,10 +146,17 @@ def _wanted(letter: DeadLetter, flags: argparse.Namespace) -> bool:
     return flags.stage in (None, letter.stage) and flags.stream in (None, letter.stream)
 
 
-def _cluster(url: str, flag: str) -> tuple[KafkaSettings, tuple[str, ...]]:
-    """A cluster, with the environment's security, and topics."""
+def _cluster(url: str, flag: str, security: KafkaSecurity) -> tuple[KafkaSettings, tuple[str, ...]]:
+    """A cluster and topics."""
     try:
         address = KafkaAddress.parse(url)
-        return KafkaSettings(address.servers, KafkaSecurity.from_environment(os.environ)), address.topics
+        return KafkaSettings(address.servers, security), address.topics
     except ValueError as error:
         raise ConfigurationError(f"{flag}: {error}") from error
+
+
+def _security(config_file: str | None) -> KafkaSecurity:
+    """Of a job's configuration file, or else of the environment; raises `ConfigurationError`."""
+    unused = {"source": {"url": "unused"}, "output": {"url": "unused"}}
+    values = merged(unused, read_config_file(config_file)) if config_file else unused
+    return security_of(make_config(values))

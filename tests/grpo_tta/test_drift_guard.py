@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grpo_tta import Decision, DriftGuard, GuardSettings, Reference, ReferenceBuilder, Report, State
+from grpo_tta import Decision, DriftGuard, GuardSettings, Reference, ReferenceBuilder, Report, Standing, State
 
 CLASSES, DIMENSIONS = 6, 16
 VECTORS = F.normalize(torch.randn(CLASSES, DIMENSIONS, generator=torch.Generator().manual_seed(1)), dim=1)
@@ -363,3 +363,20 @@ def test_disabled_it_does_nothing() -> None:
 def test_a_bad_setting_is_named_with_its_value(field: str, value: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         GuardSettings(**{field: value})
+
+
+def test_where_a_stream_stands() -> None:
+    guard = DriftGuard(replace(SMALL, shift_lambda=1e9), VECTORS)
+    assert guard.standing(guard.initial_state()) == Standing({}, None, 0, True)
+    state = warmed(guard)
+    whole = report(8 * 6, 9, shift=0.1)
+    _, state = feed(guard, state, replace(whole, probabilities=0.5 * whole.probabilities + 0.5 / CLASSES), 8)
+    found = guard.standing(state)
+    assert found.statistics.keys() == guard.thresholds().keys()
+    assert found.statistics["shift"] == float(state["statistic"]) > 0
+    assert found.statistics["regret"] == pytest.approx(0, abs=1e-6)  # the labels are the same
+    assert found.statistics["collapse"] < 0  # and their probabilities flatter
+    flat = 0.5 * whole.frozen_probabilities[16:].mean(0) + 0.5 / CLASSES
+    entropy = float(torch.special.entr(flat).sum()) / math.log(CLASSES)
+    assert found.marginal_entropy == pytest.approx(entropy, abs=0.02)
+    assert (found.frames_since_reset, found.warming_up) == (8 * 26, False)

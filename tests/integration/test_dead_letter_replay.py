@@ -4,6 +4,7 @@ import kafka
 import pytest
 from kafka_records import TIME, consume
 
+from adapters.kafka import replay
 from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.wire import coordinate_of
 from adapters.storage.objects import ObjectStore
@@ -51,7 +52,9 @@ def run(broker, topic, where, *flags):
     return main(["dead-letters", "replay", "--from", where, "--source", f"kafka://{broker.bootstrap}/{topic}", *flags])
 
 
-def test_an_event_goes_to_its_partition_as_it_was_and_once(broker, settings, images, write):
+@pytest.mark.parametrize("near", [1, 100])
+def test_an_event_goes_to_its_partition_as_it_was_and_once(broker, settings, images, write, near, monkeypatch):
+    monkeypatch.setattr(replay, "_NEAR", near)
     assert run(broker, images, write([letter(images, 3), letter(images, 1), letter(images, 3)])) == 0
     records = consume(settings, images)
     assert [record.value for record in records[5:]] == [b"value 1", b"value 3"]

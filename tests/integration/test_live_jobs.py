@@ -235,9 +235,16 @@ def test_it_is_not_ready_while_others_own_everything(broker, topic, live_job):
         send(broker, name, feed(1, partitions=1))
         wait_until(lambda: job.positions() == {f"{name}-0": 1}, job)
         with LiveJobOwner(job, {"run": {"metrics_port": port}}):
-            wait_until(lambda: get(port, "/healthz")[0] == 200, job)
+            wait_until(lambda: members(job) == 2, job)
             code, body = get(port, "/readyz")
             assert (code, json.loads(body)["problem"]) == (503, "no partition is owned")
+
+
+def members(job):
+    """Of the job's group, when it has settled."""
+    with job.settings.admin() as admin:
+        (group,) = admin.describe_groups([job.config["kafka"]["group"]]).values()
+    return len(group["members"]) if group["group_state"] == "Stable" else 0
 
 
 class LiveJobOwner:

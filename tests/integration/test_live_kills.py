@@ -18,11 +18,13 @@ EVENTS = 24
 """In each of the two partitions, four a slice."""
 BUCKET = {
     "before:1": 0, "after:1": 0, "before:2": 0, "after:2": 0, "before:3": 0, "after:3": 0,
-    "before:4": 1, "after:4": 2, "before:5": 2, "after:5": 2, "after:6": 2,
+    "before:4": 1, "after:4": 2, "before:5": 2, "after:5": 2,
+    "before:collect": 2, "after:collect": 2,
 }  # fmt: skip
 """Partitions that the killed process had committed a slice of."""
 KAFKA = {
     "after:3": 0, "before:4": 1, "after:4": 1, "before:5": 1, "after:5": 1, "before:6": 1, "after:6": 2,
+    "before:collect": 2, "after:collect": 2,
 }  # fmt: skip
 KAFKA_EARLY = dict.fromkeys(["before:1", "after:1", "before:2", "after:2", "before:3"], 0)
 """As with the bucket's truth but for the open transaction."""

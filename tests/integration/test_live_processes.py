@@ -19,7 +19,7 @@ from live_jobs import (
     wait_until,
 )
 
-from demo.broker import LocalCluster, create_topic
+from demo.broker import BrokerFailed, LocalCluster, create_topic
 from pipeline.checkpoint_log import CheckpointLog
 from pipeline.status import partition_logs
 
@@ -34,6 +34,12 @@ def owners(job):
     """The process ids of the last to claim each partition."""
     found = [CheckpointLog(store).owner() for store in partition_logs(job.checkpoint).values()]
     return [int(one[1].rpartition(":")[2]) for one in found if one]
+
+
+def all_go_on(job):
+    """Waits until every partition has committed more than now."""
+    at = job.positions()
+    wait_until(lambda: all(job.positions()[one] > at[one] for one in at), job)
 
 
 def check_all(job):
@@ -55,15 +61,32 @@ def test_of_three_processes_one_is_killed_one_is_frozen_and_wakes_and_one_is_add
         os.kill(second, signal.SIGSTOP)
         added = job.start()
         wait_until(lambda: len(owners(job)) == 4 and set(owners(job)) <= {third, added}, job)
-        at = job.positions()
-        wait_until(lambda: all(job.positions()[one] > at[one] for one in at), job)
+        all_go_on(job)
         os.kill(second, signal.SIGCONT)
-        at = job.positions()
-        wait_until(lambda: all(job.positions()[one] > at[one] for one in at), job)
+        all_go_on(job)
         wait_until(lambda: second in owners(job), job)  # it has joined again, with epochs of its own
     wait_for_the_end(job)
     job.end()
     check_all(job)
+
+
+def test_a_group_with_transactions_grows_under_load_and_every_event_is_seen_once(broker, topic, live_job):
+    name = topic(partitions=4)
+    job = live_job(name, **UNDER_LOAD | {"kafka": {"transactional": True, "session": "3s"}})
+    with Load(broker, name, 4, rate=8):
+        running = [job.start()]
+        wait_until(lambda: len(job.positions()) == 4, job)
+        for _ in range(2):
+            running.append(job.start())
+            wait_until(lambda: set(owners(job)) == set(running), job)
+            all_go_on(job)
+    wait_for_the_end(job)
+    assert [job.wait(pid, 0) for pid in running] == [None] * 3, job.said()
+    job.end()
+    outcomes = job.outcomes("read_committed")
+    assert sorted(outcomes) == all_of(job)
+    assert {len(values) for values in outcomes.values()} == {1}
+    check_states_hold_every_frame(job)
 
 
 def test_a_frozen_process_that_wakes_in_the_middle_of_its_slice_commits_nothing(broker, topic, live_job):
@@ -154,6 +177,14 @@ def test_a_broker_that_is_killed_and_comes_back_is_taken_up_again(broker_to_dist
         check_all(job)
 
 
+def leads(cluster, topic, dead):
+    """Whether both partitions have a leader that lives."""
+    try:
+        return all(cluster.leader(topic, number) is not dead for number in (0, 1))
+    except BrokerFailed:
+        return False
+
+
 @pytest.mark.slow
 def test_a_leader_that_is_killed_is_followed_by_another(broker_libraries, job_server, tmp_path):
     with LocalCluster(tmp_path / "cluster") as cluster:
@@ -163,8 +194,10 @@ def test_a_leader_that_is_killed_is_followed_by_another(broker_libraries, job_se
             with Load(cluster, "led", 2, rate=8):
                 job.start()
                 wait_until(lambda: len(job.positions()) == 2, job)
-                cluster.leader("led").kill()
-                resumes(job, 20.0)
+                dead = cluster.leader("led")
+                dead.kill()
+                wait_until(lambda: leads(cluster, "led", dead), job)  # the cluster takes a session to notice
+                resumes(job, 5.0)
             wait_for_the_end(job)
         finally:
             job.end()

@@ -363,7 +363,11 @@ def _epoch(name):
     return int(name.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
 
 
-POINTS = [f"{when}:{number}" for number in range(1, 7) for when in ("before", "after")] + ["before:forget"]
+POINTS = [f"{when}:{number}" for number in range(1, 7) for when in ("before", "after")] + [
+    "before:forget",
+    "before:collect",
+    "after:collect",
+]
 
 
 def disturb(world, chance: random.Random, moves=40):

@@ -487,7 +487,7 @@ def test_a_summary_left_behind_by_a_death_after_the_last_commit_is_written_again
     assert not label(config, stop=stop_after(1)).summary.finished
 
     def die(point):
-        if point == "after:6":
+        if point == "after:collect":
             raise SystemExit
 
     with pytest.raises(SystemExit):

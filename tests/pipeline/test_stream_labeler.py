@@ -573,6 +573,8 @@ def test_an_ill_stream_is_served_by_the_frozen_encoder_and_learns_nothing():
     ill = labeler.label(events(76, start=48), out.state)
     assert all(label.label == label.frozen_label for label in ill.labels)
     assert ill.adaptation == []
+    assert out.counters().updates_skipped == {"ill": 1}  # of the batch that made it so
+    assert ill.counters().updates_skipped == {"ill": 19}
     assert {label.update_count for label in ill.labels} == {12}
     assert ill.state.method["sum"] == 0
     well = labeler.label(events(8, start=124), ill.state)

@@ -226,6 +226,18 @@ def test_whoever_is_replaced_is_told_so_and_stays_out(transactional, producers, 
     assert len(producers.made) == 1
 
 
+def test_a_group_that_rebalances_costs_the_slice_and_not_the_job(transactional, producers):
+    """kafka-python calls it unexpected, and fatal."""
+    text = f"Unexpected error in TxnOffsetCommitResponse: {kafka_errors.RebalanceInProgressError()}"
+    transactional.answers["send_offsets_to_transaction"] = kafka_errors.KafkaError(text)
+    transactional.begin()
+    with pytest.raises(SendFailed, match="the group is rebalancing; the slice is run again") as caught:
+        transactional.send_offsets({"images-3": Committed(1, "x")}, None)
+    assert caught.value.retriable
+    with pytest.raises(KafkaFailure, match="the sink is not open"):
+        transactional.begin()
+
+
 def test_a_record_of_one_that_is_replaced(transactional, producers):
     producers.made[0].outcomes.append(kafka_errors.InvalidProducerEpochError())
     with pytest.raises(Fenced):

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from adapters.kafka.errors import Fenced, KafkaFailure
+from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
 from adapters.kafka.group_member import GroupMember, _Listener
 from adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
 from adapters.kafka.settings import KafkaSettings
@@ -93,6 +94,45 @@ def test_members_that_cannot_be():
         GroupMember(SETTINGS, ["a"], "")
     with pytest.raises(ValueError, match="partitions must not be empty"):
         StaticMember(SETTINGS, ["a"], [])
+
+
+class JoiningConsumer:
+    """Is in a group and then begins a join that does not end."""
+
+    def __init__(self):
+        self.states = iter([MemberState.UNJOINED, MemberState.REBALANCING, MemberState.STABLE])
+        self.closed = False
+
+    def subscribe(self, topics, listener):
+        pass
+
+    def topics(self):
+        return {"a"}
+
+    def poll(self, timeout_ms):
+        time.sleep(0.01)
+
+    def group_metadata(self):
+        return ConsumerGroupMetadata("g", state=next(self.states, MemberState.REBALANCING))
+
+    def close(self, autocommit, timeout_ms):
+        self.closed = True
+
+
+@pytest.mark.timeout(20)
+def test_a_join_that_does_not_end_ends_the_membership_so_that_another_can_begin():
+    consumer = JoiningConsumer()
+    settings = SimpleNamespace(consumer=lambda **_: consumer, request_timeout=1.0)
+    member = GroupMember(settings, ["a"], "g", session=0.4, heartbeat=0.1, max_poll_interval=0.2)
+    member.start()
+    began = time.monotonic()
+    member._thread.join(10)
+    assert 0.5 < time.monotonic() - began < 5
+    with pytest.raises(KafkaUnreachable, match="group g: joining did not end in 1 s") as caught:
+        member.assignment()
+    assert caught.value.retriable
+    member.close()
+    assert consumer.closed
 
 
 def test_a_member_that_was_not_started_or_is_closed_says_so():
