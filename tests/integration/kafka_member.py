@@ -15,7 +15,8 @@ from adapters.kafka.settings import KafkaSettings
 
 
 def say(*words: str) -> None:
-    print(*words, flush=True)
+    sys.stdout.write(" ".join(words) + "\n")  # at once: two threads say something
+    sys.stdout.flush()
 
 
 def obey(member: GroupMember) -> None:

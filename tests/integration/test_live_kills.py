@@ -14,7 +14,7 @@ from live_jobs import LiveJob, check_bucket_truth, feed, send
 
 from demo.broker import create_topic
 
-EVENTS = 24
+EVENTS = 32
 """In each of the two partitions, four a slice."""
 BUCKET = {
     "before:1": 0, "after:1": 0, "before:2": 0, "after:2": 0, "before:3": 0, "after:3": 0,
