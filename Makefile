@@ -36,8 +36,9 @@ bench: $(VENV)/.run ## Compare methods on the development streams from scratch, 
 bench-full: $(VENV)/.run build/demo/pictures/openmoji.npz ## Print the final table, held-out data included; goes on after a kill (many hours)
 	$(BIN)/python -m benchmarks.final --json out/final/table.json
 
-test: $(VENV)/.dev ## Run the fast tests and the integration tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore tests/integration
+	$(BIN)/python -m pytest tests/integration
 
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
 	$(BIN)/python -m pytest -m slow

@@ -45,7 +45,7 @@ NEAR = 500
 def run(classifier: Classifier, spec: StreamSpec, variant: str) -> StreamResult:
     """One variant over one stream."""
     method = create_method("grpo", classifier, GrpoSettings())
-    guard = DriftGuard(GuardSettings(), classifier.class_vectors) if variant == "guard" else None
+    guard = DriftGuard(GuardSettings(on_shift="reset"), classifier.class_vectors) if variant == "guard" else None
     return run_stream(
         method,
         spec.frames(pictures()[0]),

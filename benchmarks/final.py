@@ -80,10 +80,10 @@ class Unit:
 
     @property
     def bench(self) -> Bench:
-        """As `run_seed` takes it: the guard as in ``grpo-tta label``, for every method alike."""
+        """As `run_seed` takes it: the guard of ``grpo-tta label --on-shift reset``, for every method alike."""
         classifier, pictures, data = _material(self.set_name)
         streams = [(self.stream, [self.condition])]
-        guard = GuardChoice(GuardSettings())
+        guard = GuardChoice(GuardSettings(on_shift="reset"))
         return Bench(classifier, pictures, data, self.methods, streams, ["guard"], guard, 1, self.frames, BATCH)
 
 

@@ -75,7 +75,7 @@ class Job:
                 "--source", f"kafka://{bootstrap}/{FRAMES}",
                 "--out", str(out), "--out", f"kafka://{bootstrap}/{LABELS}",
                 "--start", "earliest", "--slice-seconds", "1s", "--window", "fixed:1s",
-                "--reference", str(reference_path()), "--metrics-port", str(self._port),
+                "--reference", str(reference_path()), "--on-shift", "reset", "--metrics-port", str(self._port),
             ]
         )  # fmt: skip
 

@@ -63,8 +63,8 @@ class GuardSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     enabled: bool = True
-    on_shift: Literal["reset", "event"] = "reset"
-    """A shift resets the stream, or is only reported."""
+    on_shift: Literal["reset", "event"] = "event"
+    """A shift resets the stream, or is only reported; a gated stream learns anew after either. [ours]"""
     probe_frames: int = 32
     reference_probes: int = 20
     """Probes that make a stream's own reference."""
@@ -126,6 +126,11 @@ class Decision:
     warming_up: bool = False
     serve_frozen: bool = False
     """The guard is ill: labels are the frozen encoder's and nothing is learnt."""
+
+    @property
+    def shifted(self) -> bool:
+        """The input has shifted, whether that is a reset or only an event."""
+        return any(event.signal == "shift" for event in self.events)
 
 
 @dataclass(frozen=True)

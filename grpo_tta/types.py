@@ -5,7 +5,7 @@
 
 Nothing hides in a module, an optimiser or a global: whatever a stream has learnt is in ``state``, a flat mapping of
 names to tensors and numbers. So a caller can checkpoint it, compare it bit for bit, and reset it by
-``initial_state()`` or, where the input has shifted, ``after_shift(state)``.
+``initial_state()`` or, where the input has shifted, ``after_shift(state, ...)``.
 
 Everything that counts, counts *frames*: a frame is labelled with the parameters of that moment, gradients accumulate
 in the state and an update happens each time the stream has seen ``cadence`` frames. Batches of 1 or of 64 give the
@@ -130,9 +130,10 @@ class Method(ABC):
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters of ``state``; nothing is learnt."""
 
-    def after_shift(self, state: State) -> State:
-        """The state to go on with when the input has shifted: what still serves is kept. Default: the initial state."""
-        return self.initial_state()
+    def after_shift(self, state: State, *, reset: bool) -> State:
+        """The state to go on with when the input has shifted. ``reset``: what still serves is kept; by default the
+        initial state. Without it the shift was only noticed; by default the state as it is."""
+        return self.initial_state() if reset else state
 
     def pull(self, state: State, strength: float) -> State:
         """Move what was learnt towards the start by ``strength`` in [0, 1] (the soft backstop). Default: unchanged."""

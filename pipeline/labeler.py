@@ -256,7 +256,9 @@ class StreamLabeler:
         elif decision.action == "reset":
             self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
             shifted = decision.cause == "shift"
-            method_state = self.method.after_shift(method_state) if shifted else self.method.initial_state()
+            method_state = self.method.after_shift(method_state, reset=True) if shifted else self.method.initial_state()
+        elif decision.shifted:
+            method_state = self.method.after_shift(method_state, reset=False)
         frame = out.state.counters.get("frames", 0)
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
         out.state = replace(out.state, method=method_state, guard=guard_state)

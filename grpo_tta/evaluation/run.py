@@ -89,7 +89,7 @@ class _Run:
         while start < len(part.labels):
             if self.reset_at and self.reset_at[0] == self.seen:
                 self.reset_at.pop(0)
-                self.state = self.method.after_shift(self.state)
+                self.state = self.method.after_shift(self.state, reset=True)
                 self.resets.append((self.seen, "manual"))
             stop = start + self._room(len(part.labels) - start)
             self._step(part.canvases[start:stop], part.seeds[start:stop], part.labels[start:stop])
@@ -121,7 +121,7 @@ class _Run:
         self.adapted.append(_judged(served, truth))
         self.frozen.append(_judged(frozen, truth))
         self.seen += len(labels)
-        self.detections += [self.seen for event in decision.events if event.signal == "shift"]
+        self.detections += [self.seen] * decision.shifted
         self.cost += report.forward_equivalents
         self.reporting_cost += report.reporting_equivalents
         self._apply(decision)
@@ -141,8 +141,10 @@ class _Run:
             self.state = self.method.pull(self.state, decision.pull)
         elif decision.action == "reset":
             shifted = decision.cause == "shift"
-            self.state = self.method.after_shift(self.state) if shifted else self.method.initial_state()
+            self.state = self.method.after_shift(self.state, reset=True) if shifted else self.method.initial_state()
             self.resets.append((self.seen, str(decision.cause)))
+        elif decision.shifted:
+            self.state = self.method.after_shift(self.state, reset=False)
 
     def result(self) -> StreamResult:
         """Of all frames so far."""

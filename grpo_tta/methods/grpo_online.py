@@ -131,10 +131,16 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             **_numbers(Gate()),
         }
 
-    def after_shift(self, state: State) -> State:
-        """The parameters are kept, and all else is the initial state's: moments and marginals are of the input that is
-        gone, and Adam's first steps are its longest. [ours, from docs/benchmarks.md]"""
-        return {**self.initial_state(), "theta": state["theta"]}
+    def after_shift(self, state: State, *, reset: bool) -> State:
+        """A gated stream learns from the next ``gate_frames`` frames. With a reset the parameters are kept, and all
+        else is the initial state's: moments and marginals are of the input that is gone. [ours, docs/benchmarks.md]"""
+        if reset:
+            return {**self.initial_state(), "theta": state["theta"]}
+        stream, first = self._load(state), self.settings.gate_frames
+        if first is None:
+            return state
+        served = bool(stream.frames % self.cadence) and not self._learns(stream)
+        return {**state, **_numbers(stream.gate.anew(first // self.cadence, served=served))}
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
@@ -148,18 +154,22 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         return stream.save()
 
     def _take(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part, Update | None]:
-        window, learnt, first = stream.frames // self.cadence, stream.updates * self.cadence, self.settings.gate_frames
-        learns = stream.gate.learns(window, learnt, first)
+        learns = self._learns(stream)
         stream, part = self._accumulate(batch, stream) if learns else self._serve(batch, stream)
         if stream.frames % self.cadence:
             return stream, part, None
-        if first is not None:
+        if self.settings.gate_frames is not None:
             entropy = float(stream.sums[_ENTROPY]) / self.cadence
-            stream = replace(stream, gate=stream.gate.after(entropy, window + 1))
+            stream = replace(stream, gate=stream.gate.after(entropy, stream.frames // self.cadence))
         if not learns:
             return replace(stream, sums=torch.zeros_like(stream.sums)), part, None
         stream, update = self._update(stream)
         return stream, part, update
+
+    def _learns(self, stream: _Stream) -> bool:
+        """Whether the window of the stream's next frame is learnt from."""
+        window, learnt = stream.frames // self.cadence, stream.updates * self.cadence
+        return stream.gate.learns(window, learnt, self.settings.gate_frames)
 
     @torch.no_grad()
     def _serve(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:

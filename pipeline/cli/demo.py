@@ -33,7 +33,7 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
         {
             "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
             "output": {"url": str(out)},
-            "guard": {"reference": str(reference_path())},
+            "guard": {"reference": str(reference_path()), "settings": {"on_shift": "reset"}},
         }
     )
     code = run_and_report(config)

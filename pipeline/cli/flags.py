@@ -97,7 +97,7 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         "checkpoint.on_state_mismatch",
         {"choices": ["fail", "reset"], "help": "states of another model or settings (default: fail)"},
     ),
-    ("--on-shift", "guard.settings.on_shift", {"choices": ["reset", "event"], "help": "default: reset"}),
+    ("--on-shift", "guard.settings.on_shift", {"choices": ["reset", "event"], "help": "default: event"}),
     ("--reference", "guard.reference", {"metavar": "FILE", "help": "of 'grpo-tta calibrate'"}),
     ("--runner", "run.runner", {"metavar": "NAME", "help": "Beam runner (default: FnApiRunner)"}),
 ]

@@ -74,7 +74,9 @@ def test_the_canvas_is_open_clips(resize_mode, canvas, size, interpolation):
 def test_the_canvas_is_open_clips_at_any_size(size, canvas, resize_mode):
     spec = CanvasSpec(*canvas, resize_mode=resize_mode)
     data = encode(picture(size), "BMP")
-    assert apart(decode(data, spec), open_clip_canvas(data, spec)).max() <= 1
+    off = apart(decode(data, spec), open_clip_canvas(data, spec))
+    assert off.max() <= 2  # each of the two passes rounds to a byte, and the second one sharpens
+    assert (off > 1).mean() <= 0.01
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])

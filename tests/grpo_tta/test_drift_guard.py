@@ -12,7 +12,9 @@ from grpo_tta import Decision, DriftGuard, GuardSettings, Reference, ReferenceBu
 
 CLASSES, DIMENSIONS = 6, 16
 VECTORS = F.normalize(torch.randn(CLASSES, DIMENSIONS, generator=torch.Generator().manual_seed(1)), dim=1)
-SMALL = GuardSettings(probe_frames=8, reference_probes=20, collapse_probes=4, cooldown_frames=64, backstop_frames=0)
+SMALL = GuardSettings(
+    on_shift="reset", probe_frames=8, reference_probes=20, collapse_probes=4, cooldown_frames=64, backstop_frames=0
+)
 
 
 def report(frames: int, seed: int, *, shift: float = 0.0, adapted: Tensor | None = None) -> Report:

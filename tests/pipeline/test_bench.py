@@ -169,7 +169,7 @@ def test_frames_do_not_depend_on_who_labels_them_or_on_the_batch(bench: Run, tmp
 
 def test_controls_reset_as_often_as_the_guard(bench: Run, tmp_path: Path) -> None:
     config = tmp_path / "guard.yaml"
-    config.write_text("guard: {settings: {probe_frames: 8, reference_probes: 4, shift_lambda: 2.0}}\n")
+    config.write_text("guard: {settings: {probe_frames: 8, reference_probes: 4, shift_lambda: 2.0, on_shift: reset}}\n")
     out = tmp_path / "rows.jsonl"
     flags = ["--methods", "grpo", "--streams", "abrupt", "--corruptions", "contrast:5,fog:5", "--frames", 360]
     rules = ["--resets", "random,guard,none,periodic,true"]

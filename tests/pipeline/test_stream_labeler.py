@@ -29,7 +29,13 @@ from pipeline.windows import SECOND, Windows
 from schemas import AdaptationLog
 
 GUARD = GuardSettings(
-    probe_frames=4, reference_probes=3, collapse_probes=2, cooldown_frames=0, backstop_frames=0, regret_threshold=1e9
+    on_shift="reset",
+    probe_frames=4,
+    reference_probes=3,
+    collapse_probes=2,
+    cooldown_frames=0,
+    backstop_frames=0,
+    regret_threshold=1e9,
 )
 
 
@@ -474,14 +480,17 @@ def test_a_shift_of_the_input_resets():
 
 def test_after_a_shift_the_method_says_what_is_kept():
     class Keeping(CountingMethod):
-        def after_shift(self, state):
-            return {**self.initial_state(), "sum": state["sum"]}
+        def after_shift(self, state, *, reset):
+            return {**(self.initial_state() if reset else state), "sum": state["sum"], "updates": 7}
 
     labeler = make_labeler(Keeping(), guard=GUARD, read=shifted)
     out = run(labeler, [events(28)])[0]
     assert [reset.cause for reset in resets(out)] == ["shift"]
     assert out.state.method["frames"] == 0
     assert out.state.method["sum"] > 0
+    noticing = make_labeler(Keeping(), guard=replace(GUARD, on_shift="event"), read=shifted)
+    state = run(noticing, [events(28)])[0].state.method
+    assert (state["frames"], state["updates"]) == (28, 7)
     collapsing = make_labeler(Keeping(broken_at=5), GUARD)
     assert run(collapsing, [events(8)])[0].state.method["sum"] == 0
 

@@ -51,9 +51,9 @@ def test_resets_asked_for_are_those_of_a_shift(hybrid: Classifier, batches: Batc
     kept: list[float] = []
 
     class Watched(OnlineGrpo):
-        def after_shift(self, state: State) -> State:
+        def after_shift(self, state: State, *, reset: bool) -> State:
             kept.append(float((tensor_of(state, "theta") - self.fast_weights.start).abs().sum()))
-            return super().after_shift(state)
+            return super().after_shift(state, reset=reset)
 
     run_stream(Watched(hybrid, SETTINGS), parts(batches, 40, 16), reset_at=[20, 33])
     assert 0 < kept[0] < kept[1]

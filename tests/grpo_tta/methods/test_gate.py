@@ -111,6 +111,26 @@ def test_a_window_is_learnt_from_by_its_number_or_while_little_was_learnt() -> N
     assert gate.learns(5, 10**6, None)
 
 
+def test_after_a_shift_that_many_windows_are_learnt_from_and_a_served_one_is_served_to_its_end() -> None:
+    for served in (False, True):
+        gate, learns = Gate(due=2).anew(3, served=served), []
+        for number in range(9, 15):
+            learns.append(gate.learns(number, 10**6, 64))
+            gate = gate.after(0.2, number)
+        assert learns == [*[False] * served, *[True] * 3, *[False] * (3 - served)]
+
+
+def test_a_shift_that_is_noticed_is_learnt_from_as_the_beginning_was(hybrid: Classifier, batches: Batches) -> None:
+    method, batch = gated(hybrid), batches(104)
+    _, state, _ = run(method, batch[:76], 8)  # the tenth window, which is only served, is half over
+    noticed = method.after_shift(state, reset=False)
+    assert {name for name in state if state[name] is not noticed[name]} <= {name for name in state if "gate" in name}
+    _, _, reports = run(method, batch[76:], 4, noticed)
+    assert [update.frame for report in reports for update in report.updates] == [88, 96]
+    plain = OnlineGrpo(hybrid, GrpoSettings(update_every=8))
+    assert plain.after_shift(state, reset=False) is state
+
+
 def stream(batches: Batches, change: int, frames: int, size: int) -> Iterator[Frames]:
     """Blobs that are darkened to a quarter from frame ``change`` on."""
     whole = batches(frames)
@@ -121,26 +141,27 @@ def stream(batches: Batches, change: int, frames: int, size: int) -> Iterator[Fr
         yield Frames(canvases[part].numpy(), np.arange(frames)[part] % 24, whole.seeds[part].numpy())
 
 
-def guarded(hybrid: Classifier, batches: Batches, frames: int, size: int) -> StreamResult:
+def guarded(hybrid: Classifier, batches: Batches, frames: int, size: int, on_shift: str) -> StreamResult:
     """A stream that changes at frame 400, after the guard's reference is made."""
-    settings = GuardSettings(probe_frames=8, collapse_threshold=1e9, regret_threshold=1e9)
+    settings = GuardSettings(on_shift=on_shift, probe_frames=8, collapse_threshold=1e9, regret_threshold=1e9)
     guard = DriftGuard(settings, hybrid.class_vectors)
     return run_stream(gated(hybrid, 160), stream(batches, 400, frames, size), guard=guard, frozen=ZeroShot(hybrid))
 
 
+@pytest.mark.parametrize("on_shift", ["reset", "event"])
 def test_the_guard_finds_a_change_while_the_stream_is_served_and_it_is_learnt_from_again(
-    classifiers: Callable[..., Classifier], batches: Batches
+    classifiers: Callable[..., Classifier], batches: Batches, on_shift: str
 ) -> None:
     unsure = classifiers(logit_scale=3.0)  # all classes are shown, so the guard trusts the stream
-    result = guarded(unsure, batches, 520, 64)
-    ((frame, cause),) = result.resets
-    assert cause == "shift"
+    result = guarded(unsure, batches, 520, 64, on_shift)
+    (frame,) = result.detections
     assert 400 < frame <= 400 + 3 * EVERY * 8
-    other = guarded(unsure, batches, 520, 3)
-    assert other.resets == result.resets
+    assert result.resets == ([(frame, "shift")] if on_shift == "reset" else [])
+    other = guarded(unsure, batches, 520, 3, on_shift)
+    assert (other.detections, other.resets) == (result.detections, result.resets)
     assert np.array_equal(other.right, result.right)
     assert other.forward_equivalents == result.forward_equivalents
-    before = guarded(unsure, batches, frame, 64)
+    before = guarded(unsure, batches, frame, 64, on_shift)
     assert before.forward_equivalents < 2.8
     spent_after = 520 * result.forward_equivalents - frame * before.forward_equivalents
     assert spent_after == pytest.approx(4 * (520 - frame))

@@ -244,10 +244,10 @@ def test_adaptation_follows_the_reward(classifiers: Classifiers, batches: Batche
     assert after.max(1).values.mean() > before.max(1).values.mean()
 
 
-def test_after_a_shift_the_parameters_are_kept_and_nothing_else(classifier: Classifier, batches: Batches) -> None:
+def test_a_reset_by_a_shift_keeps_the_parameters_and_nothing_else(classifier: Classifier, batches: Batches) -> None:
     method = online(classifier)
     _, state, _ = run(method, batches(40), 8)
-    kept, initial = method.after_shift(state), method.initial_state()
+    kept, initial = method.after_shift(state, reset=True), method.initial_state()
     assert kept.keys() == initial.keys()
     assert torch.equal(kept["theta"], state["theta"])
     assert not torch.equal(kept["theta"], initial["theta"])
