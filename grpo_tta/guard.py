@@ -30,8 +30,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from grpo_tta import collapse
 from grpo_tta.reference import Reference
-from grpo_tta.rewards import kept_after, marginal_ratio, trust, update_marginal
+from grpo_tta.rewards import kept_after, trust
 from grpo_tta.types import Report, State
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
@@ -41,15 +42,9 @@ _ILL_RESETS = 3
 _OWN = ("mean", "spread", "centre", "scale")
 """What a state holds of a `Reference`."""
 _REGRET_PROBES = 4
-_BIAS_FRAMES = 1000
-"""Memory of the frozen encoder's bias: short enough to be there before a method has learnt much."""
 _SHOWN_FRAMES = 1000
 """Memory of what a stream shows: a shift under which the frozen encoder sees one class everywhere is found long before
 it is forgotten that there were many."""
-_ENOUGH_CLASSES = 20.0
-"""Classes that a stream must show for its bias to be divided out whole."""
-_LEAST_ERROR = 0.3
-"""Expected error under which the regret is measured against this one: few frames would decide otherwise."""
 _HIGHEST_SCORE = 8.0
 """Of a probe: so much evidence it may bring alone."""
 _PROBE_TYPE = torch.float16
@@ -76,7 +71,7 @@ class GuardSettings:
     """Loss of marginal entropy against the frozen encoder, over ln C."""
     collapse_probes: int = 8
     """Memory of the marginals, in probes; nothing is judged before it is filled."""
-    regret_threshold: float = 0.25
+    regret_threshold: float = 0.15
     """Rise of the adapted labels' expected error over the frozen ones', as a share of it, over 4 probes; also a
     collapse."""
     backstop_frames: int = 64_000
@@ -171,9 +166,11 @@ class DriftGuard:
 
     def initial_state(self) -> State:
         """The state of a stream that nothing was seen of yet."""
-        shown = torch.zeros(len(self._vectors), dtype=_PROBE_TYPE)
-        counts: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([]), "shown": shown}
-        state = self._relearn(counts)
+        classes = len(self._vectors)
+        state: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([])}
+        state["shown"] = torch.zeros(classes, dtype=_PROBE_TYPE)
+        state["bias"] = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
+        state = self._relearn(state)
         if self._reference is None:
             return state
         return {**_without(state, "rows"), **_own(self._reference)}
@@ -195,10 +192,8 @@ class DriftGuard:
 
     def _relearn(self, state: State) -> State:
         """Cleared, and with a reference still to be made of the frames to come."""
-        classes, dimensions = self._vectors.shape
-        rows = torch.zeros(0, dimensions, dtype=_PROBE_TYPE)
-        bias = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
-        return {**_without(self._cleared(state), *_OWN), "rows": rows, "bias": bias}
+        rows = torch.zeros(0, self._vectors.shape[1], dtype=_PROBE_TYPE)
+        return {**_without(self._cleared(state), *_OWN), "rows": rows}
 
     @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -245,10 +240,10 @@ class DriftGuard:
         if "rows" not in state:
             statistics["shift"] = float(state["statistic"])
         if probes >= self.settings.collapse_probes:
-            statistics["collapse"] = _lost(marginals)
+            statistics["collapse"] = collapse.lost_diversity(marginals)
         if probes >= _REGRET_PROBES:
-            statistics["regret"] = _regret(_tensor(state, "errors"))
-        entropy = _entropy_ratio(marginals[1]) if probes else None
+            statistics["regret"] = collapse.regret(_tensor(state, "errors"))
+        entropy = collapse.entropy_ratio(marginals[1]) if probes else None
         return Standing(statistics, entropy, _int(state, "since_reset"), "rows" in state)
 
     def manual(self, state: State) -> tuple[Decision, State]:
@@ -262,7 +257,8 @@ class DriftGuard:
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
             "marginal_sums": _tensor(state, "marginal_sums") + sums,
-            "error_sums": _tensor(state, "error_sums") + _errors(frozen, adapted, _tensor(state, "bias").float()),
+            "error_sums": _tensor(state, "error_sums")
+            + collapse.errors(frozen, adapted, _tensor(state, "bias").float()),
         }
 
     def _probe(self, state: State) -> tuple[Decision | None, State]:
@@ -281,18 +277,18 @@ class DriftGuard:
             "marginals": torch.lerp(_tensor(state, "marginals").float(), means, rate).to(_PROBE_TYPE),
             "error_sums": torch.zeros_like(errors),
             "errors": torch.lerp(_tensor(state, "errors"), errors, regret_rate),
-            "bias": update_marginal(_tensor(state, "bias").float(), means[0], settings.probe_frames, _BIAS_FRAMES).to(
-                _PROBE_TYPE
-            ),
+            "bias": collapse.learnt_bias(
+                _tensor(state, "bias").float(), means[0], settings.probe_frames, probes * settings.probe_frames
+            ).to(_PROBE_TYPE),
             "shown": (_tensor(state, "shown").float() * kept_after(settings.probe_frames, _SHOWN_FRAMES) + means[0]).to(
                 _PROBE_TYPE
             ),
         }
-        gap = _lost(_tensor(state, "marginals").float())
+        gap = collapse.lost_diversity(_tensor(state, "marginals").float())
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
             message = "the adapted predictions lost diversity against the frozen encoder's"
             return self._reset("collapse", gap, settings.collapse_threshold, message, state)
-        regret = _regret(_tensor(state, "errors"))
+        regret = collapse.regret(_tensor(state, "errors"))
         if probes >= _REGRET_PROBES and regret > settings.regret_threshold:
             message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
             return self._reset("collapse", regret, settings.regret_threshold, message, state)
@@ -347,28 +343,6 @@ class DriftGuard:
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
         pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
         return pulled, {**state, "since_reset": 0}
-
-
-def _entropy_ratio(marginal: Tensor) -> float:
-    return float(torch.special.entr(marginal).sum()) / math.log(max(len(marginal), 2))
-
-
-def _lost(marginals: Tensor) -> float:
-    """Diversity of the frozen marginal (row 0) less that of the adapted one."""
-    return _entropy_ratio(marginals[0]) - _entropy_ratio(marginals[1])
-
-
-def _regret(errors: Tensor) -> float:
-    frozen, adapted = errors.tolist()
-    return float(adapted - frozen) / max(frozen, _LEAST_ERROR)
-
-
-def _errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
-    """Sums over frames ``[2]``: the probability that the frozen encoder's label, and the adapted one's, is wrong."""
-    belief = frozen / marginal_ratio(bias) ** trust(bias, _ENOUGH_CLASSES)
-    belief = belief / belief.sum(1, keepdim=True)
-    labels = torch.stack([frozen.argmax(1), adapted.argmax(1)], 1)
-    return (1 - belief.gather(1, labels)).sum(0)
 
 
 def _own(reference: Reference) -> State:

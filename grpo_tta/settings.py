@@ -93,9 +93,9 @@ class GrpoSettings:
     pull: float = 0.01
     """Online: share of the way back to the start after each update. [ours]"""
     gate_frames: int | None = None
-    """Online: after so many frames that were learnt from since the initial state most windows of ``update_every``
-    frames are only labelled, by one forward; see ``grpo_tta.methods.grpo_online``. ``None``: every frame is learnt
-    from. [ours]"""
+    """Online: after so many frames that were learnt from since the initial state, or a shift that the guard found, most
+    windows of ``update_every`` frames are only labelled, by one forward; see ``grpo_tta.methods.gate``. ``None``: every
+    frame is learnt from. [ours]"""
     views: int = 1
     """Views an image: the plain one and ``views - 1`` random resized crops with flips."""
     confident_share: float = 1.0 / 3.0

@@ -232,7 +232,7 @@ def test_to_choose_what_an_unsure_frozen_encoder_likes_nearly_as_well_is_no_coll
     assert [decision.cause for _, decision in found] == [None] * len(found)
 
 
-def test_a_bias_that_was_seen_long_enough_is_no_evidence() -> None:
+def test_to_give_up_what_only_a_bias_makes_likely_is_no_collapse() -> None:
     classes = 40
     vectors = torch.nn.functional.normalize(torch.randn(classes, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     guard = DriftGuard(replace(SMALL, on_shift="event", shift_lambda=1e9), vectors)
@@ -242,10 +242,20 @@ def test_a_bias_that_was_seen_long_enough_is_no_evidence() -> None:
     frozen[torch.arange(len(number)), number] = 0.3
     plain = Report(frozen, frozen, torch.zeros(len(number), 8))
     unbiased = replace(plain, probabilities=torch.nn.functional.one_hot(number, classes).float())
-    found, _ = feed(guard, guard.initial_state(), unbiased, 8)
-    assert found[0][1].cause == "collapse"  # nothing is known of the bias at first
-    _, state = feed(guard, guard.initial_state(), plain, 8)
-    assert feed(guard, state, unbiased, 8)[0] == []
+    assert feed(guard, guard.initial_state(), unbiased, 8)[0] == []
+    wrong = replace(plain, probabilities=unbiased.probabilities.roll(1, 0))
+    assert feed(guard, guard.initial_state(), wrong, 8)[0][0][1].cause == "collapse"
+
+
+def test_after_a_shift_the_bias_that_was_known_is_where_the_next_one_begins() -> None:
+    guard = DriftGuard(SMALL, VECTORS)
+    known = torch.tensor([0.5, 0.5, 0, 0, 0, 0])
+    found, state = [], {**warmed(guard), "bias": known}
+    for seed in range(9, 30):
+        if not found:
+            found, state = feed(guard, state, report(8, seed, shift=0.3), 8)
+    assert found[0][1].cause == "shift"
+    assert torch.as_tensor(state["bias"])[:2].sum() > 0.8
 
 
 def test_a_stream_of_one_class_is_no_collapse() -> None:
