@@ -94,7 +94,7 @@ def observe_updates(rows: list[AdaptationLog]) -> None:
 
 
 def observe_guard(standing: Standing, thresholds: Mapping[str, float]) -> None:
-    """Where a stream's guard stands after its last image of a slice, and over what it resets."""
+    """Where a stream's guard stands after its last image of a slice, and above what the guard acts."""
     if standing.marginal_entropy is not None:
         MARGINAL_ENTROPY.observe(standing.marginal_entropy)
     for signal, threshold in thresholds.items():
