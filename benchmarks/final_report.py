@@ -5,7 +5,7 @@ Every cell counts once. Intervals draw classes for all cells at once (`joint_int
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,8 @@ class Results:
     counts: NDArray[np.int64]
     right: dict[str, Floats]
     frozen: dict[str, Floats]
+    along: Sequence["Results"] = ()
+    """Of each fifth of the frames, in their order; nothing of runs that are too short."""
 
     @cached_property
     def shifted(self) -> Bools:
@@ -135,6 +137,23 @@ def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
     for label, own in outcomes.items():
         if any(not np.array_equal(one.labels, two.labels) for one, two in zip(first, own, strict=True)):
             raise JobError(f"{label} was measured on other frames than {next(iter(outcomes))}")
+    rows_of = {label: [own[run] for run in runs] for label, own in kept.items()}
+    parts = range(5 if all(len(outcome.labels) >= 5 for outcome in first) else 0)
+    fifths = [{label: [_fifth(one, part) for one in own] for label, own in outcomes.items()} for part in parts]
+    whole, *along = (_summed(runs, rows_of, some) for some in (outcomes, *fifths))
+    return replace(whole, along=along)
+
+
+def _fifth(outcome: Outcome, number: int) -> Outcome:
+    size = len(outcome.labels)
+    part = slice(number * size // 5, (number + 1) * size // 5)
+    return replace(
+        outcome, labels=outcome.labels[part], right=outcome.right[part], frozen_right=outcome.frozen_right[part]
+    )
+
+
+def _summed(runs: list[Run], rows: dict[str, list[Row]], outcomes: Mapping[str, Sequence[Outcome]]) -> Results:
+    first, *_ = outcomes.values()
     classes = 1 + max(int(outcome.labels.max()) for outcome in first)
 
     def sums(own: Sequence[Outcome], column: str) -> Floats:
@@ -142,7 +161,7 @@ def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
 
     return Results(
         runs=runs,
-        rows={label: [own[run] for run in runs] for label, own in kept.items()},
+        rows=rows,
         counts=np.stack([np.bincount(outcome.labels, minlength=classes) for outcome in first]),
         right={label: sums(own, "right") for label, own in outcomes.items()},
         frozen={label: sums(own, "frozen_right") for label, own in outcomes.items()},
@@ -190,6 +209,7 @@ def report(rows: RowFile) -> tuple[list[Bar], dict[str, Any]]:
     details: dict[str, Any] = {"methods": _overview(main), "gain": {}}
     for title, parts in parts_of(main).items():
         details["gain"][title] = _by_part(main, title, parts)
+    details["gain"]["along the runs"] = _along(main)
     for label in main.rows:
         details["methods"][label]["below"] = {name: vars(gain) for name, gain in main.below(label).items()}
     print(f"\nshifted cells where {BASE} may lose more than {-100 * HARM:g} point")
@@ -230,6 +250,20 @@ def _by_part(results: Results, title: str, parts: Mapping[str, Bools]) -> dict[s
         print(f"{BASE} ahead of {rival}: " + ", ".join(f"{name} {estimate}" for name, estimate in ahead.items()))
         found[f"{BASE} ahead of {rival}"] = {name: vars(estimate) for name, estimate in ahead.items()}
     return found
+
+
+def _along(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """Gains of every method over the shifted runs in each fifth of their frames; the last line as in `_by_part`."""
+    where, rival = results.shifted, best_rival(results)
+    fifths = dict(zip(("first fifth", "second", "third", "fourth", "last"), results.along, strict=False))
+    found = {m: {name: fifth.gain(m, where) for name, fifth in fifths.items()} for m in results.rows}
+    print("\ngain along the runs")
+    print_columns([["method", *fifths], *([label, *map(str, own.values())] for label, own in found.items())])
+    if rival is not None:
+        ahead = {name: fifth.ahead(BASE, rival, where) for name, fifth in fifths.items()}
+        print(f"{BASE} ahead of {rival}: " + ", ".join(f"{name} {estimate}" for name, estimate in ahead.items()))
+        found[f"{BASE} ahead of {rival}"] = ahead
+    return {label: {name: vars(estimate) for name, estimate in own.items()} for label, own in found.items()}
 
 
 def _lines(results: Results, parts: Mapping[str, Bools]) -> Sequence[list[str]]:

@@ -175,6 +175,7 @@ def test_gains_by_part_and_against_the_best_rival_at_no_more_cost(capsys: pytest
     assert gains["by severity"] == pytest.approx({"severity 3": 0.4 / 3})
     assert gains["on development and held-out data"] == pytest.approx({"development": 0.4, "held out": 0.0})
     assert gains["on clean frames"] == {"openmoji": 0.0}
+    assert list(gains["along the runs"].values()) == pytest.approx([0, -1 / 3, 2 / 3, 1 / 3, 0])
     assert list(details["methods"]["grpo"]["below"]) == ["openmoji, speckle_noise:3"]
     figures = {bar.name.strip(): (bar.figure, bar.reached) for bar in bars}
     assert figures["mean gain over the shifted cells"] == (pytest.approx(40 / 3), True)
