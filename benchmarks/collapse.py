@@ -66,7 +66,7 @@ class Variant:
 
 
 VARIANTS = {
-    "learning rate x 10": Variant({"learning_rate": 1e-2}),
+    "learning rate x 10": Variant({"learning_rate": 10 * GrpoSettings().step_size}),
     "own reward": Variant({"dispersion": "none"}, own_reward=True),
     "short memory": Variant({"marginal_frames_per_class": 0.5, "dispersion_weight": 0.3}),
     "shorter memory, no pull": Variant({"marginal_frames_per_class": 0.1, "dispersion_weight": 0.5, "pull": 0.0}),

@@ -71,7 +71,7 @@ class GuardSettings:
     """Loss of marginal entropy against the frozen encoder, over ln C."""
     collapse_probes: int = 8
     """Memory of the marginals, in probes; nothing is judged before it is filled."""
-    regret_threshold: float = 0.15
+    regret_threshold: float = 0.18
     """Rise of the adapted labels' expected error over the frozen ones', as a share of it, over 4 probes; also a
     collapse."""
     backstop_frames: int = 64_000
