@@ -1,7 +1,7 @@
 """A stream whose condition changes every 2,400 frames: the guard with each `on_shift`, none, and resets at the changes.
 
-Twelve segments of fluent-emoji, clean and corrupted, under development conditions, or with ``--held-out`` under others that
-nothing was tuned on. Default settings, three seeds of stream; the variants see identical frames. A run takes long:
+Twelve segments of fluent-emoji, clean and corrupted, under development conditions or, with ``--held-out``, under others
+that nothing was tuned on. Default settings, three seeds of stream; the variants see identical frames. A run takes long:
 ``--seeds`` and ``--variants`` cut it, ``--json`` keeps the rows.
 """
 
