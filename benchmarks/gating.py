@@ -24,7 +24,7 @@ from grpo_tta import (
 from grpo_tta.demo.packaged import pictures
 from grpo_tta.evaluation import Segment, StreamResult, StreamSpec, by_segment, detection, run_stream
 
-GATE_FRAMES = 640
+GATE_FRAMES = 832
 CONDITIONS: tuple[tuple[str | None, int], ...] = (
     *3 * ((None, 0),),
     ("fog", 3),
