@@ -26,6 +26,7 @@ from grpo_tta.classifier import Classifier
 from grpo_tta.evaluation.cells import GuardChoice
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition, ScenePictures
+from pipeline.bench.charts import front
 from pipeline.bench.models import DEMO_SET, of_demo
 from pipeline.bench.rows import Outcome, Row, RowFile, key_of
 from pipeline.bench.run import Bench, run_seed
@@ -176,6 +177,7 @@ def main() -> int:
     flags.add_argument("--development", action="store_true", help="development data only, rows in out/development")
     flags.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
     flags.add_argument("--report", nargs="?", const="", metavar="ROWS", help="measure nothing, print what rows say")
+    flags.add_argument("--picture", type=Path, metavar="FILE", help="accuracy against cost, as SVG")
     arguments = flags.parse_args()
     if arguments.jobs < 1:
         flags.error(f"--jobs must be >= 1, got {arguments.jobs}")
@@ -189,6 +191,9 @@ def main() -> int:
         bars, details = report(rows)
     except (ConfigurationError, JobError) as error:
         flags.error(str(error))
+    if arguments.picture is not None:
+        entries = [{"method": label, **means} for label, means in details["methods"].items()]
+        arguments.picture.write_text(front(entries, "The shifted cells"), encoding="utf-8")
     return finish(arguments, bars, details)
 
 

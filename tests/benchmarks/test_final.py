@@ -241,3 +241,19 @@ def test_rows_without_their_frames_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made.rows))
     with pytest.raises(JobError, match=r"rows of grpo lack their frames: keep the folder \.frames"):
         load(RowFile(tmp_path / "rows.jsonl"))
+
+
+def test_a_report_measures_nothing_and_draws_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = RowFile(tmp_path / "rows.jsonl")
+    made = Made()
+    made.rows = rows
+    made.add("grpo", 2)
+    made.add("tent", 1)
+    monkeypatch.setattr(final, "measure_all", None)
+    picture = tmp_path / "front.svg"
+    monkeypatch.setattr(sys, "argv", ["final", "--report", str(tmp_path / "rows.jsonl"), "--picture", str(picture)])
+    assert final.main() == 1  # a bar is missed: Made says that calibration is 5 points worse
+    assert "ahead of tent" in capsys.readouterr().out
+    assert {"grpo", "tent"} <= set(picture.read_text().replace("<", ">").split(">"))
