@@ -37,7 +37,7 @@ bench-full: $(VENV)/.run build/demo/pictures/openmoji.npz ## Print the final tab
 	$(BIN)/python -m benchmarks.final --json out/final/table.json
 
 test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/integration
 	$(BIN)/python -m pytest tests/integration
 
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs

@@ -115,7 +115,7 @@ def test_where_the_guards_of_the_last_slice_s_streams_stand():
     assert {signal: sample("tta_drift_threshold", signal=signal) for signal in thresholds} == thresholds
     assert sample("tta_samples_since_reset") == 40
     assert sample("tta_detector_warming_up") == pytest.approx(1 / 3)
-    assert sample("tta_marginal_entropy_ratio_sum") - entropies == 1.25
+    assert sample("tta_marginal_entropy_ratio_sum") - entropies == pytest.approx(1.25)
     metrics.begin_slice()
     metrics.end_slice()  # without a stream
     assert sample("tta_samples_since_reset") == 40
