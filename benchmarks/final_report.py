@@ -24,6 +24,7 @@ from pipeline.errors import JobError
 
 SETTING = ("settings", "frames", "batch_size", "model", "guard")
 STREAMS = ("null", "steady")
+FIFTHS = ("first fifth", "second", "third", "fourth", "last")
 HARM = -0.01
 """No cell may lose more than this against the frozen encoder, no family against the best rival."""
 
@@ -138,7 +139,7 @@ def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
         if any(not np.array_equal(one.labels, two.labels) for one, two in zip(first, own, strict=True)):
             raise JobError(f"{label} was measured on other frames than {next(iter(outcomes))}")
     rows_of = {label: [own[run] for run in runs] for label, own in kept.items()}
-    parts = range(5 if all(len(outcome.labels) >= 5 for outcome in first) else 0)
+    parts = range(len(FIFTHS) if all(len(outcome.labels) >= len(FIFTHS) for outcome in first) else 0)
     fifths = [{label: [_fifth(one, part) for one in own] for label, own in outcomes.items()} for part in parts]
     whole, *along = (_summed(runs, rows_of, some) for some in (outcomes, *fifths))
     return replace(whole, along=along)
@@ -146,7 +147,7 @@ def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
 
 def _fifth(outcome: Outcome, number: int) -> Outcome:
     size = len(outcome.labels)
-    part = slice(number * size // 5, (number + 1) * size // 5)
+    part = slice(number * size // len(FIFTHS), (number + 1) * size // len(FIFTHS))
     return replace(
         outcome, labels=outcome.labels[part], right=outcome.right[part], frozen_right=outcome.frozen_right[part]
     )
@@ -208,8 +209,9 @@ def report(rows: RowFile) -> tuple[list[Bar], dict[str, Any]]:
         raise JobError("the rows hold no shifted cell")
     details: dict[str, Any] = {"methods": _overview(main), "gain": {}}
     for title, parts in parts_of(main).items():
-        details["gain"][title] = _by_part(main, title, parts)
-    details["gain"]["along the runs"] = _along(main)
+        details["gain"][title] = _by_part(main, title, {name: (main, where) for name, where in parts.items()})
+    fifths = {name: (part, part.shifted) for name, part in zip(FIFTHS, main.along, strict=False)}
+    details["gain"]["along the runs"] = _by_part(main, "along the runs", fifths)
     for label in main.rows:
         details["methods"][label]["below"] = {name: vars(gain) for name, gain in main.below(label).items()}
     print(f"\nshifted cells where {BASE} may lose more than {-100 * HARM:g} point")
@@ -239,35 +241,18 @@ def _overview(results: Results) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _by_part(results: Results, title: str, parts: Mapping[str, Bools]) -> dict[str, dict[str, Any]]:
-    """Gains of every method in each part; the last line is grpo ahead of its best rival."""
+def _by_part(results: Results, title: str, parts: Mapping[str, tuple[Results, Bools]]) -> dict[str, dict[str, Any]]:
+    """Gains of every method in each part: results, and which of their runs. The last line is grpo ahead of its best
+    rival over all of ``results``."""
     rival = best_rival(results)
+    gains = {m: {name: part.gain(m, where) for name, (part, where) in parts.items()} for m in results.rows}
     print(f"\ngain {title}")
-    print_columns([["method", *parts], *_lines(results, parts)])
-    found = {m: {name: vars(results.gain(m, where)) for name, where in parts.items()} for m in results.rows}
+    print_columns([["method", *parts], *([label, *map(str, own.values())] for label, own in gains.items())])
     if rival is not None:
-        ahead = {name: results.ahead(BASE, rival, where) for name, where in parts.items()}
+        ahead = {name: part.ahead(BASE, rival, where) for name, (part, where) in parts.items()}
         print(f"{BASE} ahead of {rival}: " + ", ".join(f"{name} {estimate}" for name, estimate in ahead.items()))
-        found[f"{BASE} ahead of {rival}"] = {name: vars(estimate) for name, estimate in ahead.items()}
-    return found
-
-
-def _along(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Gains of every method over the shifted runs in each fifth of their frames; the last line as in `_by_part`."""
-    where, rival = results.shifted, best_rival(results)
-    fifths = dict(zip(("first fifth", "second", "third", "fourth", "last"), results.along, strict=False))
-    found = {m: {name: fifth.gain(m, where) for name, fifth in fifths.items()} for m in results.rows}
-    print("\ngain along the runs")
-    print_columns([["method", *fifths], *([label, *map(str, own.values())] for label, own in found.items())])
-    if rival is not None:
-        ahead = {name: fifth.ahead(BASE, rival, where) for name, fifth in fifths.items()}
-        print(f"{BASE} ahead of {rival}: " + ", ".join(f"{name} {estimate}" for name, estimate in ahead.items()))
-        found[f"{BASE} ahead of {rival}"] = ahead
-    return {label: {name: vars(estimate) for name, estimate in own.items()} for label, own in found.items()}
-
-
-def _lines(results: Results, parts: Mapping[str, Bools]) -> Sequence[list[str]]:
-    return [[label, *(str(results.gain(label, where)) for where in parts.values())] for label in results.rows]
+        gains[f"{BASE} ahead of {rival}"] = ahead
+    return {label: {name: vars(estimate) for name, estimate in own.items()} for label, own in gains.items()}
 
 
 def _bars(results: Results, details: dict[str, Any]) -> list[Bar]:

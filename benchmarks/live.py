@@ -53,41 +53,41 @@ def live_config(
 
 
 class Span:
-    """The slices from the first commit to the last, and how many images they and the first one had."""
+    """The commits of a job's slices; what is measured lies between the first and the last."""
 
     def __init__(self) -> None:
-        self.images = 0
-        self.slices = 0
-        self._measured = 0
-        self._began = 0.0
-        self._ended = 0.0
+        self._commits: list[tuple[float, int]] = []
 
     def live(self, progress: LiveProgress) -> None:
         """Takes a live job's progress."""
-        self._add(progress.images)
+        self._commits.append((time.perf_counter(), progress.images))
 
     def bounded(self, progress: Progress) -> None:
         """Takes a bounded job's."""
         if progress.result is not None:
-            self._add(progress.result.counters.labels)
+            self._commits.append((time.perf_counter(), progress.result.counters.labels))
 
-    def _add(self, images: int) -> None:
-        self.images += images
-        self._ended = time.perf_counter()
-        if not self._began:
-            self._began = self._ended
-            return
-        self._measured += images
-        self.slices += 1
+    @property
+    def images(self) -> int:
+        """Of all slices."""
+        return sum(images for _, images in self._commits)
+
+    @property
+    def slices(self) -> int:
+        """Of those that are measured."""
+        return len(self._commits) - 1
 
     @property
     def seconds(self) -> float:
-        return self._ended - self._began
+        """Between the first commit and the last."""
+        return self._commits[-1][0] - self._commits[0][0]
 
     @property
     def rate(self) -> float:
-        """Images a second."""
-        return self._measured / self.seconds
+        """Images a second. Raises `RuntimeError` where there is nothing between two commits."""
+        if self.slices < 1:
+            raise RuntimeError("a job of one slice has nothing to measure: give more --images")
+        return sum(images for _, images in self._commits[1:]) / self.seconds
 
 
 def bounded_rate(feed: Path, out: Path, slice_records: int) -> float:
