@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after, marginal_ratio, trust
 
 _BIAS_FRAMES = 1000
@@ -24,7 +25,7 @@ _LEAST_ERROR = 0.3
 
 def entropy_ratio(marginal: Tensor) -> float:
     """Entropy of probabilities ``[C]`` over ln C, in [0, 1]."""
-    return float(torch.special.entr(marginal).sum()) / math.log(max(len(marginal), 2))
+    return float(entropy(marginal)) / math.log(max(len(marginal), 2))
 
 
 def lost_diversity(marginals: Tensor) -> float:

@@ -2,8 +2,9 @@
 
     decision, guard_state = guard.step(report, guard_state)
 
-The caller applies the decision. Everything counts frames: features and probabilities are summed per frame and looked at
-every ``probe_frames`` frames since the last restart, so the batch size changes nothing as long as batches end there.
+The caller applies the decision: ``state = decision.applied(method, state)``. Everything counts frames: features and
+probabilities are summed per frame and looked at every ``probe_frames`` frames since the last restart, so the batch size
+changes nothing as long as batches end there.
 
 - *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
   probe, its squared distance to a reference standardised per dimension, that distance standardised by its values on the
@@ -33,7 +34,7 @@ from torch import Tensor
 from grpo_tta import collapse
 from grpo_tta.reference import Reference
 from grpo_tta.rewards import kept_after, trust
-from grpo_tta.types import Report, State
+from grpo_tta.types import Method, Report, State
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
 Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
@@ -112,7 +113,7 @@ class GuardEvent:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the caller is to do: ``reset`` the method to its initial state, ``pull`` it back, or nothing."""
+    """What is to be done with the method's state, see `applied`, and what is to be told."""
 
     action: Literal["none", "reset", "pull"] = "none"
     cause: Cause | None = None
@@ -126,6 +127,16 @@ class Decision:
     def shifted(self) -> bool:
         """The input has shifted, whether that is a reset or only an event."""
         return any(event.signal == "shift" for event in self.events)
+
+    def applied(self, method: Method, state: State) -> State:
+        """The state of ``method`` to go on with: ``state``, of the step that was decided on, as this says."""
+        if self.serve_frozen:
+            state = {**method.initial_state(), "frames": state.get("frames", 0)}
+        if self.action == "pull":
+            return method.pull(state, self.pull)
+        if self.shifted:
+            return method.after_shift(state, reset=self.action == "reset")
+        return method.initial_state() if self.action == "reset" else state
 
 
 @dataclass(frozen=True)

@@ -232,8 +232,6 @@ class StreamLabeler:
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
         self._record(events, prediction, report, out, warming_up=decision.warming_up)
-        if decision.serve_frozen:
-            method_state = {**self.method.initial_state(), "frames": method_state.get("frames", 0)}
         self._apply(events, decision, method_state, guard_state, out)
 
     def _count_skipped(self, before: State, after: State, report: Report, decision: Decision, out: Labeled) -> None:
@@ -251,14 +249,9 @@ class StreamLabeler:
         self, events: Sequence[WindowedRef], decision: Decision, method_state: State, guard_state: State, out: Labeled
     ) -> None:
         """Do what the guard decided on the last of ``events``, and note it; the state is written last."""
-        if decision.action == "pull":
-            method_state = self.method.pull(method_state, decision.pull)
-        elif decision.action == "reset":
+        if decision.action == "reset":
             self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
-            shifted = decision.cause == "shift"
-            method_state = self.method.after_shift(method_state, reset=True) if shifted else self.method.initial_state()
-        elif decision.shifted:
-            method_state = self.method.after_shift(method_state, reset=False)
+        method_state = decision.applied(self.method, method_state)
         frame = out.state.counters.get("frames", 0)
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
         out.state = replace(out.state, method=method_state, guard=guard_state)

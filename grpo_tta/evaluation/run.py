@@ -124,7 +124,9 @@ class _Run:
         self.detections += [self.seen] * decision.shifted
         self.cost += report.forward_equivalents
         self.reporting_cost += report.reporting_equivalents
-        self._apply(decision)
+        self.state = decision.applied(self.method, self.state)
+        if decision.action == "reset":
+            self.resets.append((self.seen, str(decision.cause)))
 
     def _frozen(self, batch: Batch, report: Report) -> Tensor:
         """The frozen encoder's probabilities ``[B, C]``."""
@@ -133,18 +135,6 @@ class _Run:
         if self.frozen_method is None:
             raise ValueError(f"method {self.method.name!r} reports no frozen probabilities to compare with")
         return self.frozen_method.predict(batch, self.frozen_method.initial_state()).probabilities
-
-    def _apply(self, decision: Decision) -> None:
-        if decision.serve_frozen:
-            self.state = {**self.method.initial_state(), "frames": self.state.get("frames", 0)}
-        if decision.action == "pull":
-            self.state = self.method.pull(self.state, decision.pull)
-        elif decision.action == "reset":
-            shifted = decision.cause == "shift"
-            self.state = self.method.after_shift(self.state, reset=True) if shifted else self.method.initial_state()
-            self.resets.append((self.seen, str(decision.cause)))
-        elif decision.shifted:
-            self.state = self.method.after_shift(self.state, reset=False)
 
     def result(self) -> StreamResult:
         """Of all frames so far."""

@@ -8,13 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grpo_tta import Decision, DriftGuard, GuardSettings, Reference, ReferenceBuilder, Report, Standing, State
+from grpo_tta import (
+    Batch,
+    Decision,
+    DriftGuard,
+    GuardEvent,
+    GuardSettings,
+    Method,
+    Prediction,
+    Reference,
+    ReferenceBuilder,
+    Report,
+    Standing,
+    State,
+)
 
 CLASSES, DIMENSIONS = 6, 16
 VECTORS = F.normalize(torch.randn(CLASSES, DIMENSIONS, generator=torch.Generator().manual_seed(1)), dim=1)
 SMALL = GuardSettings(
     on_shift="reset", probe_frames=8, reference_probes=20, collapse_probes=4, cooldown_frames=64, backstop_frames=0
 )
+
+SHIFT = GuardEvent("shift", 20.0, 15.0, 640, False, "another input")
 
 
 def report(frames: int, seed: int, *, shift: float = 0.0, adapted: Tensor | None = None) -> Report:
@@ -392,3 +407,40 @@ def test_where_a_stream_stands() -> None:
     entropy = float(torch.special.entr(flat).sum()) / math.log(CLASSES)
     assert found.marginal_entropy == pytest.approx(entropy, abs=0.02)
     assert (found.frames_since_reset, found.warming_up) == (8 * 26, False)
+
+
+class Told(Method):
+    """Says what was made of its state."""
+
+    name = "told"
+
+    def initial_state(self) -> State:
+        return {"did": "initial", "frames": 0}
+
+    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
+        raise NotImplementedError
+
+    def predict(self, batch: Batch, state: State) -> Prediction:
+        raise NotImplementedError
+
+    def after_shift(self, state: State, *, reset: bool) -> State:
+        return {**state, "did": f"shift after {state['did']}, reset {reset}"}
+
+    def pull(self, state: State, strength: float) -> State:
+        return {**state, "did": f"pulled by {strength}"}
+
+
+@pytest.mark.parametrize(
+    ("decision", "did", "frames"),
+    [
+        (Decision(), "before", 9),
+        (Decision("pull", pull=0.5), "pulled by 0.5", 9),
+        (Decision("reset", "collapse"), "initial", 0),
+        (Decision("reset", "shift", events=(SHIFT,)), "shift after before, reset True", 9),
+        (Decision(events=(SHIFT,)), "shift after before, reset False", 9),
+        (Decision(serve_frozen=True), "initial", 9),
+        (Decision(events=(SHIFT,), serve_frozen=True), "shift after initial, reset False", 9),
+    ],
+)
+def test_a_decision_is_applied_to_a_methods_state(decision: Decision, did: str, frames: int) -> None:
+    assert decision.applied(Told(), {"did": "before", "frames": 9}) == {"did": did, "frames": frames}
