@@ -15,7 +15,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full test test-slow faults soak check format lock model schemas clean
+.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ bench: $(VENV)/.run ## Compare methods on the development streams from scratch, 
 		--streams null,class-ordered,abrupt,gradual --frames $(BENCH_FRAMES) --threads 1 \
 		--reference grpo_tta/demo/assets/drift_reference.safetensors \
 		--json out/bench/rows.jsonl --pictures out/bench/pictures
+
+towers: $(VENV)/.run ## Build the second development tower into build/towers (needs npm and ten minutes)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m demo.towers
 
 bench-full: $(VENV)/.run build/demo/pictures/openmoji.npz ## Print the final table, held-out data included; goes on after a kill (many hours)
 	$(BIN)/python -m benchmarks.final --json out/final/table.json

@@ -25,6 +25,14 @@ ASSETS = BPE.parent
 MERGES = 2048
 SHIPPED = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 COLUMNS = 20
+PREPROCESS = {
+    "size": IMAGE_SIZE,
+    "mode": "RGB",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bilinear",
+    "resize_mode": "squash",
+}
 MAX_MODEL_BYTES, MAX_PICTURE_BYTES = 12_000_000, 3_000_000
 
 
@@ -49,16 +57,8 @@ def write_model(weights: Path) -> None:
     save_file(half, path, metadata={"format": "pt"})
     path.chmod(0o644)
     _check_size([path], MAX_MODEL_BYTES)
-    preprocess = {
-        "size": IMAGE_SIZE,
-        "mode": "RGB",
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-        "interpolation": "bilinear",
-        "resize_mode": "squash",
-    }
     model = {"embed_dim": EMBED_DIM, "vision_cfg": vision_config("grpo_tta_hybrid"), "text_cfg": TEXT}
-    config = {"model_cfg": model, "preprocess_cfg": preprocess}
+    config = {"model_cfg": model, "preprocess_cfg": PREPROCESS}
     (ASSETS / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

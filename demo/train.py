@@ -266,10 +266,15 @@ def fit_scale(captions: Captions, steps: int) -> None:
     rows = np.tile(np.arange(len(held.concepts)), steps)
     frames = torch.from_numpy(scenes(held.pictures, rows, SEED["scale"] + np.arange(len(rows)))).float() / 255
     cosines = model.encode_image(normalise(frames), normalize=True) @ captions.vectors(model)[: captions.classes].T
-    labels = torch.from_numpy(held.concepts[rows])
-    scale = min(np.arange(10, 60, 0.5), key=lambda value: float(F.cross_entropy(value * cosines, labels)))
+    scale = best_scale(cosines, torch.from_numpy(held.concepts[rows]))
     print(f"logit scale {scale}")
     torch.save(state | {"logit_scale": torch.tensor(math.log(scale))}, BUILD / "scale.pt")
+
+
+def best_scale(cosines: Tensor, labels: Tensor) -> float:
+    """The logit scale, of 10 to 60 in halves, with the highest likelihood of ``labels`` ``[N]`` by ``[N, C]``."""
+    scales: list[float] = np.arange(10, 60, 0.5).tolist()
+    return min(scales, key=lambda value: float(F.cross_entropy(value * cosines, labels)))
 
 
 class Log:

@@ -322,7 +322,7 @@ class DriftGuard:
             return {**_without(state, "rows"), **_own(reference)}, 0.0
         distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
         score = min((float(distance) - float(state["centre"])) / float(state["scale"]), _HIGHEST_SCORE)
-        weight = trust(_tensor(state, "shown").float())
+        weight = float(trust(_tensor(state, "shown").float()))
         statistic = max(0.0, float(state["statistic"]) + weight * (score - self.settings.shift_delta))
         return {**state, "statistic": statistic}, statistic
 

@@ -11,7 +11,14 @@ _EPSILON = 1e-8
 
 
 def adam(
-    theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float, decay: float = 0.0
+    theta: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    step: int,
+    rate: float | Tensor,
+    decay: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step (``step`` counts from 1) with bias correction; shapes are all alike, e.g. ``[P]`` or ``[B, P]``.
 
@@ -24,7 +31,7 @@ def adam(
     if decay:
         theta = theta * (1 - rate * decay)
     deviation = second.sqrt().div_(math.sqrt(1 - _DECAY_2**step)).add_(_EPSILON)
-    return torch.addcdiv(theta, first, deviation, value=-rate / (1 - _DECAY_1**step)), first, second
+    return theta - rate / (1 - _DECAY_1**step) * first / deviation, first, second
 
 
 def sgd(theta: Tensor, gradient: Tensor, velocity: Tensor, *, rate: float, momentum: float) -> tuple[Tensor, Tensor]:

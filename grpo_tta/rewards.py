@@ -67,18 +67,17 @@ def marginal_ratio(marginal: Tensor) -> Tensor:
     return (marginal * marginal.shape[-1]).clamp_min(_SMALLEST_RATIO)
 
 
-def trust(shown: Tensor, enough: float = _FULL_TRUST_CLASSES) -> float:
+def trust(shown: Tensor, enough: float = _FULL_TRUST_CLASSES) -> Tensor:
     """How much a stream's frames say about the encoder rather than about the stream, in [0, 1]. [ours]
 
     ``min(1, exp(H) / min(enough, 0.9 C))^2`` with H the entropy of ``shown`` ``[C]``, sums of frozen probabilities:
     exp(H) is the number of classes that the stream effectively shows. Thousands of frames of one scene are one
-    observation, and what is learnt from them would be learnt about that scene. Nothing seen: 0.
+    observation, and what is learnt from them would be learnt about that scene. A tensor ``[]``; nothing seen: 0.
     """
     total = shown.sum()
-    if not total > 0:
-        return 0.0
     full = min(enough, _FULL_TRUST_SHARE * len(shown))
-    return float((entropy(shown / total).exp() / full).clamp_max(1.0).square())
+    share = (entropy(shown / total.clamp_min(_SMALLEST_SUM)).exp() / full).clamp_max(1.0).square()
+    return torch.where(total > 0, share, 0.0)
 
 
 def update_marginal(marginal: Tensor, mean: Tensor, frames: int, horizon: float) -> Tensor:
@@ -97,6 +96,21 @@ def probability_dispersion(group_probabilities: Tensor) -> Tensor:
     """``-pi_old(o)`` from the candidates' own probabilities ``[..., G]``. (D-prob) [sibling: suppress what is likely
     and wrong]"""
     return -group_probabilities
+
+
+def feature_dispersion(features: Tensor, classes: Tensor, others: Tensor, of_others: Tensor, seen: Tensor) -> Tensor:
+    """Minus the mean cosine ``[B]`` of unit features ``[B, D]`` to the other classes' features among those ``seen``
+    ``[B, K]`` of ``others`` ``[K, D]``; differentiable in ``features``.
+
+    ``classes`` ``[B]`` and ``of_others`` ``[K]`` are the teacher's; every other class counts once, however many of its
+    features are there; 0 where there is none. [ours; peer:BATCLIP pushes the means of a batch's classes apart]
+    """
+    same = (of_others[:, None] == of_others).float()
+    alike = seen.float() @ same
+    wanted = seen & (classes[:, None] != of_others)
+    weights = torch.where(wanted, 1 / alike.clamp_min(1), 0.0)
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
+    return -(features * (weights @ others)).sum(1)
 
 
 def text_dispersion(class_vectors: Tensor, group: Tensor) -> Tensor:

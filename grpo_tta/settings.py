@@ -14,18 +14,20 @@ Mode = Literal["online", "episodic"]
 Tune = Literal["norm", "lora", "full"]
 GroupMode = Literal["topk", "multinomial"]
 GroupWeights = Literal["policy", "uniform"]
-Alignment = Literal["frozen", "consensus", "view", "ensemble", "reward_model"]
+Alignment = Literal["whitened", "frozen", "consensus", "view", "ensemble", "reward_model"]
 Dispersion = Literal["marginal", "probability", "text", "none"]
 Advantage = Literal["centred", "zscore"]
+SimilarityKind = Literal["whitened", "plain"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("online", "episodic"),
     "tune": ("norm", "lora", "full"),
     "group_mode": ("topk", "multinomial"),
     "group_weights": ("policy", "uniform"),
-    "alignment": ("frozen", "consensus", "view", "ensemble", "reward_model"),
+    "alignment": ("whitened", "frozen", "consensus", "view", "ensemble", "reward_model"),
     "dispersion": ("marginal", "probability", "text", "none"),
     "advantage": ("centred", "zscore"),
+    "similarity": ("whitened", "plain"),
 }
 _AT_LEAST: dict[str, int] = {
     "group_size": 2,
@@ -37,7 +39,8 @@ _AT_LEAST: dict[str, int] = {
     "lora_blocks": 1,
 }
 _POSITIVE = ("temperature", "marginal_frames_per_class", "clip", "view_min_area", "confident_share")
-_NOT_NEGATIVE = ("dispersion_weight", "logit_adjustment", "kl", "pull")
+_NOT_NEGATIVE = ("dispersion_weight", "feature_dispersion", "certainty", "logit_adjustment", "kl", "pull")
+
 _SHARES = ("pull", "view_min_area", "confident_share")
 _LEARNING_RATES = {
     "online": {"norm": 2e-3, "lora": 5e-3, "full": 1e-5},
@@ -66,12 +69,22 @@ class GrpoSettings:
     group_weights: GroupWeights = "policy"
     """How much a candidate counts: ``policy`` as its probability within the group, which is what GRPO's samples
     estimate [ours]; ``uniform`` all alike [peer:RLCF]."""
-    alignment: Alignment = "frozen"
-    """Alignment reward [paper: the name]: see ``grpo_tta.rewards``."""
+    alignment: Alignment = "whitened"
+    """Alignment reward [paper: the name]: see ``grpo_tta.rewards``. ``whitened``: the frozen encoder's probability in
+    the metric of the stream's features (`grpo_tta.whitening`) [ours]; online only."""
     dispersion: Dispersion = "marginal"
     """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` needs a stream's memory: online
     only."""
     dispersion_weight: float = 0.3
+    feature_dispersion: float = 20.0
+    """Online: weight of a second dispersion reward, of features: minus the mean cosine to the last frames of other
+    classes (`grpo_tta.rewards.feature_dispersion`), times the squared length of the features' mean, which is how far
+    the input squeezes them together. [ours; the cosine term is BATCLIP's, there between class means of a batch]"""
+    certainty: float = 0.3
+    """Online: weight of the policy's own entropy in the loss. [ours; peer:Tent minimises it alone]"""
+    similarity: SimilarityKind = "whitened"
+    """Online: the policy, which labels come from too, is of adapted features in the metric of the stream's adapted
+    features, or of plain cosines. [ours]"""
     marginal_frames_per_class: float = 1.0
     """Memory of a stream's marginals in frames, per class; at least ten updates. [ours]"""
     logit_adjustment: float = 1.0
@@ -80,12 +93,13 @@ class GrpoSettings:
     advantage: Advantage = "centred"
     """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation, as GRPO does."""
     clip: float = 0.2
-    """Width of the ratio's clip, GRPO's and PPO's usual value."""
+    """Width of the ratio's clip, GRPO's and PPO's usual value. It has no effect on the first step on a group, where the
+    ratio is 1: so none online, and none with one inner step."""
     kl: float = 0.0
     """Weight of the exact KL divergence from the frozen policy; 0 as in [sibling]."""
     inner_steps: int = 1
     """Optimiser steps on one group. Online it must be 1: the frames of an update are not kept."""
-    update_every: int = 32
+    update_every: int = 16
     """Online: frames between two updates, whatever the batches. [ours]"""
     learning_rate: float | None = None
     """Adam's; ``None``: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
@@ -129,15 +143,21 @@ class GrpoSettings:
                 f"inner_steps must be 1 in online mode (the frames of an update are not kept), got {self.inner_steps}: "
                 "raise learning_rate or lower update_every, or use mode episodic"
             )
-        if self.mode == "episodic" and self.gate_frames is not None:
+        if self.mode == "online":
+            return
+        needs = "it needs a stream's memory"
+        if self.gate_frames is not None:
             raise ValueError(
                 f"gate_frames must be None in episodic mode (nothing learnt is left to serve), got {self.gate_frames}"
             )
-        if self.mode == "episodic" and self.dispersion == "marginal":
-            raise ValueError(
-                "dispersion must be probability, text or none in episodic mode, got 'marginal': "
-                "it needs a stream's memory"
-            )
+        if self.dispersion == "marginal":
+            raise ValueError(f"dispersion must be probability, text or none in episodic mode, got 'marginal': {needs}")
+        for name in ("alignment", "similarity"):
+            if getattr(self, name) == "whitened":
+                raise ValueError(f"{name} must not be 'whitened' in episodic mode: {needs}")
+        for name in ("feature_dispersion", "certainty"):
+            if getattr(self, name):
+                raise ValueError(f"{name} must be 0 in episodic mode, got {getattr(self, name)}: {needs}")
 
     @classmethod
     def episodic(cls, **changes: Any) -> "GrpoSettings":
@@ -148,6 +168,9 @@ class GrpoSettings:
             "group_size": 3,
             "alignment": "consensus",
             "dispersion": "probability",
+            "feature_dispersion": 0.0,
+            "certainty": 0.0,
+            "similarity": "plain",
             "group_weights": "uniform",
             "views": 8,
         }

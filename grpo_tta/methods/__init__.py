@@ -19,6 +19,7 @@ from grpo_tta.methods.tda import Tda, TdaSettings
 from grpo_tta.methods.tent import Tent, TentSettings
 from grpo_tta.methods.tpt_norm import TptNorm, TptNormSettings
 from grpo_tta.methods.view_consensus import Vte, VteSettings, Zero, ZeroSettings
+from grpo_tta.methods.whitened import Whitened, WhitenedSettings
 from grpo_tta.methods.zero_shot import ZeroShot, ZeroShotSettings
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.types import Method
@@ -48,6 +49,7 @@ def _grpo(classifier: Classifier, settings: GrpoSettings, reward_model: Classifi
 METHODS: dict[str, MethodEntry] = {
     "grpo": MethodEntry(GrpoSettings, _grpo, takes_reward_model=True),
     "zero-shot": MethodEntry(ZeroShotSettings, ZeroShot),
+    "whitened": MethodEntry(WhitenedSettings, Whitened),
     "zero": MethodEntry(ZeroSettings, Zero),
     "vte": MethodEntry(VteSettings, Vte),
     "tent": MethodEntry(TentSettings, Tent),

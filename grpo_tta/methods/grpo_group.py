@@ -67,7 +67,7 @@ class GroupMaker:
 
     @torch.no_grad()
     def group(self, look: Look, seeds: Tensor, log_old: Tensor, of_marginal: Tensor | None) -> Group:
-        """Candidates drawn from the frozen policy, and their rewards ``alignment + weight * dispersion``.
+        """Candidates drawn from the look's policy, and their rewards ``alignment + weight * dispersion``.
 
         [paper: candidates from CLIP's similarity distribution; the frozen one, ours] ``log_old`` ``[B, S, C]``: the
         policy when the group is drawn; ``of_marginal`` ``[C]``: the dispersion reward ``marginal``, ``None`` where no
@@ -104,7 +104,7 @@ class GroupMaker:
     def _alignment(self, look: Look) -> Tensor:
         """Alignment reward of every class on the trained views, ``[B, S, C]``."""
         kind, classifier = self._settings.alignment, self._classifier
-        if kind == "frozen":
+        if kind in ("frozen", "whitened"):  # the look's probabilities are then those of that similarity
             return look.trained(look.probabilities)
         if kind == "view":
             return look.trained(rewards.clip_score(look.features, classifier.class_vectors))

@@ -1,19 +1,22 @@
 """GRPO-TTA online: what a stream has learnt is carried on, frames are labelled at once, updates come at fixed frame
 counts.
 
-An image costs four forward-equivalents with one view: a frozen forward (reward, marginal, features for the guard) and
-a forward with gradient whose output is also the prediction, before its own update. With V views, S of them trained:
-``V + 3 S``. Gradients accumulate in the state, and every ``update_every`` frames there is one clipped GRPO step of
-Adam on their mean, a pull towards the start, and an update of the marginals. Batches of any size give the same updates
-at the same frames. [ours; the objective is the paper's idea, see ``grpo_tta.objective``]
+An image costs four forward-equivalents with one view: a frozen forward (teacher, statistics, features for the guard)
+and a forward with gradient whose output is also the prediction, before its own update. With V views, S of them trained:
+``V + 3 S``. Gradients accumulate in the state, and every ``update_every`` frames there is one GRPO step of Adam on
+their mean, a pull towards the start, and an update of what is known of the stream. Batches of any size give the same
+updates at the same frames. [ours; the objective is the paper's idea, see ``grpo_tta.objective``]
 
-Two marginals of runners-up are kept: the frozen encoder's makes the dispersion reward, the adapted encoder's adjusts
-the logits of the labels. Both count, and steps are long, only as far as the stream is to be trusted
-(`grpo_tta.rewards.trust`): the classes that it shows are many. [ours]
+What is known of a stream is made of the features of the window that ends, frozen and adapted, which are kept in two
+rings. The frozen encoder in the metric of its own features (`grpo_tta.whitening`) is the *teacher*: its probabilities
+are the alignment reward, its best classes the candidates, its runners-up the dispersion reward. Labels come from the
+adapted features in the metric of theirs, adjusted by their runners-up. Each frame is pushed from the last ones of other
+classes in the ring. All of it counts, and steps are long, only as far as the stream is to be trusted
+(`grpo_tta.diversity`). [ours]
 
 With ``gate_frames`` most windows of ``update_every`` frames are only labelled, by one forward of the adapted encoder,
 once a stream has been learnt from for so long (`grpo_tta.methods.gate`). Their frames have no frozen rows in a report,
-and count as seen. [ours]
+count as seen, and change nothing that is known of the stream. [ours]
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -26,17 +29,15 @@ from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
+from grpo_tta.methods.known import Known, Window
+from grpo_tta.methods.look import Look
 from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
 from grpo_tta.optimiser import adam
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
 
-_TENSORS = (
-    *("theta", "adam_m", "adam_v", "grad"),
-    *("marginal", "marginal_sum", "own_marginal", "own_sum", "shown"),
-    "sums",
-)
+_TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_marginal", "ring_classes")
 _ENTROPY = SUMS.index("entropy")
 _SHORTEST_MEMORY = 10
 """Of the marginals, in updates."""
@@ -53,45 +54,42 @@ class _Stream:
     adam_v: Tensor
     grad: Tensor
     """Sum of the frames' gradients since the last update, ``[P]``."""
-    marginal: Tensor
-    """Mean of the frozen encoder's runners-up, ``[C]``."""
-    marginal_sum: Tensor
-    """Sum of them since the last update."""
-    own_marginal: Tensor
-    """Mean of the adapted encoder's runners-up, ``[C]``."""
-    own_sum: Tensor
-    """Sum of them since the last update."""
-    shown: Tensor
-    """Fading sum of the frozen probabilities, ``[C]``: what the stream shows."""
-    trust: float
-    """Of ``shown`` at the last update."""
     sums: Tensor
     """Sums over the window's frames, in the order of ``SUMS``."""
+    marginal: Tensor
+    """Mean of the teacher's runners-up, ``[C]``."""
+    own_marginal: Tensor
+    """Mean of the adapted encoder's runners-up, ``[C]``."""
+    ring_classes: Tensor
+    """The teacher's classes of the frames in the rings of ``known``, int64 ``[E]``."""
+    known: Known
     gate: Gate
 
     @classmethod
     def load(cls, state: State, device: torch.device) -> "_Stream":
         tensors = {name: tensor_of(state, name).to(device) for name in _TENSORS}
-        frames, updates, trust = int(state["frames"]), int(state["updates"]), float(state["trust"])
         gate = Gate(float(state["gate_usual"]), float(state["gate_variance"]), int(state["gate_due"]))
-        return cls(frames=frames, updates=updates, trust=trust, gate=gate, **tensors)
+        frames, updates = int(state["frames"]), int(state["updates"])
+        return cls(frames=frames, updates=updates, known=Known.load(state, device), gate=gate, **tensors)
 
     def save(self) -> State:
-        state: State = {"frames": self.frames, "updates": self.updates, "trust": self.trust}
+        state: State = {"frames": self.frames, "updates": self.updates}
         state.update({name: getattr(self, name).cpu() for name in _TENSORS})
+        state.update(self.known.columns())
         state.update(_numbers(self.gate))
         return state
 
 
 class OnlineGrpo(OnlineMethod[_Stream]):
-    """GRPO-TTA online. State, beside ``frames``, ``updates``, ``trust`` and the gate's numbers, flat float32 vectors:
-    ``theta``, ``adam_m``, ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``marginal_sum``, ``own_marginal``, ``own_sum``,
-    ``shown`` ``[C]``, ``sums`` ``[7]``.
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``, ``adam_m``,
+    ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``, ``ring_classes`` int64
+    ``[E]``, and the columns of `Known`.
 
-    The group is drawn and trained on with the same parameters, so the ratio is 1: the clip does not bind, and an
-    update's ``loss`` is zero but for rounding, as the advantages sum to zero. Its gradient is not; reward, gradient
-    norm and disagreement are what to watch. A stretch of frames whose gradient is not finite adds nothing to the
-    accumulators, and its report says ``finite=False``.
+    The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
+    is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
+    dispersion and of the entropy. The surrogate's value is zero but for rounding, as the advantages sum to zero:
+    reward, gradient norm and disagreement are what to watch. A stretch of frames whose gradient is not finite adds
+    nothing, and its report says ``finite=False``.
     """
 
     name: ClassVar[str] = "grpo-online"
@@ -111,9 +109,9 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         )
 
     def initial_state(self) -> State:
-        """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators."""
+        """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators, nothing known."""
         zeros, classes = torch.zeros(self.fast_weights.size), self.classifier.classes
-        uniform, nothing = torch.full((classes,), 1.0 / classes), torch.zeros(classes)
+        uniform = torch.full((classes,), 1.0 / classes)
         return {
             "frames": 0,
             "updates": 0,
@@ -121,13 +119,11 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "adam_m": zeros.clone(),
             "adam_v": zeros.clone(),
             "grad": zeros,
-            "marginal": uniform,
-            "marginal_sum": nothing,
-            "own_marginal": uniform.clone(),
-            "own_sum": nothing.clone(),
-            "shown": nothing.clone(),
-            "trust": 0.0,
             "sums": torch.zeros(len(SUMS)),
+            "marginal": uniform,
+            "own_marginal": uniform.clone(),
+            "ring_classes": torch.zeros(self.cadence, dtype=torch.int64),
+            **Known.nothing(self.classifier, self.cadence, adapted=True).columns(),
             **_numbers(Gate()),
         }
 
@@ -184,53 +180,95 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         """Probabilities ``[B, C]`` of the adapted encoder, and those that labels come from; one forward."""
         pixels = self.classifier.normalise(batch.canvases)
         features = self.classifier.features(pixels, self.fast_weights.overrides(stream.theta))
-        log_policy = torch.log_softmax(self.classifier.logits(features), dim=-1)
-        return log_policy.exp(), self._adjusted(log_policy, stream)
+        return self.classifier.probabilities(features), self._log_policy(features, stream).exp()
+
+    def _log_policy(self, features: Tensor, stream: _Stream) -> Tensor:
+        """Log probabilities ``[..., C]`` of the policy, which labels come from too, of adapted features ``[..., D]``:
+        in the metric of the stream's adapted features, adjusted by their runners-up. Differentiable. [ours; logit
+        adjustment by a marginal that the stream's own shares of classes hardly enter]"""
+        weight = stream.known.trust * self.settings.logit_adjustment
+        adjustment = weight * rewards.marginal_dispersion(stream.own_marginal)
+        return torch.log_softmax(self._log_own(features, stream.known) + adjustment, dim=-1)
+
+    def _log_own(self, features: Tensor, known: Known) -> Tensor:
+        """The same before the adjustment."""
+        if self.settings.similarity == "plain":
+            return torch.log_softmax(self.classifier.logits(features), dim=-1)
+        return known.served(features, self.classifier)
+
+    def _teacher(self, look: Look, known: Known) -> Look:
+        """The look with the probabilities that candidates and their alignment come from."""
+        if self.settings.alignment != "whitened":
+            return look
+        log_probabilities = known.teacher(look.features, self.classifier)
+        return replace(look, log_probabilities=log_probabilities, probabilities=log_probabilities.exp())
 
     def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
         classifier = self.classifier
         look = self._maker.look(batch.canvases, batch.seeds, keep_plain=True)
+        teacher = self._teacher(look, stream.known)
         theta = stream.theta.detach().requires_grad_()
-        trained = look.trained(look.views)
-        features = classifier.features(trained.flatten(0, 1), self.fast_weights.overrides(theta))
-        log_policy = torch.log_softmax(classifier.logits(features), dim=-1).view(*trained.shape[:2], -1)
+        views = look.trained(look.views)
+        features = classifier.features(views.flatten(0, 1), self.fast_weights.overrides(theta))
+        features = features.view(*views.shape[:2], -1)
+        log_policy = self._log_policy(features, stream)
         log_old = log_policy.detach()
-        of_marginal = stream.trust * rewards.marginal_dispersion(stream.marginal)
-        group = self._maker.group(look, batch.seeds, log_old, of_marginal)
+        of_marginal = stream.known.trust * rewards.marginal_dispersion(stream.marginal)
+        group = self._maker.group(teacher, batch.seeds, log_old, of_marginal)
         losses = self._maker.loss(log_policy, log_old, look.trained(look.log_probabilities), group)
-        (gradient,) = torch.autograd.grad(losses.sum(), theta)
-        probabilities, frozen = log_old[:, 0].exp(), look.probabilities[:, 0]
-        served = self._adjusted(log_old[:, 0], stream)
+        plain = features[:, 0]
+        kept = self._remembered(stream, look.features[:, 0], plain.detach(), teacher.probabilities[:, 0].argmax(1))
+        others = self._dispersion(plain, stream, kept) + self.settings.certainty * _entropy(log_policy)
+        (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
+        frozen, served = look.probabilities[:, 0], log_old[:, 0].exp()
         sums = sums_over_images(losses.detach(), group, served, frozen)
         finite = bool(torch.isfinite(gradient).all() & torch.isfinite(sums).all())
         part = Part(
-            probabilities.cpu(),
+            classifier.probabilities(plain.detach()).cpu(),
             frozen.cpu(),
             look.features[:, 0].cpu(),
             finite,
             self._cost * len(batch),
             served=served.cpu(),
         )
-        moved = replace(stream, frames=stream.frames + len(batch))
-        return _added(moved, gradient, sums, frozen, probabilities) if finite else moved, part
+        if not finite:
+            return replace(stream, frames=kept.frames), part
+        return replace(kept, grad=stream.grad + gradient, sums=stream.sums + sums), part
 
-    def _adjusted(self, log_policy: Tensor, stream: _Stream) -> Tensor:
-        """Probabilities ``[B, C]`` that labels come from, of log probabilities ``[B, C]`` of the adapted encoder.
-        [ours; logit adjustment by a marginal that the stream's own shares of classes hardly enter]"""
-        weight = stream.trust * self.settings.logit_adjustment
-        return torch.softmax(log_policy + weight * rewards.marginal_dispersion(stream.own_marginal), dim=-1)
+    def _remembered(self, stream: _Stream, frozen: Tensor, adapted: Tensor, classes: Tensor) -> _Stream:
+        """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]`` in the rings."""
+        first = stream.frames % self.cadence
+        ring_classes = stream.ring_classes.clone()
+        ring_classes[first : first + len(classes)] = classes
+        known = stream.known.with_frames(first, frozen, adapted)
+        return replace(stream, frames=stream.frames + len(classes), known=known, ring_classes=ring_classes)
+
+    def _dispersion(self, features: Tensor, stream: _Stream, kept: _Stream) -> Tensor:
+        """What adapted features ``[B, D]`` lose for being like the last ones of other classes, ``[B]``: twice, for each
+        pair of frames is met by one of them only. ``kept`` is ``stream`` with these frames in its rings. [ours]"""
+        before, now = stream.known.own_ring, kept.known.own_ring
+        assert before is not None
+        assert now is not None
+        assert stream.known.own is not None
+        others, of_others = torch.cat([before, now]).float(), torch.cat([stream.ring_classes, kept.ring_classes])
+        number = torch.arange(self.cadence, device=features.device)
+        place = number[stream.frames % self.cadence :][: len(features)]
+        seen = torch.cat([number >= place[:, None], number < place[:, None]], 1) & (others.square().sum(1) > 0)
+        cosines = -rewards.feature_dispersion(features, kept.ring_classes[place], others, of_others, seen)
+        squeezed = stream.known.own.moments.mean.square().sum()
+        return 2 * self.settings.feature_dispersion * squeezed * cosines
 
     def _update(self, stream: _Stream) -> tuple[_Stream, Update]:
         settings, count = self.settings, self.settings.update_every
         gradient, number = stream.grad / count, stream.updates + 1
-        trust = rewards.trust(stream.shown)
+        known, window = self._after_window(stream.known, number)
         theta, first, second = adam(
             stream.theta,
             gradient,
             stream.adam_m,
             stream.adam_v,
             step=number,
-            rate=settings.step_size * trust,
+            rate=settings.step_size * known.trust,
         )
         means = dict(zip(SUMS, (stream.sums / count).tolist(), strict=True))
         update = Update(
@@ -241,35 +279,38 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             forward_equivalents=self._cost,
             **means,
         )
+        taught = window.teacher if settings.alignment == "whitened" else window.plain
+        assert window.own is not None
         updated = replace(
             stream,
             updates=number,
+            known=known,
             theta=torch.lerp(theta, self.fast_weights.start, settings.pull),
             adam_m=first,
             adam_v=second,
-            marginal=rewards.update_marginal(stream.marginal, stream.marginal_sum / count, count, self._horizon),
-            own_marginal=rewards.update_marginal(stream.own_marginal, stream.own_sum / count, count, self._horizon),
-            shown=stream.shown * rewards.kept_after(count, self._horizon),
-            trust=trust,
+            marginal=self._marginal(stream.marginal, taught, window.counted),
+            own_marginal=self._marginal(stream.own_marginal, window.own, window.counted),
             grad=torch.zeros_like(stream.grad),
-            marginal_sum=torch.zeros_like(stream.marginal_sum),
-            own_sum=torch.zeros_like(stream.own_sum),
             sums=torch.zeros_like(stream.sums),
         )
         return updated, update
 
+    @torch.no_grad()
+    def _after_window(self, known: Known, number: int) -> tuple[Known, Window]:
+        after, window = known.after_window(self.classifier, number, self._horizon)
+        if self.settings.similarity == "plain" and known.own_ring is not None:
+            window = replace(window, own=self.classifier.probabilities(known.own_ring.float()))
+        return after, window
+
+    def _marginal(self, marginal: Tensor, probabilities: Tensor, counted: Tensor) -> Tensor:
+        mean = counted @ rewards.runner_up(probabilities) / counted.sum().clamp_min(1)
+        return rewards.update_marginal(marginal, mean, self.cadence, self._horizon)
+
+
+def _entropy(log_policy: Tensor) -> Tensor:
+    """``[B]``, a mean over views, of log probabilities ``[B, S, C]``."""
+    return -(log_policy.exp() * log_policy).sum(-1).mean(1)
+
 
 def _numbers(gate: Gate) -> State:
     return {f"gate_{name}": value for name, value in asdict(gate).items()}
-
-
-def _added(stream: _Stream, gradient: Tensor, sums: Tensor, frozen: Tensor, adapted: Tensor) -> _Stream:
-    """With a stretch's gradient ``[P]``, log sums and probabilities ``[B, C]`` of both encoders."""
-    return replace(
-        stream,
-        grad=stream.grad + gradient,
-        marginal_sum=stream.marginal_sum + rewards.runner_up(frozen).sum(0),
-        own_sum=stream.own_sum + rewards.runner_up(adapted).sum(0),
-        shown=stream.shown + frozen.sum(0),
-        sums=stream.sums + sums,
-    )

@@ -9,6 +9,7 @@ from pipeline.errors import ConfigurationError
 METHOD_NAMES = (
     "grpo",
     "zero-shot",
+    "whitened",
     "zero",
     "vte",
     "tent",

@@ -11,10 +11,11 @@ from grpo_tta import GrpoSettings
 
 def test_defaults_are_the_online_recipe() -> None:
     settings = GrpoSettings()
-    assert (settings.mode, settings.tune, settings.group_size, settings.alignment) == ("online", "norm", 10, "frozen")
+    assert (settings.mode, settings.tune, settings.group_size, settings.alignment) == ("online", "norm", 10, "whitened")
+    assert (settings.feature_dispersion, settings.certainty, settings.similarity) == (20, 0.3, "whitened")
     assert (settings.dispersion, settings.dispersion_weight, settings.advantage) == ("marginal", 0.3, "centred")
     assert (settings.group_weights, settings.logit_adjustment, settings.marginal_frames_per_class) == ("policy", 1, 1)
-    assert (settings.clip, settings.update_every, settings.step_size, settings.pull) == (0.2, 32, 2e-3, 0.01)
+    assert (settings.clip, settings.update_every, settings.step_size, settings.pull) == (0.2, 16, 2e-3, 0.01)
     assert (settings.views, settings.confident_views, settings.kl, settings.inner_steps) == (1, 1, 0.0, 1)
 
 
@@ -22,7 +23,8 @@ def test_episodic_defaults() -> None:
     settings = GrpoSettings.episodic(learning_rate=2e-3)
     assert (settings.views, settings.confident_views, settings.group_size) == (8, 3, 3)
     assert (settings.alignment, settings.inner_steps, settings.step_size) == ("consensus", 1, 2e-3)
-    assert settings.group_weights == "uniform"
+    assert (settings.group_weights, settings.similarity) == ("uniform", "plain")
+    assert (settings.feature_dispersion, settings.certainty) == (0, 0)
     assert GrpoSettings.for_mode("episodic") == GrpoSettings.episodic()
     assert GrpoSettings.for_mode("online", seed=3) == GrpoSettings(seed=3)
 

@@ -48,7 +48,16 @@ def test_the_first_frames_are_learnt_from_and_then_one_window_in_eight(
         assert prediction.frozen is report.frozen_probabilities is report.frozen_features is None
         assert report.forward_equivalents == 8
         assert torch.equal(prediction.probabilities, method.predict(piece, before).probabilities)
-        for name in ("theta", "adam_m", "marginal", "own_marginal", "shown", "updates", "trust"):
+        for name in (
+            "theta",
+            "adam_m",
+            "marginal",
+            "own_marginal",
+            "diversity_shown",
+            "own_factor",
+            "updates",
+            "trust",
+        ):
             assert torch.equal(torch.as_tensor(state[name]), torch.as_tensor(before[name])), name
     assert updates == [(8 * (window + 1), number) for number, window in enumerate(LEARNT, start=1)]
 

@@ -13,18 +13,18 @@ Batches = Callable[..., Batch]
 
 def every_method(classifier: Classifier) -> list[Method]:
     return [create_method("grpo", classifier, GrpoSettings.for_mode(mode)) for mode in ("online", "episodic")] + [
-        create_method("zero-shot", classifier)
+        create_method(name, classifier) for name in ("zero-shot", "whitened")
     ]
 
 
 def test_methods_by_name(vit: Classifier) -> None:
     rivals = {"zero", "vte", "tent", "sar", "tpt-norm", "rlcf", "tda", "batclip", "prior-correction"}
-    assert set(METHODS) == {"grpo", "zero-shot", *rivals}
+    assert set(METHODS) == {"grpo", "zero-shot", "whitened", *rivals}
     assert [create_method(name, vit).name for name in METHODS if name in rivals] == [
         name for name in METHODS if name in rivals
     ]
-    assert [method.name for method in every_method(vit)] == ["grpo-online", "grpo-episodic", "zero-shot"]
-    assert [method.cadence for method in every_method(vit)] == [32, None, None]
+    assert [method.name for method in every_method(vit)] == ["grpo-online", "grpo-episodic", "zero-shot", "whitened"]
+    assert [method.cadence for method in every_method(vit)] == [16, None, None, None]
     with pytest.raises(ValueError, match=r"method must be one of grpo, zero-shot, .*, got 'memo'"):
         create_method("memo", vit)
     with pytest.raises(ValueError, match="settings of method 'tent' must be TentSettings, got GrpoSettings"):
@@ -49,14 +49,13 @@ def test_every_method_counts_frames_and_reports_what_a_guard_needs(vit: Classifi
         assert method.predict(batches(5), state).probabilities.shape == (5, 24)
 
 
-def test_states_hold_numbers_and_float32_tensors_on_cpu(vit: Classifier, batches: Batches) -> None:
+def test_states_hold_numbers_and_tensors_on_cpu(vit: Classifier, batches: Batches) -> None:
     for method in every_method(vit):
         _, state, _ = method.step(batches(3), method.initial_state())
         for value in state.values():
             if isinstance(value, Tensor):
-                assert value.dtype == torch.float32
+                assert value.dtype in (torch.float32, torch.float16, torch.int64)
                 assert value.device.type == "cpu"
-                assert value.ndim == 1
             else:
                 assert isinstance(value, int | float)
 

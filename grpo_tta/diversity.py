@@ -1,0 +1,92 @@
+"""What a stream shows: how many classes, by the frozen encoder's predictions, and how many independent frames.
+
+A thousand frames of one scene are one observation. Where noise drives predictions from class to class they look like
+many, so features are asked too, by batch means: where frames are independent, the means of blocks of ``b`` frames vary
+``1 / b`` times as much as frames do; where they are not, more. ``tau``, the largest of ``b var(means) / var`` over
+blocks of 1, 2, 4, 8 and 16 windows, is how many frames make one independent one. [ours; batch means are the usual
+estimator of the autocorrelation time of a Markov chain] Everything is a pure function of a stream's columns.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from grpo_tta.policy import entropy
+from grpo_tta.rewards import kept_after, trust
+
+LEVELS = 5
+"""Blocks of 1, 2, ... 16 windows."""
+_MEMORY = 1024.0
+"""Frames, of independence."""
+_ENOUGH_BLOCKS = 3.5
+"""Fading number of blocks from which on a level is asked."""
+_ENOUGH_FRAMES = 45.0
+"""Independent frames from which on a stream is fully trusted. [ours]"""
+_SMALLEST = 1e-6
+
+
+class Diversity(NamedTuple):
+    """Columns, float32. An empty one is of a stream that showed nothing."""
+
+    shown: Tensor
+    """Fading sum of the frozen probabilities, ``[C]``."""
+    frames: Tensor
+    """Fading number of frames, ``[]``."""
+    partial: Tensor
+    """Sum of the means of the windows of the unfinished block, ``[L, D]``."""
+    mean: Tensor
+    """Fading mean of the means of finished blocks, ``[L, D]``."""
+    energy: Tensor
+    """Fading mean of their squared lengths, ``[L]``."""
+    blocks: Tensor
+    """Fading number of them, ``[L]``."""
+
+    @classmethod
+    def empty(cls, classes: int, dimensions: int) -> "Diversity":
+        """Of ``classes`` = C and ``dimensions`` = D."""
+        rows, numbers = torch.zeros(LEVELS, dimensions), torch.zeros(LEVELS)
+        return cls(torch.zeros(classes), torch.zeros(()), rows, rows.clone(), numbers, numbers.clone())
+
+    def after(self, features: Tensor, probabilities: Tensor, counted: Tensor, windows: int, kept: float) -> "Diversity":
+        """With a window of unit ``features`` ``[n, D]`` and frozen ``probabilities`` ``[n, C]``, the ``windows``-th.
+
+        Rows count ``counted`` ``[n]``, 0 or 1; of the classes shown before, ``kept`` is left.
+        """
+        size = len(features)
+        partial = self.partial + counted @ features / counted.sum().clamp_min(1)
+        sizes = 2 ** torch.arange(LEVELS, device=partial.device)
+        full = windows % sizes == 0
+        blocks = torch.where(full, torch.exp(-size * sizes / _MEMORY) * self.blocks + 1, self.blocks)
+        rate = torch.where(full, 1 / blocks.clamp_min(1), 0.0)
+        block = partial / sizes[:, None]
+        return Diversity(
+            kept * self.shown + counted @ probabilities,
+            kept_after(size, _MEMORY) * self.frames + counted.sum(),
+            torch.where(full[:, None], 0.0, partial),
+            self.mean + rate[:, None] * (block - self.mean),
+            self.energy + rate * (block.square().sum(1) - self.energy),
+            blocks,
+        )
+
+    def classes(self) -> Tensor:
+        """Classes that the stream effectively shows, ``[]``: exp of the entropy of their shares; 1 for none."""
+        return entropy(self.shown / self.shown.sum().clamp_min(_SMALLEST)).exp()
+
+    def correlation(self, window: int) -> Tensor:
+        """``tau`` ``[]``, at least 1: how many frames make an independent one, of windows of ``window`` frames."""
+        variance = (1 - self.mean[0].square().sum()).clamp_min(_SMALLEST)
+        sizes = window * 2 ** torch.arange(LEVELS, device=variance.device)
+        unbiased = self.blocks / (self.blocks - 1).clamp_min(_SMALLEST)
+        of_means = unbiased * (self.energy - self.mean.square().sum(1))
+        return torch.where(self.blocks >= _ENOUGH_BLOCKS, sizes * of_means / variance, 1.0).max().clamp_min(1.0)
+
+    def independent(self, window: int) -> Tensor:
+        """Independent frames of the last thousand, ``[]``."""
+        return self.frames / self.correlation(window)
+
+    def trust(self, window: int) -> Tensor:
+        """How far the stream is to be learnt from, in [0, 1]: the smaller of `grpo_tta.rewards.trust` of the classes
+        shown and ``min(1, n / 45)^2`` of ``n`` independent frames. [ours]"""
+        of_frames = (self.independent(window) / _ENOUGH_FRAMES).clamp(0, 1).square()
+        return torch.minimum(trust(self.shown), of_frames)
