@@ -1,7 +1,11 @@
-"""What a stream shows: how many classes, by the frozen encoder's predictions, and how many independent frames.
+"""What a stream shows: how many classes it tells apart, and how many independent frames.
 
-A thousand frames of one scene are one observation. Where noise drives predictions from class to class they look like
-many, so features are asked too, by batch means: where frames are independent, the means of blocks of ``b`` frames vary
+*Classes*: ``exp(H(mean p) - mean H(p))`` of the frozen predictions ``p``, the exponential of the mutual information of
+frame and class. Noise spreads the mean prediction over many classes, but each frame's own as well: one scene under heavy
+noise counts some two classes, a stream of many things under the same noise ten. [ours]
+
+*Independent frames*: a thousand frames of one scene are one observation. Features tell, by batch means: where frames are
+independent, the means of blocks of ``b`` frames vary
 ``1 / b`` times as much as frames do; where they are not, more. ``tau``, the largest of ``b var(means) / var`` over
 blocks of 1, 2, 4, 8 and 16 windows, is how many frames make one independent one. [ours; batch means are the usual
 estimator of the autocorrelation time of a Markov chain] Everything is a pure function of a stream's columns.
@@ -13,7 +17,7 @@ import torch
 from torch import Tensor
 
 from grpo_tta.policy import entropy
-from grpo_tta.rewards import kept_after, trust
+from grpo_tta.rewards import kept_after
 
 LEVELS = 5
 """Blocks of 1, 2, ... 16 windows."""
@@ -23,6 +27,8 @@ _ENOUGH_BLOCKS = 3.5
 """Fading number of blocks from which on a level is asked."""
 _ENOUGH_FRAMES = 45.0
 """Independent frames from which on a stream is fully trusted. [ours]"""
+_ENOUGH_CLASSES, _ENOUGH_SHARE = 6.0, 0.6
+"""Classes told apart, or their share of those asked for, from which on a stream is one of many things. [ours]"""
 _SMALLEST = 1e-6
 
 
@@ -31,6 +37,8 @@ class Diversity(NamedTuple):
 
     shown: Tensor
     """Fading sum of the frozen probabilities, ``[C]``."""
+    unsure: Tensor
+    """Fading sum of their entropies in nats, ``[]``."""
     frames: Tensor
     """Fading number of frames, ``[]``."""
     partial: Tensor
@@ -46,7 +54,8 @@ class Diversity(NamedTuple):
     def empty(cls, classes: int, dimensions: int) -> "Diversity":
         """Of ``classes`` = C and ``dimensions`` = D."""
         rows, numbers = torch.zeros(LEVELS, dimensions), torch.zeros(LEVELS)
-        return cls(torch.zeros(classes), torch.zeros(()), rows, rows.clone(), numbers, numbers.clone())
+        zero = torch.zeros(())
+        return cls(torch.zeros(classes), zero, zero.clone(), rows, rows.clone(), numbers, numbers.clone())
 
     def after(self, features: Tensor, probabilities: Tensor, counted: Tensor, windows: int, kept: float) -> "Diversity":
         """With a window of unit ``features`` ``[n, D]`` and frozen ``probabilities`` ``[n, C]``, the ``windows``-th.
@@ -62,6 +71,7 @@ class Diversity(NamedTuple):
         block = partial / sizes[:, None]
         return Diversity(
             kept * self.shown + counted @ probabilities,
+            kept * self.unsure + counted @ entropy(probabilities),
             kept_after(size, _MEMORY) * self.frames + counted.sum(),
             torch.where(full[:, None], 0.0, partial),
             self.mean + rate[:, None] * (block - self.mean),
@@ -70,8 +80,15 @@ class Diversity(NamedTuple):
         )
 
     def classes(self) -> Tensor:
-        """Classes that the stream effectively shows, ``[]``: exp of the entropy of their shares; 1 for none."""
-        return entropy(self.shown / self.shown.sum().clamp_min(_SMALLEST)).exp()
+        """Classes that the stream tells apart, ``[]``; 1 for none."""
+        total = self.shown.sum().clamp_min(_SMALLEST)
+        return (entropy(self.shown / total) - self.unsure / total).exp().clamp_min(1.0)
+
+    def variety(self) -> Tensor:
+        """How far the stream is one of many things, in [0, 1]: ``min(1, (k - 1) / (full - 1))^2`` of ``k`` classes told
+        apart, full from 6 or three fifths of those asked for. [ours]"""
+        full = max(min(_ENOUGH_CLASSES, _ENOUGH_SHARE * len(self.shown)), 1.0 + _SMALLEST)
+        return ((self.classes() - 1) / (full - 1)).clamp(0, 1).square()
 
     def correlation(self, window: int) -> Tensor:
         """``tau`` ``[]``, at least 1: how many frames make an independent one, of windows of ``window`` frames."""
@@ -86,7 +103,7 @@ class Diversity(NamedTuple):
         return self.frames / self.correlation(window)
 
     def trust(self, window: int) -> Tensor:
-        """How far the stream is to be learnt from, in [0, 1]: the smaller of `grpo_tta.rewards.trust` of the classes
-        shown and ``min(1, n / 45)^2`` of ``n`` independent frames. [ours]"""
+        """How far the stream is to be learnt from, in [0, 1]: the smaller of its variety and of ``min(1, n / 45)^2`` of
+        ``n`` independent frames. [ours]"""
         of_frames = (self.independent(window) / _ENOUGH_FRAMES).clamp(0, 1).square()
-        return torch.minimum(trust(self.shown), of_frames)
+        return torch.minimum(self.variety(), of_frames)

@@ -29,8 +29,6 @@ _SHRINKAGE = 6.0
 """Of the covariance towards the identity, in mean variances. [ours]"""
 _HALF_WEIGHT = 50.0
 """Independent frames that make half of the weight. [ours]"""
-_ENOUGH_CLASSES = 20.0
-"""Classes shown that are a sample of feature space. [ours]"""
 _SHARPNESS_RATE = 0.3
 _MOST_SHARPNESS = 3.0
 """Of its logarithm, either way."""
@@ -141,11 +139,10 @@ def unexplained(features: Tensor, probabilities: Tensor, class_vectors: Tensor) 
     return features - _EXPLAINED * (probabilities @ class_vectors - class_vectors.mean(0))
 
 
-def weight(independent: Tensor, classes_shown: Tensor) -> Tensor:
-    """How much a stream's features tell of feature space, in [0, 1]: ``min(1, (k - 1) / 19)^2 n / (n + 50)`` of ``n``
-    independent frames and ``k`` classes that it effectively shows. One class tells nothing. [ours]"""
-    share = ((classes_shown - 1) / (_ENOUGH_CLASSES - 1)).clamp(0, 1)
-    return share.square() * independent / (independent + _HALF_WEIGHT)
+def weight(independent: Tensor, variety: Tensor) -> Tensor:
+    """How much a stream's features tell of feature space, in [0, 1]: ``v n / (n + 50)`` of ``n`` independent frames and
+    a variety ``v`` (`grpo_tta.diversity`). One class tells nothing. [ours]"""
+    return variety * independent / (independent + _HALF_WEIGHT)
 
 
 def sharper(log_sharpness: Tensor, probabilities: Tensor, plain: Tensor, counted: Tensor) -> Tensor:

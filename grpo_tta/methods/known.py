@@ -114,7 +114,7 @@ class Known:
             frozen=self.frozen.after(frozen, teacher, plain, counted, classifier, kept_after(size, _FROZEN_MEMORY)),
             diversity=diversity,
             trust=diversity.trust(size),
-            weight=weight(diversity.independent(size), diversity.classes()),
+            weight=weight(diversity.independent(size), diversity.variety()),
         )
         if self.own is None or self.own_ring is None:
             return known, Window(plain, teacher, None, counted)

@@ -41,12 +41,12 @@ def of_demo(config: JobConfig, set_name: str = DEMO_SET) -> tuple[Classifier, Sc
     """Scenes of one set of pictures at the model's size, and what tells them from others; any model is asked for all of
     the demo's classes. ``set_name``: of ``PICTURE_SETS``, or an ``.npz`` file as ``demo.render`` writes it.
 
-    Raises `ConfigurationError` for no such set, labels of one's own and a canvas that is not square."""
+    Raises `ConfigurationError` for no such set, classes of one's own and a canvas that is not square."""
     labels = config.labels
-    if labels.file is not None or labels.class_vectors is not None or labels.templates:
-        raise ConfigurationError("--labels, --template and --class-vectors go with --images: the demo has its classes")
+    if labels.file is not None or labels.templates:
+        raise ConfigurationError("--labels and --template go with --images: the demo has its classes")
     try:
-        classifier = load_classifier(config.model, prompts=class_prompts() if config.model.name is not None else None)
+        classifier = _demo_classifier(config)
     except ModelError as error:
         raise ConfigurationError(str(error)) from error
     height, width = classifier.preprocess.size
@@ -54,6 +54,18 @@ def of_demo(config: JobConfig, set_name: str = DEMO_SET) -> tuple[Classifier, Sc
         raise ConfigurationError(f"the demo's scenes are square, the model takes {height}x{width}: give --images")
     drawings, classes, data = _drawings(set_name, len(classifier.class_names))
     return classifier, ScenePictures(drawings, classes, height), data
+
+
+def _demo_classifier(config: JobConfig) -> Classifier:
+    if config.labels.class_vectors is None:
+        return load_classifier(config.model, prompts=class_prompts() if config.model.name is not None else None)
+    classifier = load_classifier(config.model, class_vectors=config.labels.class_vectors)
+    if list(classifier.class_names) != list(class_prompts()):
+        raise ConfigurationError(
+            f"--class-vectors {config.labels.class_vectors}: without --images they must be of the demo's "
+            f"{len(class_prompts())} classes in their order, got {len(classifier.class_names)} classes"
+        )
+    return classifier
 
 
 def _drawings(set_name: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:

@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pipeline_bench import Run, assert_refused, rows_of
 from pipeline_tiny_model import CLASSES, SIZE, blobs, tiny_classifier
+from safetensors.torch import save_file
 
 from adapters.images import CanvasSpec
 from grpo_tta import METHODS, Classifier, GrpoSettings
 from grpo_tta.demo import pictures
+from grpo_tta.demo.packaged import assets_path
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
 from grpo_tta.evaluation.stream_makers import make_plan
@@ -361,3 +364,20 @@ def test_a_file_that_is_no_set_is_named(tmp_path: Path, arrays: dict[str, np.nda
         models.of_demo(make_config(UNUSED), str(tmp_path / "few.npz"))
     with pytest.raises(ConfigurationError, match=r"--set must be fluent-emoji, .* or an .npz file, got 'emoji'"):
         models.of_demo(make_config(UNUSED), "emoji")
+
+
+def test_another_tower_is_asked_for_the_demos_classes_by_vectors_of_its_own(tmp_path: Path) -> None:
+    classifier, _, _ = models.of_demo(make_config(UNUSED))
+    file, names = tmp_path / "vectors.safetensors", list(classifier.class_names)
+    vectors = {"class_vectors": classifier.class_vectors.flip(0).contiguous()}
+    config = make_config(
+        {**UNUSED, "model": {"name": f"local-dir:{assets_path()}"}, "labels": {"class_vectors": str(file)}}
+    )
+    save_file(vectors, file, metadata={"class_names": json.dumps(names)})
+    other, packaged, _ = models.of_demo(config)
+    assert list(other.class_names) == names
+    torch.testing.assert_close(other.class_vectors, vectors["class_vectors"])
+    assert len(packaged.labels) == 365
+    save_file(vectors, file, metadata={"class_names": json.dumps(names[::-1])})
+    with pytest.raises(ConfigurationError, match="they must be of the demo's 365 classes in their order"):
+        models.of_demo(config)
