@@ -10,6 +10,8 @@ from typing import Any
 
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.batclip import Batclip, BatclipSettings
+from grpo_tta.methods.deyo import Deyo, DeyoSettings
+from grpo_tta.methods.dota import Dota, DotaSettings
 from grpo_tta.methods.grpo_episodic import EpisodicGrpo
 from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.prior_correction import PriorCorrection, PriorCorrectionSettings
@@ -54,9 +56,11 @@ METHODS: dict[str, MethodEntry] = {
     "vte": MethodEntry(VteSettings, Vte),
     "tent": MethodEntry(TentSettings, Tent),
     "sar": MethodEntry(SarSettings, Sar),
+    "deyo": MethodEntry(DeyoSettings, Deyo),
     "tpt-norm": MethodEntry(TptNormSettings, TptNorm),
     "rlcf": MethodEntry(RlcfSettings, Rlcf),
     "tda": MethodEntry(TdaSettings, Tda),
+    "dota": MethodEntry(DotaSettings, Dota),
     "batclip": MethodEntry(BatclipSettings, Batclip),
     "prior-correction": MethodEntry(PriorCorrectionSettings, PriorCorrection),
 }

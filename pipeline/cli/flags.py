@@ -14,9 +14,11 @@ METHOD_NAMES = (
     "vte",
     "tent",
     "sar",
+    "deyo",
     "tpt-norm",
     "rlcf",
     "tda",
+    "dota",
     "batclip",
     "prior-correction",
 )

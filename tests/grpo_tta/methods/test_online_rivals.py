@@ -1,4 +1,4 @@
-"""Tent, SAR and BATCLIP against the plain re-computation of one and two updates."""
+"""Tent, SAR, DeYO and BATCLIP against the plain re-computation of one and two updates."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from grpo_tta import Batch, Classifier
 from grpo_tta.methods.batclip import Batclip, BatclipSettings, class_mean_terms
+from grpo_tta.methods.deyo import Deyo, DeyoSettings, shuffled_patches
 from grpo_tta.methods.sar import Sar, SarSettings
 from grpo_tta.methods.tent import Tent, TentSettings
 from grpo_tta.optimiser import adam, sgd
@@ -140,6 +141,85 @@ def test_sar_leaves_the_last_quarter_of_the_norm_layers_alone(classifier: Classi
     tuned = {name.rpartition(".")[0] for name in sar(classifier).fast_weights.names}
     assert tuned == set(norms[: len(norms) - math.ceil(len(norms) / 4)])
     assert len(sar(classifier, skip_last=1.0).fast_weights.names) == 2
+
+
+def deyo(classifier: Classifier, **changes: Any) -> Deyo:
+    return Deyo(classifier, DeyoSettings(**{"update_every": 12, "learning_rate": 2e-3, **changes}))
+
+
+@pytest.mark.parametrize("size", [12, 5])
+def test_two_updates_of_deyo_are_sgd_on_the_weighted_entropy_of_frames_that_hang_on_shapes(
+    classifier: Classifier, batches: Batches, size: int
+) -> None:
+    batch = batches(24)
+    pixels = classifier.normalise(batch.canvases)
+    frozen, shuffled = (
+        classifier.probabilities(classifier.features(seen))
+        for seen in (pixels, shuffled_patches(pixels, batch.seeds, 3))
+    )
+    share = float(entropies(frozen.log()).quantile(0.7)) / math.log(24) + 1e-4
+    least = max(float((frozen - shuffled)[range(24), frozen.argmax(1)].quantile(0.4)) + 1e-5, 0.0)
+    method = deyo(classifier, reliable_entropy=share, least_drop=least, patches=3, weight_entropy=0.3)
+    weights, state, cost = method.fast_weights, method.initial_state(), 0.0
+    for start in range(0, 24, size):
+        _, state, report = method.step(batches(min(size, 24 - start), start=start), state)
+        cost += report.forward_equivalents
+    theta, velocity, certain = weights.start, torch.zeros(weights.size), 0
+    for start in (0, 12):
+        batch = batches(12, start=start)
+        theta = theta.detach().requires_grad_()
+        logits = logits_of(classifier, weights, theta, batch)
+        pixels = shuffled_patches(classifier.normalise(batch.canvases), batch.seeds, 3)
+        shuffled = classifier.probabilities(classifier.features(pixels, weights.overrides(theta)))
+        terms = []
+        for row, entropy in enumerate(entropies(logits)):
+            label = int(logits[row].argmax())
+            drop = (logits[row].softmax(-1)[label] - shuffled[row, label]).item()
+            certain += entropy.item() < share * math.log(24)
+            if entropy.item() < share * math.log(24) and drop > least:
+                terms.append(entropy * (math.exp(0.3 * math.log(24) - entropy.item()) + math.exp(drop)))
+        assert 0 < len(terms) < 12
+        velocity = 0.9 * velocity + gradient_of(torch.stack(terms).mean(), theta)
+        theta = theta - 2e-3 * velocity
+    torch.testing.assert_close(state["theta"], theta.detach(), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(state["velocity"], velocity, atol=1e-3, rtol=1e-2)
+    assert cost == 24 * (4 if size == 12 else 5) + certain
+    assert len(state["seeds"]) == len(state["window"]) == 0
+
+
+def test_without_a_frame_to_learn_from_deyo_takes_no_step(vit: Classifier, batches: Batches) -> None:
+    for changes in ({"reliable_entropy": 1e-9}, {"reliable_entropy": 1.0, "least_drop": 1.0}):
+        method = deyo(vit, **changes)
+        start = {**method.initial_state(), "velocity": torch.ones(method.fast_weights.size)}
+        _, state, report = method.step(batches(12), start)
+        assert torch.equal(state["theta"], start["theta"])
+        assert torch.equal(state["velocity"], start["velocity"])
+        assert state["updates"] == 1
+        assert report.finite
+
+
+def test_deyo_keeps_the_seeds_of_an_unfinished_window(vit: Classifier, batches: Batches) -> None:
+    method = deyo(vit)
+    _, state, _ = method.step(batches(17), method.initial_state())
+    assert torch.equal(state["seeds"], batches(5, start=12).seeds)
+    assert torch.equal(state["window"], batches(5, start=12).canvases)
+
+
+@pytest.mark.parametrize("size", [16, 18])
+def test_patches_are_shuffled_whole_and_by_the_images_own_seed(size: int) -> None:
+    pixels = torch.arange(16.0).view(1, 1, 4, 4).repeat(6, 3, 1, 1)
+    pixels = nn.functional.interpolate(pixels, (size, size), mode="nearest")
+    seeds = torch.arange(6) * 31
+    shuffled = shuffled_patches(pixels, seeds, 4)
+    assert shuffled.shape == pixels.shape
+    assert torch.equal(shuffled_patches(pixels[2:4], seeds[2:4], 4), shuffled[2:4])
+    assert torch.equal(shuffled_patches(pixels, seeds, 1), pixels)
+    if size == 16:
+        orders = shuffled[:, 0, ::4, ::4].flatten(1)
+        assert all(sorted(order.tolist()) == [*range(16)] for order in orders)
+        assert len({tuple(order.tolist()) for order in orders}) == 6
+        blocks = nn.functional.interpolate(orders.view(6, 1, 4, 4), (16, 16), mode="nearest")
+        assert torch.equal(blocks.expand(-1, 3, -1, -1), shuffled)
 
 
 def test_class_mean_terms_by_hand() -> None:

@@ -18,7 +18,7 @@ def every_method(classifier: Classifier) -> list[Method]:
 
 
 def test_methods_by_name(vit: Classifier) -> None:
-    rivals = {"zero", "vte", "tent", "sar", "tpt-norm", "rlcf", "tda", "batclip", "prior-correction"}
+    rivals = {"zero", "vte", "tent", "sar", "deyo", "tpt-norm", "rlcf", "tda", "dota", "batclip", "prior-correction"}
     assert set(METHODS) == {"grpo", "zero-shot", "whitened", *rivals}
     assert [create_method(name, vit).name for name in METHODS if name in rivals] == [
         name for name in METHODS if name in rivals

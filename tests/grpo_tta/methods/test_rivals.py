@@ -23,14 +23,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "vte": SMALL_VIEWS,
     "tent": {"update_every": 8},
     "sar": {"update_every": 8, "reliable_entropy": 1.0},
+    "deyo": {"update_every": 8, "reliable_entropy": 1.0, "least_drop": 0.0, "patches": 3},
     "tpt-norm": SMALL_VIEWS,
     "rlcf": {**SMALL_VIEWS, "tune": "norm", "inner_steps": 2},
     "tda": {"entropy_from": 0.0, "entropy_to": 1.0},
+    "dota": {"update_every": 8},
     "batclip": {"update_every": 8},
     "prior-correction": {"marginal_frames_per_class": 1.0},
 }
-ONLINE = ("tent", "sar", "batclip")
-PER_FRAME = ("tda", "prior-correction")
+ONLINE = ("tent", "sar", "deyo", "batclip")
+PER_FRAME = ("tda", "dota", "prior-correction")
 EPISODIC = ("zero", "vte", "tpt-norm", "rlcf")
 
 
@@ -160,10 +162,13 @@ def test_frames_that_are_not_finite_enter_no_memory(name: str, classifiers: Clas
         ("tent", {}, 3, 1),
         ("sar", {"reliable_entropy": 1e-9}, 3, 1),
         ("sar", {"reliable_entropy": 1.0}, 6, 1),
+        ("deyo", {"reliable_entropy": 1e-9}, 3, 1),
+        ("deyo", {"reliable_entropy": 1.0}, 4, 1),
         ("tpt-norm", {}, 5 + 3 * 2 + 1, 0),
         ("rlcf", {}, 5 + 3 * 2 * 2 + 1, 0),
         ("tda", {}, 1, 0),
         ("tda", {"views": 4}, 4, 0),
+        ("dota", {}, 1, 0),
         ("batclip", {}, 3, 1),
         ("prior-correction", {}, 1, 0),
     ],
