@@ -33,7 +33,7 @@ _SMALLEST = 1e-6
 
 
 class Diversity(NamedTuple):
-    """Columns, float32. An empty one is of a stream that showed nothing."""
+    """Columns; an empty one is of a stream that showed nothing."""
 
     shown: Tensor
     """Fading sum of the frozen probabilities, ``[C]``."""
@@ -42,9 +42,9 @@ class Diversity(NamedTuple):
     frames: Tensor
     """Fading number of frames, ``[]``."""
     partial: Tensor
-    """Sum of the means of the windows of the unfinished block, ``[L, D]``."""
+    """Sum of the means of the windows of the unfinished block, float16 ``[L, D]``."""
     mean: Tensor
-    """Fading mean of the means of finished blocks, ``[L, D]``."""
+    """Fading mean of the means of finished blocks, float16 ``[L, D]``."""
     energy: Tensor
     """Fading mean of their squared lengths, ``[L]``."""
     blocks: Tensor
@@ -53,7 +53,7 @@ class Diversity(NamedTuple):
     @classmethod
     def empty(cls, classes: int, dimensions: int) -> "Diversity":
         """Of ``classes`` = C and ``dimensions`` = D."""
-        rows, numbers = torch.zeros(LEVELS, dimensions), torch.zeros(LEVELS)
+        rows, numbers = torch.zeros(LEVELS, dimensions, dtype=torch.float16), torch.zeros(LEVELS)
         zero = torch.zeros(())
         return cls(torch.zeros(classes), zero, zero.clone(), rows, rows.clone(), numbers, numbers.clone())
 
@@ -63,7 +63,7 @@ class Diversity(NamedTuple):
         Rows count ``counted`` ``[n]``, 0 or 1; of the classes shown before, ``kept`` is left.
         """
         size = len(features)
-        partial = self.partial + counted @ features / counted.sum().clamp_min(1)
+        partial = self.partial.float() + counted @ features / counted.sum().clamp_min(1)
         sizes = 2 ** torch.arange(LEVELS, device=partial.device)
         full = windows % sizes == 0
         blocks = torch.where(full, torch.exp(-size * sizes / _MEMORY) * self.blocks + 1, self.blocks)
@@ -73,8 +73,8 @@ class Diversity(NamedTuple):
             kept * self.shown + counted @ probabilities,
             kept * self.unsure + counted @ entropy(probabilities),
             kept_after(size, _MEMORY) * self.frames + counted.sum(),
-            torch.where(full[:, None], 0.0, partial),
-            self.mean + rate[:, None] * (block - self.mean),
+            torch.where(full[:, None], 0.0, partial).to(self.partial.dtype),
+            torch.lerp(self.mean.float(), block, rate[:, None]).to(self.mean.dtype),
             self.energy + rate * (block.square().sum(1) - self.energy),
             blocks,
         )
@@ -92,10 +92,11 @@ class Diversity(NamedTuple):
 
     def correlation(self, window: int) -> Tensor:
         """``tau`` ``[]``, at least 1: how many frames make an independent one, of windows of ``window`` frames."""
-        variance = (1 - self.mean[0].square().sum()).clamp_min(_SMALLEST)
+        means = self.mean.float().square().sum(1)
+        variance = (1 - means[0]).clamp_min(_SMALLEST)
         sizes = window * 2 ** torch.arange(LEVELS, device=variance.device)
         unbiased = self.blocks / (self.blocks - 1).clamp_min(_SMALLEST)
-        of_means = unbiased * (self.energy - self.mean.square().sum(1))
+        of_means = unbiased * (self.energy - means)
         return torch.where(self.blocks >= _ENOUGH_BLOCKS, sizes * of_means / variance, 1.0).max().clamp_min(1.0)
 
     def independent(self, window: int) -> Tensor:

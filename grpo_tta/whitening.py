@@ -36,23 +36,23 @@ _SMALLEST = 1e-12
 
 
 class Moments(NamedTuple):
-    """What is known of a stream's features, float32. An empty one is of a stream that showed nothing."""
+    """What is known of a stream's features; an empty one is of a stream that showed nothing."""
 
     mass: Tensor
     """Fading number of frames, ``[]``."""
     mean: Tensor
     """``[D]``."""
     factor: Tensor
-    """``[R, D]``, orthogonal rows: the sum of their outer products is the covariance along its largest directions."""
+    """Float16 ``[R, D]``, orthogonal rows: the sum of their outer products is the covariance along its largest
+    directions."""
     rest: Tensor
     """Mean variance a dimension of what the factor leaves out, ``[]``."""
 
     @classmethod
     def empty(cls, dimensions: int, rank: int = RANK) -> "Moments":
         """Of ``dimensions`` = D."""
-        return cls(
-            torch.zeros(()), torch.zeros(dimensions), torch.zeros(min(rank, dimensions), dimensions), torch.zeros(())
-        )
+        factor = torch.zeros(min(rank, dimensions), dimensions, dtype=torch.float16)
+        return cls(torch.zeros(()), torch.zeros(dimensions), factor, torch.zeros(()))
 
     def after(self, features: Tensor, weights: Tensor, kept: float) -> "Moments":
         """With ``features`` ``[n, D]`` that count ``weights`` ``[n]``; what was known before counts ``kept``."""
@@ -61,11 +61,11 @@ class Moments(NamedTuple):
         share = before / mass.clamp_min(_SMALLEST)
         shares = weights / mass.clamp_min(_SMALLEST)
         mean = share * self.mean + shares @ features
-        old = share.sqrt() * torch.cat([self.factor, (self.mean - mean)[None]])
+        old = share.sqrt() * torch.cat([self.factor.float(), (self.mean - mean)[None]])
         rows = torch.cat([old, shares.sqrt()[:, None] * (features - mean)]).double()
         energies, vectors = torch.linalg.eigh(rows @ rows.T)
         rank, dimensions = self.factor.shape
-        factor = _signed(vectors[:, -rank:].T.flip(0) @ rows).float()
+        factor = _signed(vectors[:, -rank:].T.flip(0) @ rows).to(self.factor.dtype)
         left = (energies[:-rank].clamp_min(0).sum() / dimensions).float()
         return Moments(mass, mean, factor, share * self.rest + left)
 
@@ -122,13 +122,13 @@ class Similarity(NamedTuple):
 
 def metric_of(moments: Moments, weight: Tensor, class_vectors: Tensor) -> Metric:
     """The metric at ``weight`` ``[]`` in [0, 1], of unit class vectors ``[C, D]``."""
-    energies = moments.factor.square().sum(1)
-    dimensions = moments.factor.shape[1]
+    factor = moments.factor.float()
+    energies, dimensions = factor.square().sum(1), factor.shape[1]
     shrunk = moments.rest + _SHRINKAGE * (energies.sum() / dimensions + moments.rest)
     squeezed = energies / (energies + shrunk).clamp_min(_SMALLEST)
     inverse = weight * dimensions / (dimensions - squeezed.sum())
     gains = (1 - inverse * squeezed / (inverse + 1 - weight)).sqrt() - 1
-    directions = F.normalize(moments.factor, dim=-1)
+    directions = F.normalize(factor, dim=-1)
     centred = class_vectors - weight * class_vectors.mean(0)
     vectors = F.normalize(_stretched(centred, directions, gains), dim=-1)
     return Metric(weight * moments.mean, directions, gains, vectors)

@@ -41,6 +41,10 @@ _TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_margin
 _ENTROPY = SUMS.index("entropy")
 _SHORTEST_MEMORY = 10
 """Of the marginals, in updates."""
+_SMALL_TYPE = torch.bfloat16
+"""Of the first moment and of the gradients' sum, which fade fast; the second moment would stand still in it."""
+_DISTRUST = 10.0
+"""How much stronger the pull is on a stream that is not to be trusted at all. [ours]"""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class _Stream:
 
 
 class OnlineGrpo(OnlineMethod[_Stream]):
-    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``, ``adam_m``,
-    ``adam_v``, ``grad`` ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``, ``ring_classes`` int64
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``,
+    ``adam_v`` float32 and ``adam_m``, ``grad`` bfloat16 ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``, ``ring_classes`` int64
     ``[E]``, and the columns of `Known`.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
@@ -116,9 +120,9 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "frames": 0,
             "updates": 0,
             "theta": self.fast_weights.start.cpu().clone(),
-            "adam_m": zeros.clone(),
-            "adam_v": zeros.clone(),
-            "grad": zeros,
+            "adam_m": zeros.to(_SMALL_TYPE),
+            "adam_v": zeros,
+            "grad": zeros.to(_SMALL_TYPE),
             "sums": torch.zeros(len(SUMS)),
             "marginal": uniform,
             "own_marginal": uniform.clone(),
@@ -233,7 +237,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         )
         if not finite:
             return replace(stream, frames=kept.frames), part
-        return replace(kept, grad=stream.grad + gradient, sums=stream.sums + sums), part
+        return replace(kept, grad=(stream.grad.float() + gradient).to(_SMALL_TYPE), sums=stream.sums + sums), part
 
     def _remembered(self, stream: _Stream, frozen: Tensor, adapted: Tensor, classes: Tensor) -> _Stream:
         """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]`` in the rings."""
@@ -260,12 +264,12 @@ class OnlineGrpo(OnlineMethod[_Stream]):
 
     def _update(self, stream: _Stream) -> tuple[_Stream, Update]:
         settings, count = self.settings, self.settings.update_every
-        gradient, number = stream.grad / count, stream.updates + 1
+        gradient, number = stream.grad.float() / count, stream.updates + 1
         known, window = self._after_window(stream.known, number)
         theta, first, second = adam(
             stream.theta,
             gradient,
-            stream.adam_m,
+            stream.adam_m.float(),
             stream.adam_v,
             step=number,
             rate=settings.step_size * known.trust,
@@ -285,8 +289,8 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             stream,
             updates=number,
             known=known,
-            theta=torch.lerp(theta, self.fast_weights.start, settings.pull),
-            adam_m=first,
+            theta=torch.lerp(theta, self.fast_weights.start, self._pull(known.trust)),
+            adam_m=first.to(_SMALL_TYPE),
             adam_v=second,
             marginal=self._marginal(stream.marginal, taught, window.counted),
             own_marginal=self._marginal(stream.own_marginal, window.own, window.counted),
@@ -294,6 +298,11 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             sums=torch.zeros_like(stream.sums),
         )
         return updated, update
+
+    def _pull(self, trust: Tensor) -> Tensor:
+        """Share of the way back to the start, ``[]``: ten times as much where nothing is to be trusted. What was learnt
+        from a stream that turns out to show one scene is given up within some hundred frames. [ours]"""
+        return (self.settings.pull * (trust + _DISTRUST * (1 - trust))).clamp_max(1.0)
 
     @torch.no_grad()
     def _after_window(self, known: Known, number: int) -> tuple[Known, Window]:

@@ -77,9 +77,11 @@ def test_predictions_that_noise_spreads_alike_tell_no_classes_apart() -> None:
 def test_a_level_waits_for_its_block_and_then_begins_anew() -> None:
     diversity = shown(features(48, 1, 0.3))
     assert [bool(row.any()) for row in diversity.partial] == [False, True, True, True, True]
-    torch.testing.assert_close(diversity.partial[2], features(48, 1, 0.3).view(3, 16, -1).mean(1).sum(0))
+    torch.testing.assert_close(
+        diversity.partial[2].float(), features(48, 1, 0.3).view(3, 16, -1).mean(1).sum(0), atol=2e-3, rtol=2e-3
+    )
     assert diversity.blocks[1] == 1
-    torch.testing.assert_close(diversity.mean[1], features(48, 1, 0.3)[:32].mean(0))
+    torch.testing.assert_close(diversity.mean[1].float(), features(48, 1, 0.3)[:32].mean(0), atol=1e-3, rtol=1e-3)
 
 
 def test_rows_that_do_not_count_are_as_if_they_had_not_been_there() -> None:
@@ -87,5 +89,5 @@ def test_rows_that_do_not_count_are_as_if_they_had_not_been_there() -> None:
     counted = torch.tensor([1.0] * 10 + [0.0] * 6)
     found = Diversity.empty(CLASSES, WIDTH).after(rows, p, counted, 1, 1.0)
     assert found.frames == 10
-    torch.testing.assert_close(found.mean[0], rows[:10].mean(0))
+    torch.testing.assert_close(found.mean[0].float(), rows[:10].mean(0), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.shown.sum(), torch.tensor(10.0))

@@ -28,7 +28,8 @@ def moments_of(features: Tensor, rank: int = WIDTH) -> Moments:
 
 
 def covariance(moments: Moments) -> Tensor:
-    return moments.factor.T @ moments.factor + moments.rest * torch.eye(WIDTH)
+    factor = moments.factor.float()
+    return factor.T @ factor + moments.rest * torch.eye(WIDTH)
 
 
 def vectors() -> Tensor:
@@ -47,16 +48,16 @@ def test_moments_are_mean_and_covariance_however_the_frames_came() -> None:
         expected = (features - mean).T @ (count[:, None] * (features - mean)) / count.sum()
         assert found.mass == pytest.approx(float(count.sum()), rel=1e-5)
         torch.testing.assert_close(found.mean, mean, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(covariance(found), expected, atol=1e-4, rtol=1e-3)
-        gram = found.factor @ found.factor.T
-        torch.testing.assert_close(gram, torch.diag(gram.diagonal()), atol=1e-4, rtol=0)
+        torch.testing.assert_close(covariance(found), expected, atol=3e-3, rtol=3e-3)
+        gram = found.factor.float() @ found.factor.float().T
+        torch.testing.assert_close(gram, torch.diag(gram.diagonal()), atol=5e-3, rtol=0)
 
 
 def test_a_low_rank_keeps_the_largest_directions_and_the_whole_variance() -> None:
     whole, low = moments_of(squeezed()), moments_of(squeezed(), rank=3)
     assert low.factor.shape == (3, WIDTH)
-    torch.testing.assert_close(covariance(low).trace(), covariance(whole).trace())
-    torch.testing.assert_close(low.factor.square().sum(1), whole.factor.square().sum(1)[:3])
+    torch.testing.assert_close(covariance(low).trace(), covariance(whole).trace(), atol=0, rtol=2e-3)
+    torch.testing.assert_close(low.factor, whole.factor[:3], atol=2e-3, rtol=2e-3)
 
 
 def test_the_metric_is_the_written_one() -> None:
@@ -89,7 +90,7 @@ def test_a_common_shift_and_a_common_scale_of_all_features_change_nothing() -> N
     expected = metric_of(moments_of(features), ONE, vectors()).cosines(features)
     for moved in (features + 3 * drawn(WIDTH, seed=5), 0.2 * features, 0.1 * features + 1):
         metric = metric_of(moments_of(moved), ONE, vectors())
-        torch.testing.assert_close(metric.cosines(moved), expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(metric.cosines(moved), expected, atol=2e-3, rtol=2e-3)
 
 
 def test_it_is_differentiable_in_features_alone() -> None:

@@ -25,3 +25,17 @@ def assert_same(left: State, right: State) -> None:
         other = right[name]
         same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
         assert same, name
+
+
+_HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
+"""Rounding of columns in half precision, of their largest entry."""
+
+
+def assert_close(left: State, right: State) -> None:
+    """Every entry, to what other batches of the same frames may differ by."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        other, allowed = right[name], 2e-4
+        if isinstance(value, Tensor) and value.dtype in _HALF:
+            allowed = _HALF[value.dtype] * float(value.abs().max())
+        torch.testing.assert_close(other, value, atol=allowed, rtol=1e-2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_runs import assert_same, run
+from method_runs import assert_close, assert_same, run
 from torch import Tensor
 
 from grpo_tta import Batch, Classifier, GrpoSettings, State, create_method
@@ -24,20 +24,29 @@ def online(classifier: Classifier, **changes: Any) -> OnlineGrpo:
     return OnlineGrpo(classifier, GrpoSettings(**{"update_every": 16, **changes}))
 
 
+def seeing(classifier: Classifier, batches: Batches) -> Classifier:
+    """The same tower with images for classes, at a scale that tells them apart: what a random one is trusted with."""
+    features = classifier.features(classifier.normalise(batches(classifier.classes, start=9000).canvases))
+    apart = 1 - float((features @ features.T).mean())
+    return Classifier(
+        classifier.visual, classifier.class_names, features, classifier.preprocess, logit_scale=10 / apart
+    )
+
+
 @pytest.mark.parametrize("views", [1, 4])
 def test_batches_of_1_7_and_64_give_the_same_updates_at_the_same_frames(
     classifier: Classifier, batches: Batches, views: int
 ) -> None:
-    method = online(classifier, views=views, alignment="consensus" if views > 1 else "frozen")
+    method = online(seeing(classifier, batches), views=views)
     batch = batches(75)
     results = [run(method, batch, size) for size in (1, 7, 64)]
     labels, state, reports = results[-1]
     assert state["frames"] == 75
     assert state["updates"] == 4
+    assert float(torch.as_tensor(state["trust"])) > 0.5
     for other_labels, other, other_reports in results[:-1]:
         assert torch.equal(other_labels.argmax(1), labels.argmax(1))
-        for name, value in state.items():
-            torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-2)
+        assert_close(other, state)
         seen = [(u.frame, u.update, u.images) for report in other_reports for u in report.updates]
         assert seen == [(u.frame, u.update, u.images) for report in reports for u in report.updates]
     assert [u.frame for report in reports for u in report.updates] == [16, 32, 48, 64]
@@ -83,9 +92,9 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     (gradient,) = torch.autograd.grad(loss.mean(), theta)
     after, window = known.with_frames(0, frozen_features, features.detach()).after_window(classifier, 4, 480)
     expected, _, _ = adam(
-        state["theta"], gradient, state["adam_m"], state["adam_v"], step=4, rate=2e-3 * float(after.trust)
+        state["theta"], gradient, state["adam_m"].float(), state["adam_v"], step=4, rate=2e-3 * float(after.trust)
     )
-    expected = expected + 0.01 * (method.fast_weights.start - expected)
+    expected = expected + 0.01 * (10 - 9 * float(after.trust)) * (method.fast_weights.start - expected)
     torch.testing.assert_close(new["theta"], expected, atol=2e-5, rtol=0)
     torch.testing.assert_close(prediction.probabilities, old)
     kept = math.exp(-16 / (20 * 24))
@@ -104,10 +113,10 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
 
 
 def test_a_frame_is_labelled_before_its_own_update(classifier: Classifier, batches: Batches) -> None:
-    method = online(classifier, learning_rate=0.05)
+    method = online(seeing(classifier, batches), learning_rate=0.05)
     prediction, state, _ = method.step(batches(32), method.initial_state())
     first = method.predict(batches(16), method.initial_state()).probabilities
-    torch.testing.assert_close(prediction.probabilities[:16], first)
+    torch.testing.assert_close(prediction.probabilities[:16], first, atol=1e-4, rtol=1e-3)
     assert prediction.frozen is not None
     assert not torch.allclose(prediction.probabilities[16:], prediction.frozen[16:], atol=1e-3)
     assert not torch.allclose(method.predict(batches(16), state).probabilities, first, atol=1e-3)
@@ -263,14 +272,15 @@ def test_modes_and_empty_batches_are_refused_where_they_do_not_belong(vit: Class
 
 def test_adaptation_follows_the_reward(classifiers: Classifiers, batches: Batches) -> None:
     """With the frozen encoder's own favourite rewarded, predictions sharpen around it."""
-    method = online(classifiers(logit_scale=10.0), dispersion="none", learning_rate=3e-3, pull=0.0, update_every=8)
-    _, state, reports = run(method, batches(160), 16)
-    first, last = reports[0].updates[0], reports[-1].updates[-1]
-    assert last.entropy < first.entropy
-    probe = batches(32, start=1000)
-    before = method.predict(probe, method.initial_state()).probabilities
-    after = method.predict(probe, state).probabilities
-    assert after.max(1).values.mean() > before.max(1).values.mean()
+    changes: dict[str, Any] = {"dispersion": "none", "feature_dispersion": 0.0, "certainty": 0.0}
+    changes |= {"alignment": "frozen", "similarity": "plain", "logit_adjustment": 0.0}
+    method = online(seeing(classifiers(), batches), learning_rate=1e-3, pull=0.0, update_every=8, **changes)
+    shown = batches(160)
+    _, state, _ = run(method, shown, 16)
+    before = method.predict(shown, method.initial_state()).probabilities
+    after = method.predict(shown, state).probabilities
+    favourites = before.argmax(1, keepdim=True)
+    assert after.gather(1, favourites).mean() > before.gather(1, favourites).mean() + 0.003
 
 
 def test_a_reset_by_a_shift_keeps_the_parameters_and_nothing_else(classifier: Classifier, batches: Batches) -> None:
