@@ -1,7 +1,8 @@
-"""The final table: methods against the frozen encoder and each other, over all corruptions, unseen drawings, two towers.
+"""The final table: methods against the frozen encoder and each other: all corruptions, unseen drawings, two towers.
 
-Everything that the table depends on stands below, and was fixed before a row was read: nothing is tuned after it. ``--development`` is the same on development data alone, for choosing settings. Rows are kept beside
-it; the same command goes on after a kill, and measures what was added.
+Everything that the table depends on stands below, and was fixed before a row was read: nothing is tuned after it.
+``--development`` is the same on development data alone, for choosing settings. Rows are kept beside it; the same command
+goes on after a kill, and measures what was added.
 """
 
 import itertools
@@ -118,6 +119,12 @@ def table(development: bool) -> list[Part]:
     ]
 
 
+def only(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    """The same with these of the methods; parts that have none of them are left out."""
+    some = [replace(part, methods=[method for method in part.methods if method.label in names]) for part in parts]
+    return [part for part in some if part.methods]
+
+
 def _methods(names: Sequence[str]) -> list[BenchMethod]:
     plain = [name for name in names if not name.endswith("-tuned")]
     tuned = [f"{name}={TUNED / name.removesuffix('-tuned')}.yaml" for name in names if name.endswith("-tuned")]
@@ -191,6 +198,7 @@ def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--tower", choices=TOWERS, default="packaged", help="default: packaged")
     flags.add_argument("--development", action="store_true", help="development data only, rows in out/development")
+    flags.add_argument("--only", metavar="NAME,...", help="measure these of the methods now, the others another time")
     flags.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
     flags.add_argument("--report", nargs="?", const="", metavar="ROWS", help="measure nothing, print what rows say")
     flags.add_argument("--picture", type=Path, metavar="FILE", help="accuracy against cost, as SVG")
@@ -203,7 +211,10 @@ def main() -> int:
     rows = RowFile(path)
     try:
         if arguments.report is None:
-            measure_all(missing(table(arguments.development), rows, arguments.tower), rows, arguments.jobs)
+            parts = table(arguments.development)
+            if arguments.only is not None:
+                parts = only(parts, arguments.only.split(","))
+            measure_all(missing(parts, rows, arguments.tower), rows, arguments.jobs)
         bars, details = report(rows)
     except (ConfigurationError, JobError) as error:
         flags.error(str(error))
