@@ -6,11 +6,9 @@ The caller applies the decision: ``state = decision.applied(method, state)``. Ev
 probabilities are summed per frame and looked at every ``probe_frames`` frames since the last restart, so the batch size
 changes nothing as long as batches end there.
 
-- *shift*: the mean class residual of the frozen encoder (feature minus probability-weighted class vectors) over a
-  probe, its squared distance to a reference standardised per dimension, that distance standardised by its values on the
-  reference itself (a probe and its neighbours left out), and a one-sided Page-Hinkley test. A probe counts as far as
-  the stream is to be trusted (`grpo_tta.rewards.trust`): 32 frames of one class or scene are one observation, and the
-  next scene is no shift. Only frozen quantities enter: adaptation cannot trigger it. [ours]
+- *shift*: the frozen encoder's features less what their classes explain, their mean over a probe, its squared distance
+  to a reference beside what the stream varies by itself, and a one-sided Page-Hinkley test (`grpo_tta.shift`). Only
+  frozen quantities enter: adaptation cannot trigger it. [ours]
 - *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
   ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
   probabilities, its bias over the last thousand frames divided out. Both are paired, so a stream that shows few classes
@@ -18,9 +16,10 @@ changes nothing as long as batches end there.
 - *nonfinite*: a loss, gradient, parameter or probability was not finite. *scheduled*: the backstop, counted in frames
   as RDumb does [peer:RDumb], by default a soft pull towards the start.
 
-The reference is given, or made from the stream's own first probes ("warming up"). After a shift it no longer describes
-the input, so the stream makes a new one of its next frames, be the old one shared or its own. Every other reset keeps
-it: what the frozen encoder sees has not changed.
+The reference is given, or made from the stream's own first probes ("warming up"): only then is nothing watched. After a
+shift its mean no longer describes the input, so the stream makes a new one of its next frames, be the old one shared or
+its own, and is watched from the second probe on. Every other reset keeps it: what the frozen encoder sees has not
+changed.
 """
 
 import math
@@ -31,23 +30,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from grpo_tta import collapse
+from grpo_tta import collapse, shift
 from grpo_tta.reference import Reference
-from grpo_tta.rewards import kept_after, trust
+from grpo_tta.rewards import kept_after
 from grpo_tta.types import Method, Report, State
+from grpo_tta.whitening import unexplained
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
 Signal = Literal["collapse", "shift", "nonfinite", "scheduled", "manual", "ill"]
 
 _ILL_RESETS = 3
-_OWN = ("mean", "spread", "centre", "scale")
-"""What a state holds of a `Reference`."""
 _REGRET_PROBES = 4
 _SHOWN_FRAMES = 1000
 """Memory of what a stream shows: a shift under which the frozen encoder sees one class everywhere is found long before
 it is forgotten that there were many."""
-_HIGHEST_SCORE = 8.0
-"""Of a probe: so much evidence it may bring alone."""
 _PROBE_TYPE = torch.float16
 """Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
 
@@ -65,7 +61,7 @@ class GuardSettings:
     reference_probes: int = 20
     """Probes that make a stream's own reference."""
     shift_lambda: float = 15.0
-    """Page-Hinkley's threshold, in standard deviations of a probe."""
+    """Page-Hinkley's threshold, in standard deviations of a probe's distance."""
     shift_delta: float = 1.0
     """Page-Hinkley's drift allowance a probe, in the same unit."""
     collapse_threshold: float = 0.15
@@ -109,6 +105,9 @@ class GuardEvent:
     """Frames of the stream the guard had seen."""
     reset: bool
     message: str
+    size: float | None = None
+    """Of a shift: how far the input moved, in standard deviations of a frame; see `grpo_tta.shift.size`. ``statistic``
+    says how sure that is."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +180,10 @@ class DriftGuard:
         state: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([])}
         state["shown"] = torch.zeros(classes, dtype=_PROBE_TYPE)
         state["bias"] = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
-        state = self._relearn(state)
-        if self._reference is None:
-            return state
-        return {**_without(state, "rows"), **_own(self._reference)}
+        state = self._cleared(state)
+        if self._reference is not None:
+            return {**state, **shift.begun(self._reference)}
+        return {**state, **shift.nothing(self._vectors.shape[1])}
 
     def _cleared(self, state: State) -> State:
         """What the detectors have accumulated is dropped; counts and the reference, made or in the making, stay."""
@@ -198,13 +197,12 @@ class DriftGuard:
             "marginal_sums": torch.zeros(2, classes),
             "errors": torch.zeros(2),
             "error_sums": torch.zeros(2),
-            "statistic": 0.0,
+            **shift.at_rest(),
         }
 
-    def _relearn(self, state: State) -> State:
-        """Cleared, and with a reference still to be made of the frames to come."""
-        rows = torch.zeros(0, self._vectors.shape[1], dtype=_PROBE_TYPE)
-        return {**_without(self._cleared(state), *_OWN), "rows": rows}
+    def _after_shift(self, state: State) -> State:
+        """Cleared, and with the reference's mean and the classes shown still to be made of the frames to come."""
+        return shift.anew({**self._cleared(state), "shown": torch.zeros_like(_tensor(state, "shown"))})
 
     @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -221,7 +219,7 @@ class DriftGuard:
             return self._reset("nonfinite", math.nan, math.nan, message, state)
         if report.frozen_features is None or report.frozen_probabilities is None:
             return self._backstop(Decision(serve_frozen=_ill(state)), state)
-        residuals = report.frozen_features - report.frozen_probabilities @ self._vectors
+        residuals = self._residuals(report.frozen_features, report.frozen_probabilities)
         start, size = 0, len(report)
         while start < size:
             room = self.settings.probe_frames - _int(state, "frames") % self.settings.probe_frames
@@ -261,10 +259,15 @@ class DriftGuard:
         """A reset asked for from outside."""
         return self._reset("manual", math.nan, math.nan, "asked for", state)
 
+    def _residuals(self, features: Tensor, probabilities: Tensor) -> Tensor:
+        if self._reference is not None:
+            return self._reference.residuals(features, probabilities, self._vectors)
+        return unexplained(features, probabilities, self._vectors)
+
     def _add(self, residuals: Tensor, frozen: Tensor, adapted: Tensor, state: State) -> State:
         sums = torch.stack([frozen.sum(0), adapted.sum(0)])
         return {
-            **state,
+            **shift.after_frames(residuals, state),
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
             "marginal_sums": _tensor(state, "marginal_sums") + sums,
@@ -303,35 +306,28 @@ class DriftGuard:
         if probes >= _REGRET_PROBES and regret > settings.regret_threshold:
             message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
             return self._reset("collapse", regret, settings.regret_threshold, message, state)
-        state, statistic = self._shift(row, state)
-        if statistic > settings.shift_lambda:
-            message = "the frozen encoder sees another input than the reference's"
-            if settings.on_shift == "reset":
-                return self._reset("shift", statistic, settings.shift_lambda, message, state)
-            event = GuardEvent("shift", statistic, settings.shift_lambda, _int(state, "total"), False, message)
-            return Decision(events=(event,), warming_up=True, serve_frozen=_ill(state)), self._relearn(state)
+        shown = _tensor(state, "shown").float()
+        state = shift.after_row(row, shown, self._reference, state, settings)
+        if float(state["statistic"]) > settings.shift_lambda:
+            return self._shifted(state)
         return None, state
 
-    def _shift(self, row: Tensor, state: State) -> tuple[State, float]:
-        """The state with the probe taken in, and Page-Hinkley's statistic."""
-        if "rows" in state:
-            rows = torch.cat([_tensor(state, "rows"), row[None].to(_PROBE_TYPE)])
-            if len(rows) < self.settings.reference_probes:
-                return {**state, "rows": rows}, 0.0
-            reference = Reference.from_probes(rows, self.settings.probe_frames)
-            return {**_without(state, "rows"), **_own(reference)}, 0.0
-        distance = ((row - _tensor(state, "mean")) / _tensor(state, "spread")).square().mean()
-        score = min((float(distance) - float(state["centre"])) / float(state["scale"]), _HIGHEST_SCORE)
-        weight = float(trust(_tensor(state, "shown").float()))
-        statistic = max(0.0, float(state["statistic"]) + weight * (score - self.settings.shift_delta))
-        return {**state, "statistic": statistic}, statistic
+    def _shifted(self, state: State) -> tuple[Decision, State]:
+        settings, statistic = self.settings, float(state["statistic"])
+        message = "the frozen encoder sees another input than the reference's"
+        if settings.on_shift == "reset":
+            return self._reset("shift", statistic, settings.shift_lambda, message, state)
+        total, size = _int(state, "total"), shift.size(state)
+        event = GuardEvent("shift", statistic, settings.shift_lambda, total, False, message, size)
+        return Decision(events=(event,), serve_frozen=_ill(state)), self._after_shift(state)
 
     def _reset(
         self, cause: Cause, statistic: float, threshold: float, message: str, state: State
     ) -> tuple[Decision, State]:
         total, horizon = _int(state, "total"), 10 * self.settings.cooldown_frames
-        events = [GuardEvent(cause, statistic, threshold, total, True, message)]
-        state = self._relearn(state) if cause == "shift" else self._cleared(state)
+        size = shift.size(state) if cause == "shift" else None
+        events = [GuardEvent(cause, statistic, threshold, total, True, message, size)]
+        state = self._after_shift(state) if cause == "shift" else self._cleared(state)
         state["since_reset"] = 0
         if cause in ("collapse", "nonfinite"):
             recent = [frame for frame in _tensor(state, "collapse_resets").tolist() if frame > total - horizon]
@@ -354,14 +350,6 @@ class DriftGuard:
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
         pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
         return pulled, {**state, "since_reset": 0}
-
-
-def _own(reference: Reference) -> State:
-    return {name: getattr(reference, name) for name in _OWN}
-
-
-def _without(state: State, *names: str) -> State:
-    return {name: value for name, value in state.items() if name not in names}
 
 
 def _frames(numbers: list[int]) -> Tensor:
