@@ -158,6 +158,7 @@ class RecordMaker:
             signal=found.signal,
             statistic=found.statistic,
             threshold=found.threshold,
+            size=found.size,
             reset=found.reset,
             message=found.message,
         )

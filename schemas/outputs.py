@@ -95,6 +95,9 @@ class DriftEvent(WireModel):
     signal: DriftSignal
     statistic: float | None = None
     threshold: float | None = None
+    size: float | None = None
+    """Of a shift: how far the frozen encoder's features moved, in standard deviations of a frame; comparable over
+    streams. ``statistic`` says how sure that is."""
     reset: bool
     message: str
     model_fingerprint: str

@@ -96,8 +96,10 @@ def test_a_figure_that_is_not_finite_survives_its_file():
 
 def test_a_drift_event_says_what_the_guard_said():
     (event,) = windowed([make_ref(8)])
-    drift = MAKE.drift(event, GuardEvent("shift", 16.5, 15.0, 32, False, "another input"), frame=40)
+    drift = MAKE.drift(event, GuardEvent("shift", 16.5, 15.0, 32, False, "another input", 0.4), frame=40)
     assert (drift.signal, drift.statistic, drift.threshold, drift.reset) == ("shift", 16.5, 15.0, False)
+    assert drift.size == 0.4
+    assert MAKE.drift(event, GuardEvent("collapse", 0.2, 0.15, 32, True, "said"), frame=40).size is None
     assert (drift.frame, drift.message, drift.coordinate) == (40, "another input", event.ref.coordinate)
     foreign = MAKE.foreign_state(event, "of another model", frame=0)
     assert (foreign.signal, foreign.reset, foreign.message) == ("state", True, "of another model")
