@@ -181,7 +181,7 @@ class Tally:
     def add(self, changes: Sequence[int], events: Sequence[GuardEvent], frames: int) -> None:
         """Judge one stream; an alarm later than ``HORIZON`` after its change is false."""
         judged = detection(changes, [event.frame for event in events], frames, HORIZON)
-        for change, until in zip(changes, [*changes[1:], frames], strict=True):
+        for change, until in zip(changes, [*changes, frames][1:], strict=True):
             own = [event.size for event in events if change < event.frame <= min(until, change + HORIZON)]
             self.sizes += tuple(size for size in own[:1] if size is not None)
         self.frames += frames
