@@ -12,7 +12,7 @@ The excess ``d - e``, in deviations of such distances, goes into a one-sided Pag
 rows resemble the one before, since 16 probes of a scene are one observation, and where few classes are shown. [ours]
 
 When the input has shifted the mean is made anew of the next probes, from the first one on; the metric stays, so a
-second change is seen while the new mean is being made. What the stream varies by is then what it was before the test
+second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the stream varies by is then what it was before the test
 rose. [ours] Everything is a pure function of a stream's columns.
 
 Columns. While the stream makes a reference of its own: ``rows``, the mean residuals so far ``[n, D]``, and ``squares``,
@@ -187,7 +187,7 @@ def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, se
     statistic = max(0.0, float(state["statistic"]) + weight * (score - settings.shift_delta))
     course, middle = course.after(row, _tensor(state["last"]), _tensor(state["middle"]), reference)
     numbers = torch.tensor(course, dtype=torch.float64)
-    if state["making"]:
+    if state["making"] and not statistic:
         mean, known, mean_classes = mean + (row - mean) / (known + 1), known + 1, classes
     return {
         **state,

@@ -100,6 +100,14 @@ def test_after_a_shift_the_mean_is_made_of_the_next_rows_and_watched_from_the_se
     assert after(state, -row_at(1.0))["statistic"] == pytest.approx(7.0, abs=0.5)
 
 
+def test_what_raises_the_test_does_not_go_into_a_mean_that_is_being_made() -> None:
+    state = after(shift.anew(shift.begun(REFERENCE)), row_at(1.0))
+    raised = after(state, -row_at(1.0))
+    assert raised["statistic"] > 0
+    assert torch.equal(torch.as_tensor(raised["mean"]), torch.as_tensor(state["mean"]))
+    assert (raised["known"], raised["making"]) == (1, 1)
+
+
 def test_what_rises_with_a_shift_is_forgotten_with_it() -> None:
     state = shift.begun(REFERENCE)
     for row in rows_of(40, 2):
