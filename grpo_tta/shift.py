@@ -12,8 +12,8 @@ The excess ``d - e``, in deviations of such distances, goes into a one-sided Pag
 rows resemble the one before, since 16 probes of a scene are one observation, and where few classes are shown. [ours]
 
 When the input has shifted the mean is made anew of the next probes, from the first one on; the metric stays, so a
-second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the stream varies by is then what it was before the test
-rose. [ours] Everything is a pure function of a stream's columns.
+second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the
+stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
 
 Columns. While the stream makes a reference of its own: ``rows``, the mean residuals so far ``[n, D]``, and ``squares``,
 sums over frames ``[D]``. Then ``metric``, ``expected``, ``deviation`` of that one, and of any reference: ``mean``, as
