@@ -113,6 +113,13 @@ def feature_dispersion(features: Tensor, classes: Tensor, others: Tensor, of_oth
     return -(features * (weights @ others)).sum(1)
 
 
+def squeeze(features: Tensor, classes: Tensor, counted: Tensor) -> Tensor:
+    """How far an input squeezes features together: the mean cosine ``[]`` of unit features ``[E, D]`` of different
+    ``classes`` ``[E]``, not under 0; 0 where there are none. Rows count ``counted`` ``[E]``, 0 or 1. [ours]"""
+    pairs = counted[:, None] * counted * (classes[:, None] != classes)
+    return ((features @ features.T * pairs).sum() / pairs.sum().clamp_min(1)).clamp_min(0)
+
+
 def text_dispersion(class_vectors: Tensor, group: Tensor) -> Tensor:
     """``1 - mean cosine`` to the other candidates' class vectors. (D-text) [3rd-party: diversity among the group;
     ours]"""

@@ -78,8 +78,8 @@ class GrpoSettings:
     dispersion_weight: float = 0.3
     feature_dispersion: float = 20.0
     """Online: weight of a second dispersion reward, of features: minus the mean cosine to the last frames of other
-    classes (`grpo_tta.rewards.feature_dispersion`), times the squared length of the features' mean, which is how far
-    the input squeezes them together. [ours; the cosine term is BATCLIP's, there between class means of a batch]"""
+    classes (`grpo_tta.rewards.feature_dispersion`), times the stream's own mean of it, which is how far the input
+    squeezes features together. [ours; the cosine term is BATCLIP's, there between class means of a batch]"""
     certainty: float = 0.3
     """Online: weight of the policy's own entropy in the loss. [ours; peer:Tent minimises it alone]"""
     similarity: SimilarityKind = "whitened"

@@ -37,7 +37,7 @@ from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
 
-_TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_marginal", "ring_classes")
+_TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_marginal", "ring_classes", "squeezed")
 _ENTROPY = SUMS.index("entropy")
 _SHORTEST_MEMORY = 10
 """Of the marginals, in updates."""
@@ -66,6 +66,8 @@ class _Stream:
     """Mean of the adapted encoder's runners-up, ``[C]``."""
     ring_classes: Tensor
     """The teacher's classes of the frames in the rings of ``known``, int64 ``[E]``."""
+    squeezed: Tensor
+    """Running mean of `grpo_tta.rewards.squeeze` of the adapted features, ``[]``."""
     known: Known
     gate: Gate
 
@@ -87,7 +89,7 @@ class _Stream:
 class OnlineGrpo(OnlineMethod[_Stream]):
     """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``,
     ``adam_v`` float32 and ``adam_m``, ``grad`` bfloat16 ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``, ``ring_classes`` int64
-    ``[E]``, and the columns of `Known`.
+    ``[E]``, ``squeezed`` ``[]``, and the columns of `Known`.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
     is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
@@ -127,6 +129,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "marginal": uniform,
             "own_marginal": uniform.clone(),
             "ring_classes": torch.zeros(self.cadence, dtype=torch.int64),
+            "squeezed": torch.zeros(()),
             **Known.nothing(self.classifier, self.cadence, adapted=True).columns(),
             **_numbers(Gate()),
         }
@@ -253,14 +256,12 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         before, now = stream.known.own_ring, kept.known.own_ring
         assert before is not None
         assert now is not None
-        assert stream.known.own is not None
         others, of_others = torch.cat([before, now]).float(), torch.cat([stream.ring_classes, kept.ring_classes])
         number = torch.arange(self.cadence, device=features.device)
         place = number[stream.frames % self.cadence :][: len(features)]
         seen = torch.cat([number >= place[:, None], number < place[:, None]], 1) & (others.square().sum(1) > 0)
         cosines = -rewards.feature_dispersion(features, kept.ring_classes[place], others, of_others, seen)
-        squeezed = stream.known.own.moments.mean.square().sum()
-        return 2 * self.settings.feature_dispersion * squeezed * cosines
+        return 2 * self.settings.feature_dispersion * stream.squeezed * cosines
 
     def _update(self, stream: _Stream) -> tuple[_Stream, Update]:
         settings, count = self.settings, self.settings.update_every
@@ -294,6 +295,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             adam_v=second,
             marginal=self._marginal(stream.marginal, taught, window.counted),
             own_marginal=self._marginal(stream.own_marginal, window.own, window.counted),
+            squeezed=self._squeezed(stream, known, window.counted),
             grad=torch.zeros_like(stream.grad),
             sums=torch.zeros_like(stream.sums),
         )
@@ -310,6 +312,13 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         if self.settings.similarity == "plain" and known.own_ring is not None:
             window = replace(window, own=self.classifier.probabilities(known.own_ring.float()))
         return after, window
+
+    def _squeezed(self, stream: _Stream, known: Known, counted: Tensor) -> Tensor:
+        """A mean of the first windows, and a running mean over the memory of the adapted features' statistics then."""
+        assert known.own is not None
+        assert known.own_ring is not None
+        found = rewards.squeeze(known.own_ring.float(), stream.ring_classes, counted)
+        return torch.lerp(stream.squeezed, found, counted.sum() / known.own.moments.mass.clamp_min(1))
 
     def _marginal(self, marginal: Tensor, probabilities: Tensor, counted: Tensor) -> Tensor:
         mean = counted @ rewards.runner_up(probabilities) / counted.sum().clamp_min(1)

@@ -110,7 +110,7 @@ def test_one_class_or_no_frame_tells_nothing_and_many_of_both_everything() -> No
 
 def test_what_a_prediction_explains_is_a_quarter_of_its_class_vector_offset() -> None:
     features, certain = squeezed(CLASSES), torch.eye(CLASSES)
-    expected = features - 0.25 * (vectors() - vectors().mean(0))
+    expected = features - (vectors() - vectors().mean(0)) / 4
     torch.testing.assert_close(unexplained(features, certain, vectors()), expected)
     flat = torch.full((CLASSES, CLASSES), 1 / CLASSES)
     torch.testing.assert_close(unexplained(features, flat, vectors()), features)

@@ -36,6 +36,10 @@ def assert_close(left: State, right: State) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
         other, allowed = right[name], 2e-4
-        if isinstance(value, Tensor) and value.dtype in _HALF:
+        if name.endswith("_factor") and isinstance(value, Tensor) and isinstance(other, Tensor):
+            # directions of equal variance are any rotation of each other: what counts is their covariance
+            value, other = value.float().T @ value.float(), other.float().T @ other.float()
+            allowed = 4e-3 * float(value.abs().max())
+        elif isinstance(value, Tensor) and value.dtype in _HALF:
             allowed = _HALF[value.dtype] * float(value.abs().max())
         torch.testing.assert_close(other, value, atol=allowed, rtol=1e-2)

@@ -83,12 +83,12 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     loss = loss - 0.3 * (log_policy.exp() * log_policy).sum(1)
     classes = torch.cat([state["ring_classes"], teacher.argmax(1)])
     others = torch.cat([known.own_ring.float(), features.detach().half().float()])
-    squeezed = known.own.moments.mean.square().sum()
     for row in range(16):
         last = slice(row, row + 16)
         kinds = [kind for kind in classes[last].unique() if kind != classes[16 + row]]
         means = torch.stack([others[last][classes[last] == kind].mean(0) for kind in kinds])
-        loss = loss + (torch.arange(16) == row) * 2 * 20 * squeezed * (means @ features[row]).mean()
+        push = 2 * 20 * state["squeezed"] * (means @ features[row]).mean()
+        loss = loss + (torch.arange(16) == row) * push
     (gradient,) = torch.autograd.grad(loss.mean(), theta)
     after, window = known.with_frames(0, frozen_features, features.detach()).after_window(classifier, 4, 480)
     expected, _, _ = adam(
