@@ -6,11 +6,11 @@ from this pool by index, so **frames come again**: a null stream of 20,000 frame
 three times, and a false alarm over 400,000 frames is one over 400,000 draws, not over as many different pictures.
 Frames of the fixed camera are near-duplicates made for its own runs, 32 of each run of 500, drawn at random.
 
-The guard is the real one, stepped in batches of 32 with reports whose adapted encoder is the frozen one. Each row is
-printed twice: with the packaged drift reference, as ``make bench`` and ``grpo-tta demo`` use it, and with a reference
-that each stream makes of its own first frames. After an alarm both make a new mean, as the guard always does. For
-another model (``--model``, ``--class-vectors``) a shared reference is made as ``demo.reference`` makes the packaged one.
-
+The guard is the real one, stepped in batches of 32 with reports whose adapted encoder is the frozen one. Each row
+is printed twice: with the packaged drift reference, as ``make bench`` and ``grpo-tta demo`` use it, and with a
+reference that each stream makes of its own first frames. After an alarm both make a new mean, as the guard always
+does. For another model (``--model``, ``--class-vectors``) a shared reference is made as ``demo.reference`` makes
+the packaged one.
 Sizes are what the events tell: medians over the first alarms after a change.
 """
 

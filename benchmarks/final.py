@@ -1,8 +1,8 @@
 """The final table: methods against the frozen encoder and each other: all corruptions, unseen drawings, two towers.
 
 Everything that the table depends on stands below, and was fixed before a row was read: nothing is tuned after it.
-``--development`` is the same on development data alone, for choosing settings. Rows are kept beside it; the same command
-goes on after a kill, and measures what was added.
+``--development`` is the same on development data alone, for choosing settings. Rows are kept beside it; the same
+command goes on after a kill, and measures what was added.
 """
 
 import itertools

@@ -1,14 +1,15 @@
 """What a stream shows: how many classes it tells apart, and how many independent frames.
 
 *Classes*: ``exp(H(mean p) - mean H(p))`` of the frozen predictions ``p``, the exponential of the mutual information of
-frame and class. Noise spreads the mean prediction over many classes, but each frame's own as well: one scene under heavy
-noise counts some two classes, a stream of many things under the same noise ten. [ours]
+frame and class. Noise spreads the mean prediction over many classes, but each frame's own as well: one scene under
+heavy noise counts some two classes, a stream of many things under the same noise ten. [ours]
 
-*Independent frames*: a thousand frames of one scene are one observation. Features tell, by batch means: where frames are
-independent, the means of blocks of ``b`` frames vary
-``1 / b`` times as much as frames do; where they are not, more. ``tau``, the largest of ``b var(means) / var`` over
-blocks of 1, 2, 4, 8 and 16 windows, is how many frames make one independent one. [ours; batch means are the usual
-estimator of the autocorrelation time of a Markov chain] Everything is a pure function of a stream's columns.
+*Independent frames*: a thousand frames of one scene are one observation. Features tell, by batch means: where frames
+are independent, the means of blocks of ``b`` frames vary ``1 / b`` times as much as frames do; where they are not,
+more. ``tau``, the largest of ``b var(means) / var`` over blocks of 1, 2, 4, 8 and 16 windows, is how many frames make
+one independent one. [ours; batch means are the usual estimator of the autocorrelation time of a Markov chain]
+
+Everything is a pure function of a stream's columns.
 """
 
 from typing import NamedTuple

@@ -105,8 +105,8 @@ class GrpoSettings:
     """Adam's; ``None``: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
     [peer:TTL], 1e-5 for ``full`` [peer:RLCF]."""
     pull: float = 0.01
-    """Online: share of the way back to the start after each update, of a stream that is trusted; up to ten times as much
-    of one that is not. [ours]"""
+    """Online: share of the way back to the start after each update, of a stream that is trusted; up to ten times as
+    much of one that is not. [ours]"""
     gate_frames: int | None = None
     """Online: after so many frames that were learnt from since the initial state, or a shift that the guard found, most
     windows of ``update_every`` frames are only labelled, by one forward; see ``grpo_tta.methods.gate``. ``None``: every

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grpo_tta.types import State
 
-VERSION = 1
+VERSION = 2
 _FORMAT = "grpo-tta-stream-state"
 _LENGTH = struct.Struct("<Q")
 
@@ -70,7 +70,18 @@ def encode_state(state: StreamState) -> bytes:
         "guard": guard_numbers,
     }
     text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    return save({**method_tensors, **guard_tensors}, metadata={"header": text})
+    return save(_apart({**method_tensors, **guard_tensors}), metadata={"header": text})
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, a copy of each that shares its memory with one before: columns may be one and the same."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def _header(data: bytes) -> dict[str, Any]:

@@ -42,7 +42,9 @@ _ENTROPY = SUMS.index("entropy")
 _SHORTEST_MEMORY = 10
 """Of the marginals, in updates."""
 _SMALL_TYPE = torch.bfloat16
-"""Of the first moment and of the gradients' sum, which fade fast; the second moment would stand still in it."""
+"""Of the first moment, which fades fast; the second moment would stand still in it."""
+_SUM_TYPE = torch.float16
+"""Of the gradients' sum."""
 _DISTRUST = 10.0
 """How much stronger the pull is on a stream that is not to be trusted at all. [ours]"""
 
@@ -87,9 +89,9 @@ class _Stream:
 
 
 class OnlineGrpo(OnlineMethod[_Stream]):
-    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``,
-    ``adam_v`` float32 and ``adam_m``, ``grad`` bfloat16 ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``, ``ring_classes`` int64
-    ``[E]``, ``squeezed`` ``[]``, and the columns of `Known`.
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``, ``adam_v``
+    float32, ``adam_m`` bfloat16 and ``grad`` float16 ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``,
+    ``ring_classes`` int64 ``[E]``, ``squeezed`` ``[]``, and the columns of `Known`.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
     is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
@@ -124,7 +126,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "theta": self.fast_weights.start.cpu().clone(),
             "adam_m": zeros.to(_SMALL_TYPE),
             "adam_v": zeros,
-            "grad": zeros.to(_SMALL_TYPE),
+            "grad": zeros.to(_SUM_TYPE),
             "sums": torch.zeros(len(SUMS)),
             "marginal": uniform,
             "own_marginal": uniform.clone(),
@@ -240,7 +242,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         )
         if not finite:
             return replace(stream, frames=kept.frames), part
-        return replace(kept, grad=(stream.grad.float() + gradient).to(_SMALL_TYPE), sums=stream.sums + sums), part
+        return replace(kept, grad=(stream.grad.float() + gradient).to(_SUM_TYPE), sums=stream.sums + sums), part
 
     def _remembered(self, stream: _Stream, frozen: Tensor, adapted: Tensor, classes: Tensor) -> _Stream:
         """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]`` in the rings."""

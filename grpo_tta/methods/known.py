@@ -24,8 +24,8 @@ _RING_TYPE = torch.float16
 
 @dataclass(frozen=True)
 class Window:
-    """The window that a ring holds: probabilities ``[E, C]`` of the frozen encoder, of it in the stream's metric, and of
-    the adapted encoder in its own (``None`` where there is none). Rows count ``counted`` ``[E]``, 0 or 1."""
+    """The window that a ring holds: probabilities ``[E, C]`` of the frozen encoder, of it in the stream's metric, and
+    of the adapted encoder in its own (``None`` where there is none). Rows count ``counted`` ``[E]``, 0 or 1."""
 
     plain: Tensor
     teacher: Tensor

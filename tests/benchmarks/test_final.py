@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import final
 from benchmarks.final_report import best_rival, load, parts_of, report
+from grpo_tta.demo.packaged import PICTURE_SETS
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
 from pipeline.bench.rows import KEY, Outcome, RowFile, key_of
@@ -60,14 +61,26 @@ def test_the_tables_are_what_they_say() -> None:
     for part in final.table(development=True):
         assert list(part.sets) == ["fluent-emoji"]
         assert {condition.kind for condition in part.conditions} <= {None, *DEVELOPMENT}
-    online, episodic = final.table(development=False)
-    assert len(online.sets) == 3
-    assert len(online.conditions) == 1 + 2 * len(CORRUPTIONS)
-    assert online.methods[0].label == "grpo"
-    assert {method.label for method in episodic.methods} >= {"zero", "vte", "tpt-norm", "rlcf", "grpo-episodic"}
-    assert {CORRUPTIONS[str(condition.kind)].family for condition in episodic.conditions} == {
-        kind.family for kind in CORRUPTIONS.values()
-    }
+    main, others, long = final.table(development=False)
+    assert len(main.sets) == 2
+    assert not {"fluent-emoji", *PICTURE_SETS} & {Path(name).stem for name in main.sets}
+    assert len(main.conditions) == len(others.conditions) == 1 + 2 * len(CORRUPTIONS)
+    assert [method.label for method in main.methods][:2] == ["grpo", "whitened"]
+    assert {method.label for method in others.methods} >= {"zero-shot", "tent", "sar", "deyo", "dota", "batclip"}
+    units = final.missing([long], RowFile(None))
+    assert {unit.frames for unit in units} == {4000}
+    assert len(units) == -(-len(main.sets) * len(long.conditions) // 8)
+    assert [part.methods[0].label for part in final.only([main, others], ["tda-tuned"])] == ["tda-tuned"]
+
+
+def test_every_tower_is_measured_by_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(final, "of_demo", lambda config, name: asked.append((config.model.name, name)))
+    final._material.cache_clear()
+    for tower in final.TOWERS:
+        final._material(tower, "fluent-emoji")
+    final._material.cache_clear()
+    assert asked == [(None, "fluent-emoji"), ("local-dir:build/towers/efficientnet", "fluent-emoji")]
 
 
 def test_each_cell_has_runs_with_some_of_the_seeds_and_all_seeds_are_used() -> None:
@@ -91,10 +104,9 @@ def test_each_cell_has_runs_with_some_of_the_seeds_and_all_seeds_are_used() -> N
 def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tent.yaml").write_text("method: {name: tent, settings: {learning_rate: 0.1}}\n")
     monkeypatch.setattr(final, "TUNED", tmp_path)
-    (online, episodic) = final.table(development=True)
-    (tuned,) = (method for part in (online, episodic) for method in part.methods if method.label == "tent-tuned")
-    assert (tuned.name, tuned.settings.learning_rate) == ("tent", 0.1)
-    assert tuned in online.methods
+    published, tuned = final._methods(["tent", "tent-tuned"])
+    assert (published.label, published.settings.learning_rate) == ("tent", 0.001)
+    assert (tuned.label, tuned.name, tuned.settings.learning_rate) == ("tent-tuned", "tent", 0.1)
 
 
 @pytest.mark.timeout(600)
@@ -146,7 +158,7 @@ class Made:
         right, frozen = turn < 2 + gain, turn < 2
         row = dict.fromkeys(KEY, "x") | {"method": method, "data": data, "corruption": kind}
         row |= {"stream": "null" if kind == "clean" else "steady", "severity": 0 if kind == "clean" else 3}
-        row |= {"resets_by": "guard", "seed": 0, "frames": FRAMES, "ece": 0.3, "ece_frozen": 0.25}
+        row |= {"resets_by": "none", "seed": 0, "frames": FRAMES, "ece": 0.3, "ece_frozen": 0.25}
         row |= {"accuracy": right.mean(), "accuracy_frozen": frozen.mean()}
         row |= {"forward_equivalents": 4.0, "reporting_equivalents": 0.0, **more}
         self.rows.append(row, Outcome(self.labels, right, frozen, np.zeros(0, dtype=np.int64)))
@@ -181,7 +193,10 @@ def test_gains_by_part_and_against_the_best_rival_at_no_more_cost(capsys: pytest
     assert figures["mean gain over the shifted cells"] == (pytest.approx(40 / 3), True)
     assert figures["shifted cells that may lose more than 1 point"] == (1, False)
     assert figures["calibration error, more than the frozen encoder's"] == (pytest.approx(5), False)
-    assert figures["ahead of tent, the best at no more cost"] == (pytest.approx(0, abs=1e-9), True)
+    assert figures["ahead of tent, the best at no more cost"] == (pytest.approx(0, abs=1e-9), False)
+    assert figures["noise"] == (pytest.approx(5), False)
+    assert figures["clean, openmoji: lower end of the gain's interval"] == (pytest.approx(0), True)
+    assert figures["first fifth of the frames"] == (pytest.approx(0, abs=1e-9), True)
     assert figures["noise: lower end of the interval"] == (pytest.approx(-20), False)
     assert figures["weather: lower end of the interval"] == (pytest.approx(20), True)
     assert "openmoji, speckle_noise:3: -20.00 (-20.0 -20.0)" in capsys.readouterr().out
@@ -193,13 +208,27 @@ def test_only_the_last_settings_of_a_method_count_and_cells_that_all_have() -> N
         made.add("grpo", 1, kind=kind)
         made.add("tent", 3, kind=kind, settings="old")
     made.add("tent", 2, settings="new")
-    made.add("tent", 3, kind="snow", resets_by="none", settings="new")
+    made.add("tent", 3, kind="snow", resets_by="guard", settings="new")
     made.add("vte", 3, frames=30)
     results, others = load(made.rows)
     assert [run[1] for run in results.runs] == ["fog"]
     assert results.gain("tent", results.shifted).mean == pytest.approx(0.4)
     assert results.ahead("grpo", "tent", results.shifted).mean == pytest.approx(-0.2)
     assert list(others.rows) == ["vte"]
+
+
+def test_methods_with_fewer_seeds_stand_beside_grpo_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made()
+    for seed in range(2):
+        made.add("grpo", 1, seed=seed)
+        made.add("tent", 2, seed=seed)
+    made.add("sar", 3, seed=1)
+    main, others = load(made.rows)
+    assert (list(main.rows), len(main.runs)) == (["grpo", "tent"], 2)
+    assert (list(others.rows), [run[3] for run in others.runs]) == (["grpo", "sar"], [1])
+    assert others.ahead("grpo", "sar", others.shifted).mean == pytest.approx(-0.4)
+    report(made.rows)
+    assert "grpo ahead of sar" in capsys.readouterr().out
 
 
 def test_intervals_are_over_classes_and_seeds_make_one_cell() -> None:

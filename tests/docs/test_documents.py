@@ -89,5 +89,5 @@ def test_the_notebook_example_of_the_readme_runs() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     found: dict[str, Any] = {}
     exec(example, found)
-    assert found["state"]["updates"] == 2
+    assert found["state"]["updates"] == 4
     assert len(found["names"]) == 32

@@ -152,7 +152,10 @@ def test_every_row_is_compared_with_grpo_whenever_that_was_measured(bench: Run, 
 
 def test_memory_and_state_are_those_of_the_method(bench: Run, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    assert bench("--methods", "zero-shot,grpo", "--streams", "null", "--frames", 64, "--json", out)[0] == 0
+    assert (
+        bench("--methods", "zero-shot,grpo", "--streams", "null", "--frames", 64, "--batch-size", 16, "--json", out)[0]
+        == 0
+    )
     grpo, zero = rows_of(out)
     assert zero["state_kb"] == 0
     assert grpo["state_kb"] > 0
@@ -172,7 +175,8 @@ def test_frames_do_not_depend_on_who_labels_them_or_on_the_batch(bench: Run, tmp
 
 def test_controls_reset_as_often_as_the_guard(bench: Run, tmp_path: Path) -> None:
     config = tmp_path / "guard.yaml"
-    config.write_text("guard: {settings: {probe_frames: 8, reference_probes: 4, shift_lambda: 2.0, on_shift: reset}}\n")
+    settings = "probe_frames: 8, reference_probes: 4, shift_lambda: 0.1, shift_delta: 0.0, on_shift: reset"
+    config.write_text(f"guard: {{settings: {{{settings}}}}}\n")
     out = tmp_path / "rows.jsonl"
     flags = ["--methods", "grpo", "--streams", "abrupt", "--corruptions", "contrast:5,fog:5", "--frames", 360]
     rules = ["--resets", "random,guard,none,periodic,true"]

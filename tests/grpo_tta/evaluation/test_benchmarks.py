@@ -7,6 +7,7 @@ import torch
 from benchmarks import collapse
 from benchmarks.alarms import HORIZON, Pool, Tally, changing
 from benchmarks.report import upper_bound
+from grpo_tta import GuardEvent
 from grpo_tta.evaluation import CLEAN, Condition, StreamResult, make_plan
 
 FOG = Condition("fog", 3)
@@ -32,9 +33,8 @@ def test_a_plan_is_drawn_from_the_pool_by_scene_and_condition() -> None:
 
 def test_a_tally_counts_what_was_missed_as_the_horizon_and_what_came_late_as_false() -> None:
     tally = Tally()
-    tally.add((4000,), [4064], 8000)
-    tally.add((4000,), [100, 4000 + HORIZON + 1], 8000)
-    tally.add((4000,), [4096], 8000)
+    for alarms in ([4064], [100, 4000 + HORIZON + 1], [4096]):
+        tally.add((4000,), [GuardEvent("shift", 16.0, 15.0, frame, False, "", size=0.5) for frame in alarms], 8000)
     assert (tally.frames, tally.false, tally.missed, tally.delays) == (24_000, 2, 1, (64, 96))
     assert (tally.delay, tally.missed_share) == (96, pytest.approx(100 / 3))
     assert tally.per_10k == pytest.approx(2e4 / 24_000)

@@ -96,7 +96,7 @@ def test_a_brier_score_is_the_distance_to_the_truth(hybrid: Classifier) -> None:
 
 def test_detections_are_noted_without_a_reset(hybrid: Classifier) -> None:
     plan = make_plan("abrupt", Blobs.labels, 400, [Condition("contrast", 5)], 0)
-    settings = GuardSettings(probe_frames=8, reference_probes=8, on_shift="event", shift_lambda=3.0)
+    settings = GuardSettings(probe_frames=8, reference_probes=8, on_shift="event", shift_lambda=0.5)
     pictures = Blobs(hybrid.preprocess.size)
     method = create_method("zero-shot", hybrid)
     result = run_cell(method, hybrid, plan, plan_frames(plan, pictures, 32), rule="guard", guard=GuardChoice(settings))

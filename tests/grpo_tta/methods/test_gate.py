@@ -151,7 +151,9 @@ def stream(batches: Batches, change: int, frames: int, size: int) -> Iterator[Fr
 
 def guarded(hybrid: Classifier, batches: Batches, frames: int, size: int, on_shift: str) -> StreamResult:
     """A stream that changes at frame 400, after the guard's reference is made."""
-    settings = GuardSettings(on_shift=on_shift, probe_frames=8, collapse_threshold=1e9, regret_threshold=1e9)
+    settings = GuardSettings(
+        on_shift=on_shift, probe_frames=8, shift_lambda=6.0, collapse_threshold=1e9, regret_threshold=1e9
+    )
     guard = DriftGuard(settings, hybrid.class_vectors)
     return run_stream(gated(hybrid, 160), stream(batches, 400, frames, size), guard=guard, frozen=ZeroShot(hybrid))
 
