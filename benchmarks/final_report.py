@@ -24,12 +24,14 @@ from pipeline.bench.tables import own_cost
 from pipeline.cli.columns import print_columns
 from pipeline.errors import JobError
 
-SETTING = ("settings", "frames", "batch_size", "model", "guard")
+SETTING = ("settings", "batch_size", "model", "guard")
 STREAMS = ("null", "steady")
 FIFTHS = ("first fifth", "second", "third", "fourth", "last")
 HARM, BEHIND = -0.01, -0.005
 """No cell may lose more than this against the frozen encoder; no family, and not the first fifth, against the best
 rival."""
+WHITENED = "whitened"
+"""What grpo learns from: no rival, but a row of every table."""
 RESETS: ResetRule = "none"
 """The guard is measured on streams of its own: here every condition lasts, and no reset helps or harms a method."""
 
@@ -115,20 +117,22 @@ def load(rows: RowFile) -> list[Results]:
     Of each method only rows of its last setting count. Raises `JobError` where there is no row of grpo, rows lack their
     frames, or methods have no run in common.
     """
-    last = {row["method"]: [row[name] for name in SETTING] for row in rows if _counts(row)}
-    if BASE not in last:
+    last = {(row["method"], row["frames"]): [row[name] for name in SETTING] for row in rows if _counts(row)}
+    if all(label != BASE for label, _ in last):
         raise JobError(f"the rows hold none of {BASE} on streams {' and '.join(STREAMS)} with resets by {RESETS}")
-    kept: dict[str, dict[Run, Row]] = {label: {} for label in last}
+    kept: dict[tuple[str, int], dict[Run, Row]] = {measured: {} for measured in last}
     for row in rows:
-        if _counts(row) and [row[name] for name in SETTING] == last[row["method"]]:
-            kept[row["method"]][_run(row)] = row
-    sizes = {label: (last[label][SETTING.index("frames")], _seeds(own)) for label, own in kept.items()}
+        measured = row["method"], row["frames"]
+        if _counts(row) and [row[name] for name in SETTING] == last[measured]:
+            kept[measured][_run(row)] = row
+    sizes = {measured: (measured[1], _seeds(own)) for measured, own in kept.items()}
+    bases = sorted((measured for measured in kept if measured[0] == BASE), key=lambda one: -len(kept[one]))
     tables = []
-    for size in dict.fromkeys([sizes[BASE], *sizes.values()]):
-        labels = [label for label in kept if sizes[label] == size]
-        if BASE not in labels and size[0] == sizes[BASE][0]:
+    for frames, seeds in dict.fromkeys([*(sizes[base] for base in bases), *sizes.values()]):
+        labels = [label for label, own in kept if sizes[label, own] == (frames, seeds)]
+        if BASE not in labels and (BASE, frames) in kept:
             labels = [BASE, *labels]
-        tables.append(_joined({label: kept[label] for label in labels}, rows))
+        tables.append(_joined({label: kept[label, frames] for label in labels}, rows))
     return tables
 
 
@@ -213,7 +217,8 @@ def parts_of(results: Results) -> dict[str, dict[str, Bools]]:
 def best_rival(results: Results) -> str | None:
     """The method with the highest mean over the shifted runs, of those that cost no more than grpo and are not it."""
     most = results.cost(BASE) + 1e-6
-    rivals = [label for label in results.rows if not label.startswith(BASE) and results.cost(label) <= most]
+    own = (BASE, WHITENED)
+    rivals = [label for label in results.rows if not label.startswith(own) and results.cost(label) <= most]
     where = results.shifted
     return max(rivals, key=lambda label: results.mean(label, "accuracy", where), default=None)
 
@@ -236,7 +241,7 @@ def report(rows: RowFile) -> tuple[list[Bar], dict[str, Any]]:
     for other in others:
         details.setdefault("others", []).append(_overview(other))
         if BASE in other.rows:
-            parts = parts_of(other)["by family"]
+            parts = parts_of(other).get("by family", {})
             _by_part(other, "by family", {name: (other, where) for name, where in parts.items()})
     return _bars(main, details), details
 
