@@ -51,7 +51,18 @@ FRAMES, SEEDS = 1000, 5
 METHODS = ("grpo", "whitened", "batclip-tuned", "deyo-tuned", "tda-tuned")
 RUNS = 2
 """Of each cell, of these: the method, what it learns from, the three best rivals on both towers' development data."""
-OTHERS = ("zero-shot", "prior-correction-tuned", "dota", "batclip", "tda", "tent", "tent-tuned", "sar", "deyo")
+OTHERS = (
+    "zero-shot",
+    "prior-correction-tuned",
+    "dota",
+    "dota-tuned",
+    "batclip",
+    "tda",
+    "tent",
+    "tent-tuned",
+    "sar",
+    "deyo",
+)
 """One run a cell."""
 LONG, LONG_METHODS = 4000, ("grpo", "whitened", "batclip-tuned")
 """Frames of every eighth cell once more."""

@@ -6,8 +6,8 @@ heavy noise counts some two classes, a stream of many things under the same nois
 
 *Independent frames*: a thousand frames of one scene are one observation. Features tell, by batch means: where frames
 are independent, the means of blocks of ``b`` frames vary ``1 / b`` times as much as frames do; where they are not,
-more. ``tau``, the largest of ``b var(means) / var`` over blocks of 1, 2, 4, 8 and 16 windows, is how many frames make
-one independent one. [ours; batch means are the usual estimator of the autocorrelation time of a Markov chain]
+more. ``tau``, the largest of ``b var(means) / var`` over blocks of 16, 32, ... 256 frames, is how many frames make one
+independent one. [ours; batch means are the usual estimator of the autocorrelation time of a Markov chain]
 
 Everything is a pure function of a stream's columns.
 """
@@ -21,14 +21,15 @@ from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after
 
 LEVELS = 5
-"""Blocks of 1, 2, ... 16 windows."""
+"""Blocks of 16, 32, ... 256 frames, at least of a window."""
+_SHORTEST = 16
 _MEMORY = 1024.0
 """Frames, of independence."""
 _ENOUGH_BLOCKS = 3.5
 """Fading number of blocks from which on a level is asked."""
 _ENOUGH_FRAMES = 45.0
 """Independent frames from which on a stream is fully trusted. [ours]"""
-_ENOUGH_CLASSES, _ENOUGH_SHARE = 6.0, 0.6
+_ENOUGH_CLASSES, _ENOUGH_SHARE, _FEWEST = 6.0, 0.6, 1.6
 """Classes told apart, or their share of those asked for, from which on a stream is one of many things. [ours]"""
 _SMALLEST = 1e-6
 
@@ -65,7 +66,7 @@ class Diversity(NamedTuple):
         """
         size = len(features)
         partial = self.partial.float() + counted @ features / counted.sum().clamp_min(1)
-        sizes = 2 ** torch.arange(LEVELS, device=partial.device)
+        sizes = _windows(size, partial.device)
         full = windows % sizes == 0
         blocks = torch.where(full, torch.exp(-size * sizes / _MEMORY) * self.blocks + 1, self.blocks)
         rate = torch.where(full, 1 / blocks.clamp_min(1), 0.0)
@@ -87,15 +88,15 @@ class Diversity(NamedTuple):
 
     def variety(self) -> Tensor:
         """How far the stream is one of many things, in [0, 1]: ``min(1, (k - 1) / (full - 1))^2`` of ``k`` classes told
-        apart, full from 6 or three fifths of those asked for. [ours]"""
-        full = max(min(_ENOUGH_CLASSES, _ENOUGH_SHARE * len(self.shown)), 1.0 + _SMALLEST)
+        apart, full from 6 or three fifths of those asked for, at least 1.6. [ours]"""
+        full = max(min(_ENOUGH_CLASSES, _ENOUGH_SHARE * len(self.shown)), _FEWEST)
         return ((self.classes() - 1) / (full - 1)).clamp(0, 1).square()
 
     def correlation(self, window: int) -> Tensor:
         """``tau`` ``[]``, at least 1: how many frames make an independent one, of windows of ``window`` frames."""
         means = self.mean.float().square().sum(1)
         variance = (1 - means[0]).clamp_min(_SMALLEST)
-        sizes = window * 2 ** torch.arange(LEVELS, device=variance.device)
+        sizes = window * _windows(window, variance.device)
         unbiased = self.blocks / (self.blocks - 1).clamp_min(_SMALLEST)
         of_means = unbiased * (self.energy - means)
         return torch.where(self.blocks >= _ENOUGH_BLOCKS, sizes * of_means / variance, 1.0).max().clamp_min(1.0)
@@ -109,3 +110,8 @@ class Diversity(NamedTuple):
         ``n`` independent frames. [ours]"""
         of_frames = (self.independent(window) / _ENOUGH_FRAMES).clamp(0, 1).square()
         return torch.minimum(self.variety(), of_frames)
+
+
+def _windows(size: int, device: torch.device) -> Tensor:
+    """How many windows of ``size`` frames make a block of each level, ``[L]``."""
+    return (_SHORTEST * 2 ** torch.arange(LEVELS, device=device) // size).clamp_min(1)

@@ -180,16 +180,15 @@ class DriftGuard:
         state: State = {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([])}
         state["shown"] = torch.zeros(classes, dtype=_PROBE_TYPE)
         state["bias"] = torch.full((classes,), 1.0 / classes, dtype=_PROBE_TYPE)
-        state = self._cleared(state)
         if self._reference is not None:
-            return {**state, **shift.begun(self._reference)}
-        return {**state, **shift.nothing(self._vectors.shape[1])}
+            return self._cleared({**state, **shift.begun(self._reference)})
+        return self._cleared({**state, **shift.nothing(self._vectors.shape[1])})
 
     def _cleared(self, state: State) -> State:
         """What the detectors have accumulated is dropped; counts and the reference, made or in the making, stay."""
         classes, dimensions = self._vectors.shape
         return {
-            **state,
+            **shift.cleared(state),
             "frames": 0,
             "probes": 0,
             "sum": torch.zeros(dimensions),
@@ -197,7 +196,6 @@ class DriftGuard:
             "marginal_sums": torch.zeros(2, classes),
             "errors": torch.zeros(2),
             "error_sums": torch.zeros(2),
-            **shift.at_rest(),
         }
 
     def _after_shift(self, state: State) -> State:
@@ -214,7 +212,8 @@ class DriftGuard:
             "total": _int(state, "total") + len(report),
             "since_reset": _int(state, "since_reset") + len(report),
         }
-        if not (report.finite and torch.isfinite(report.probabilities).all()):
+        seen = (report.probabilities, report.frozen_probabilities, report.frozen_features)
+        if not (report.finite and all(torch.isfinite(rows).all() for rows in seen if rows is not None)):
             message = "a loss, gradient, parameter or probability was not finite"
             return self._reset("nonfinite", math.nan, math.nan, message, state)
         if report.frozen_features is None or report.frozen_probabilities is None:

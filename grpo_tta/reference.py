@@ -27,6 +27,8 @@ _ENOUGH_PROBES = 5
 _HEADER = ("expected", "deviation", "classes", "probes", "probe_frames", "fingerprint")
 _TENSORS = ("mean", "metric", "explained")
 _FLOOR = 0.05
+_LARGEST = 6e4
+"""Of the metric, which float16 holds: of frames that are all alike it would have no bound."""
 _LEAST_DEVIATION = 1e-6
 """Of a residual: far under any picture's, over float32's rounding. A camera that always shows the same has no other."""
 _HALVES_FROM = 16
@@ -159,7 +161,8 @@ class _Sums:
         energies = energies.clamp_min(0)
         shrunk = energies + max((_SHRINKAGE + more) * float(energies.mean()), _LEAST_DEVIATION**2)
         whole = max(float((energies / shrunk).sum()), _LEAST_DEVIATION)
-        metric = (directions / (shrunk * whole).sqrt()) @ directions.T
+        scale = (shrunk * whole).sqrt().clamp_min(_LEAST_DEVIATION)
+        metric = ((directions / scale) @ directions.T).clamp(-_LARGEST, _LARGEST)
         return explained, metric.half().double()
 
 

@@ -113,11 +113,13 @@ def feature_dispersion(features: Tensor, classes: Tensor, others: Tensor, of_oth
     return -(features * (weights @ others)).sum(1)
 
 
-def squeeze(features: Tensor, classes: Tensor, counted: Tensor) -> Tensor:
+def squeeze(features: Tensor, classes: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """How far an input squeezes features together: the mean cosine ``[]`` of unit features ``[E, D]`` of different
-    ``classes`` ``[E]``, not under 0; 0 where there are none. Rows count ``counted`` ``[E]``, 0 or 1. [ours]"""
+    ``classes`` ``[E]``, not under 0; and whether there are any, 0 or 1. Rows count ``counted`` ``[E]``, 0 or 1. [ours]
+    """
     pairs = counted[:, None] * counted * (classes[:, None] != classes)
-    return ((features @ features.T * pairs).sum() / pairs.sum().clamp_min(1)).clamp_min(0)
+    mean = (features @ features.T * pairs).sum() / pairs.sum().clamp_min(1)
+    return mean.clamp_min(0), (pairs.sum() > 0).float()
 
 
 def text_dispersion(class_vectors: Tensor, group: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ second change is seen while the new mean is being made, and no probe goes into i
 stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
 
 Columns. While the stream makes a reference of its own: ``rows``, the mean residuals so far ``[n, D]``, and ``squares``,
-sums over frames ``[D]``. Then ``metric``, ``expected``, ``deviation`` of that one, and of any reference: ``mean``, as
-the stream goes on with it, ``[D]``, of ``known`` probes that showed ``mean_classes``; ``making``, 1 while it is made
-anew; ``middle``, running mean of rows ``[D]``; ``last`` row ``[D]``; ``course``, a `Course`, and ``settled``, that of
-when Page-Hinkley was last at 0; its ``statistic``; ``excess``, the sum of ``d - e`` over the ``raised`` probes since.
+sums over frames ``[2, D]``, of whole probes and of the one under way. Then ``metric``, ``expected``, ``deviation`` of
+that one, and of any reference: ``mean``, as the stream goes on with it, ``[D]``, of ``known`` probes that showed
+``mean_classes``; ``making``, 1 while it is made anew; ``middle``, running mean of rows ``[D]``; ``last`` row ``[D]``;
+``course``, a `Course`, and ``settled``, that of when Page-Hinkley was last at 0; its ``statistic``; ``excess``, the sum
+of ``d - e`` over the ``raised`` probes since.
 """
 
 import math
@@ -110,7 +111,17 @@ class Course(NamedTuple):
 
 def nothing(dimensions: int) -> State:
     """Columns of a stream that has a reference of its own still to make."""
-    return {"rows": torch.zeros(0, dimensions, dtype=_ROW_TYPE), "squares": torch.zeros(dimensions), **at_rest()}
+    squares = torch.zeros(2, dimensions)
+    return {"rows": torch.zeros(0, dimensions, dtype=_ROW_TYPE), "squares": squares, **at_rest()}
+
+
+def cleared(state: State) -> State:
+    """Columns without the frames of the probe under way."""
+    if "rows" not in state:
+        return {**state, **at_rest()}
+    squares = _tensor(state["squares"]).clone()
+    squares[1] = 0
+    return {**state, "squares": squares, **at_rest()}
 
 
 def begun(reference: Reference) -> State:
@@ -143,7 +154,9 @@ def after_frames(residuals: Tensor, state: State) -> State:
     """The columns with frames' residuals ``[B, D]`` taken in, of which `after_row` gets the mean."""
     if "rows" not in state:
         return state
-    return {**state, "squares": _tensor(state["squares"]) + residuals.square().sum(0)}
+    squares = _tensor(state["squares"]).clone()
+    squares[1] += residuals.square().sum(0)
+    return {**state, "squares": squares}
 
 
 def after_row(row: Tensor, shown: Tensor, shared: Reference | None, state: State, settings: Settings) -> State:
@@ -161,10 +174,12 @@ def after_row(row: Tensor, shown: Tensor, shared: Reference | None, state: State
 
 def _made(row: Tensor, shown: Tensor, state: State, settings: Settings) -> State:
     rows = torch.cat([_tensor(state["rows"]), row[None].to(_ROW_TYPE)])
+    squares = _tensor(state["squares"])
+    squares = torch.stack([squares.sum(0), torch.zeros_like(squares[1])])
     if len(rows) < settings.reference_probes:
-        return {**state, "rows": rows}
-    squares = _tensor(state["squares"]) / (len(rows) * settings.probe_frames)
-    variances = (squares - rows.float().mean(0).square()).clamp_min(0)
+        return {**state, "rows": rows, "squares": squares}
+    mean_squares = squares[0] / (len(rows) * settings.probe_frames)
+    variances = (mean_squares - rows.float().mean(0).square()).clamp_min(0)
     made = Reference.from_probes(rows, variances, shown_classes(shown), settings.probe_frames)
     rest = {name: value for name, value in state.items() if name not in ("rows", "squares")}
     own: State = {"metric": made.metric, "expected": made.expected, "deviation": made.deviation}

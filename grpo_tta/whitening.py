@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from grpo_tta.classifier import Classifier
+from grpo_tta.policy import entropy
 
 RANK = 32
 """Directions of the covariance that are kept."""
@@ -29,7 +30,7 @@ _SHRINKAGE = 6.0
 """Of the covariance towards the identity, in mean variances. [ours]"""
 _HALF_WEIGHT = 50.0
 """Independent frames that make half of the weight. [ours]"""
-_SHARPNESS_RATE = 0.3
+_SHARPNESS_RATE, _STEEP = 0.3, 4.0
 _MOST_SHARPNESS = 3.0
 """Of its logarithm, either way."""
 _SMALLEST = 1e-12
@@ -151,9 +152,13 @@ def sharper(log_sharpness: Tensor, probabilities: Tensor, plain: Tensor, counted
     It moves until predictions ``[n, C]`` are as sure, by their mean entropy, as the ``plain`` ones of the frozen
     encoder: cosines about a centre are larger than plain ones, the more so the larger a model's logit scale is. [ours]
     """
-    more = torch.special.entr(probabilities).sum(-1) - torch.special.entr(plain).sum(-1)
-    mean = (counted * more).sum() / counted.sum().clamp_min(1)
-    return (log_sharpness + _SHARPNESS_RATE * mean).clamp(-_MOST_SHARPNESS, _MOST_SHARPNESS)
+    mine, theirs = entropy(probabilities), entropy(plain)
+    # an entropy falls by the variance of the log probabilities: where that is large, steps must be short
+    logs = probabilities.clamp_min(_SMALLEST).log()
+    steep = ((probabilities * logs.square()).sum(-1) - mine.square()) / _STEEP
+    mean, steepness = (counted @ torch.stack([mine - theirs, steep], 1)) / counted.sum().clamp_min(1)
+    step = _SHARPNESS_RATE * mean / steepness.clamp_min(1)
+    return (log_sharpness + step).clamp(-_MOST_SHARPNESS, _MOST_SHARPNESS)
 
 
 def _stretched(vectors: Tensor, directions: Tensor, gains: Tensor) -> Tensor:

@@ -231,7 +231,8 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
         frozen, served = look.probabilities[:, 0], log_old[:, 0].exp()
         sums = sums_over_images(losses.detach(), group, served, frozen)
-        finite = bool(torch.isfinite(gradient).all() & torch.isfinite(sums).all())
+        grad = (stream.grad.float() + gradient).to(_SUM_TYPE)
+        finite = bool(torch.isfinite(grad).all() & torch.isfinite(sums).all())
         part = Part(
             classifier.probabilities(plain.detach()).cpu(),
             frozen.cpu(),
@@ -241,8 +242,9 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             served=served.cpu(),
         )
         if not finite:
-            return replace(stream, frames=kept.frames), part
-        return replace(kept, grad=(stream.grad.float() + gradient).to(_SUM_TYPE), sums=stream.sums + sums), part
+            nothing = torch.zeros_like(plain.detach())
+            return self._remembered(stream, nothing, nothing, kept.ring_classes[: len(batch)]), part
+        return replace(kept, grad=grad, sums=stream.sums + sums), part
 
     def _remembered(self, stream: _Stream, frozen: Tensor, adapted: Tensor, classes: Tensor) -> _Stream:
         """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]`` in the rings."""
@@ -319,8 +321,8 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         """A mean of the first windows, and a running mean over the memory of the adapted features' statistics then."""
         assert known.own is not None
         assert known.own_ring is not None
-        found = rewards.squeeze(known.own_ring.float(), stream.ring_classes, counted)
-        return torch.lerp(stream.squeezed, found, counted.sum() / known.own.moments.mass.clamp_min(1))
+        found, any_pair = rewards.squeeze(known.own_ring.float(), stream.ring_classes, counted)
+        return torch.lerp(stream.squeezed, found, any_pair * counted.sum() / known.own.moments.mass.clamp_min(1))
 
     def _marginal(self, marginal: Tensor, probabilities: Tensor, counted: Tensor) -> Tensor:
         mean = counted @ rewards.runner_up(probabilities) / counted.sum().clamp_min(1)

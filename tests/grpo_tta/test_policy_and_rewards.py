@@ -150,9 +150,11 @@ def test_feature_dispersion_is_the_mean_over_other_classes_each_counted_once() -
 def test_squeeze_is_the_mean_cosine_of_different_classes_whatever_one_class_shows() -> None:
     features, classes, counted = unit(6, 8), torch.tensor([0, 1, 2, 0, 1, 2]), torch.ones(6)
     pairs = [features[i] @ features[j] for i in range(6) for j in range(6) if classes[i] != classes[j]]
-    torch.testing.assert_close(rewards.squeeze(features + 0, classes, counted), torch.stack(pairs).mean().clamp_min(0))
+    found, any_pair = rewards.squeeze(features, classes, counted)
+    torch.testing.assert_close(found, torch.stack(pairs).mean().clamp_min(0))
+    assert any_pair == 1
     together = torch.nn.functional.normalize(features + 2, dim=-1)
-    few = rewards.squeeze(together, classes, torch.tensor([1.0, 1, 0, 0, 0, 0]))
+    few, _ = rewards.squeeze(together, classes, torch.tensor([1.0, 1, 0, 0, 0, 0]))
     torch.testing.assert_close(few, together[0] @ together[1])
-    assert rewards.squeeze(together, torch.zeros(6, dtype=torch.int64), counted) == 0
-    assert rewards.squeeze(torch.stack([features[0], -features[0]]), torch.tensor([0, 1]), torch.ones(2)) == 0
+    assert rewards.squeeze(together, torch.zeros(6, dtype=torch.int64), counted) == (0, 0)
+    assert rewards.squeeze(torch.stack([features[0], -features[0]]), torch.tensor([0, 1]), torch.ones(2)) == (0, 1)

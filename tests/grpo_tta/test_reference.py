@@ -143,3 +143,12 @@ def test_the_builder_says_how_many_images_it_needs() -> None:
     builder.add(torch.zeros(20, 4), torch.full((20, 4), 0.25))
     with pytest.raises(ValueError, match="needs at least 24 images, got 20"):
         builder.build()
+
+
+def test_frames_that_are_all_alike_make_a_reference_without_infinities() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(2)), dim=-1)
+    builder = ReferenceBuilder(vectors, "f" * 16, 32)
+    builder.add(vectors[:1].expand(640, -1), torch.eye(5)[:1].expand(640, -1))
+    reference = Reference.from_bytes(builder.build().to_bytes())
+    for value in (reference.mean, reference.metric, torch.tensor([reference.expected, reference.deviation])):
+        assert bool(torch.isfinite(value).all())

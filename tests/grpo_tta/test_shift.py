@@ -150,3 +150,21 @@ def test_a_calibrated_reference_s_metric_is_no_part_of_a_stream() -> None:
     one = shift.after_row(row_at(0.05), ALL, matrix, state, SETTINGS)
     other = after(shift.begun(REFERENCE), row_at(0.2))
     assert one["statistic"] == pytest.approx(other["statistic"])
+
+
+def test_frames_of_a_probe_that_was_cleared_do_not_widen_the_reference_in_the_making() -> None:
+    rows = torch.randn(24, DIMENSIONS, generator=torch.Generator().manual_seed(0))
+
+    def made(*, interrupted: bool) -> State:
+        state = shift.nothing(DIMENSIONS)
+        for number, probe in enumerate(rows.split(8)):
+            if interrupted and number == 1:
+                state = shift.cleared(shift.after_frames(10 * rows[:5], state))
+            state = shift.after_frames(probe, state)
+            state = shift.after_row(probe.mean(0), ALL, None, state, SETTINGS)
+        return state
+
+    plain, interrupted = made(interrupted=False), made(interrupted=True)
+    assert plain.keys() == interrupted.keys()
+    for name in ("metric", "mean"):
+        assert torch.equal(torch.as_tensor(plain[name]), torch.as_tensor(interrupted[name]))

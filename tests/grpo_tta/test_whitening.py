@@ -146,6 +146,17 @@ def test_sharpness_goes_up_where_predictions_are_less_sure_and_rows_that_do_not_
     flat, certain = torch.full((4, 5), 0.2), torch.eye(5)[:4]
     zero, counted = torch.zeros(()), torch.tensor([1.0, 1.0, 0.0, 0.0])
     assert sharper(zero, flat, certain, counted) == pytest.approx(0.3 * math.log(5))
-    assert sharper(zero, certain, flat, counted) == pytest.approx(-0.3 * math.log(5))
+    assert sharper(zero, certain, flat, counted) == pytest.approx(-0.3 * math.log(5), rel=1e-4)
     assert sharper(zero, torch.cat([certain[:2], flat[:2]]), certain, counted) == 0
     assert sharper(torch.tensor(2.9), flat, certain, counted) == 3.0
+
+
+@pytest.mark.parametrize("classes", [10, 1_000, 20_000])
+def test_sharpness_settles_however_many_classes_there_are(classes: int) -> None:
+    logits, log_sharpness = 3 * drawn(16, classes, seed=7), torch.zeros(())
+    plain, seen = (0.6 * logits).softmax(-1), []
+    for _ in range(60):
+        log_sharpness = sharper(log_sharpness, (log_sharpness.exp() * logits).softmax(-1), plain, torch.ones(16))
+        seen.append(float(log_sharpness))
+    assert seen[-1] == pytest.approx(math.log(0.6), abs=0.02)
+    assert max(seen[-5:]) - min(seen[-5:]) < 0.01
