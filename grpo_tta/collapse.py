@@ -28,9 +28,14 @@ def entropy_ratio(marginal: Tensor) -> float:
     return float(entropy(marginal)) / math.log(max(len(marginal), 2))
 
 
-def lost_diversity(marginals: Tensor) -> float:
-    """Of mean probabilities ``[2, C]``: the frozen ones' entropy ratio (row 0) less that of the adapted ones."""
-    return entropy_ratio(marginals[0]) - entropy_ratio(marginals[1])
+def lost_diversity(marginals: Tensor, unsure: Tensor) -> float:
+    """What the adapted predictions (row 1) have lost against the frozen ones (row 0), over ln C, of mean probabilities
+    ``[2, C]`` and mean entropies ``[2]`` in nats: the smaller of the loss of the mean prediction's entropy and of the
+    mutual information of frame and class. An encoder that only spreads each frame's prediction less, or more, tells
+    frames apart as before, and has lost nothing."""
+    spread = [float(entropy(marginal)) for marginal in marginals]
+    told = [own - float(each) for own, each in zip(spread, unsure, strict=True)]
+    return min(spread[0] - spread[1], told[0] - told[1]) / math.log(max(marginals.shape[1], 2))
 
 
 def errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:

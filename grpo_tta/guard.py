@@ -9,10 +9,10 @@ changes nothing as long as batches end there.
 - *shift*: the frozen encoder's features less what their classes explain, their mean over a probe, its squared distance
   to a reference beside what the stream varies by itself, and a one-sided Page-Hinkley test (`grpo_tta.shift`). Only
   frozen quantities enter: adaptation cannot trigger it. [ours]
-- *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, relative to
-  ln C; and how much more often the adapted labels are wrong than the frozen ones by the frozen encoder's own
-  probabilities, its bias over the last thousand frames divided out. Both are paired, so a stream that shows few classes
-  cancels out; a frozen encoder gives exactly 0. [ours]
+- *collapse*: how much less diverse the adapted predictions are than the frozen ones on the same images, and how much
+  less they tell those apart, relative to ln C; and how much more often the adapted labels are wrong than the frozen
+  ones by the frozen encoder's own probabilities, its bias over the last thousand frames divided out. Both are paired,
+  so a stream that shows few classes cancels out; a frozen encoder gives exactly 0. [ours]
 - *nonfinite*: a loss, gradient, parameter or probability was not finite. *scheduled*: the backstop, counted in frames
   as RDumb does [peer:RDumb], by default a soft pull towards the start.
 
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from grpo_tta import collapse, shift
+from grpo_tta.policy import entropy
 from grpo_tta.reference import Reference
 from grpo_tta.rewards import kept_after
 from grpo_tta.types import Method, Report, State
@@ -65,7 +66,7 @@ class GuardSettings:
     shift_delta: float = 1.0
     """Page-Hinkley's drift allowance a probe, in the same unit."""
     collapse_threshold: float = 0.15
-    """Loss of marginal entropy against the frozen encoder, over ln C."""
+    """Loss of diversity against the frozen encoder, over ln C (`grpo_tta.collapse.lost_diversity`)."""
     collapse_probes: int = 8
     """Memory of the marginals, in probes; nothing is judged before it is filled."""
     regret_threshold: float = 0.18
@@ -194,6 +195,8 @@ class DriftGuard:
             "sum": torch.zeros(dimensions),
             "marginals": torch.zeros(2, classes, dtype=_PROBE_TYPE),
             "marginal_sums": torch.zeros(2, classes),
+            "unsure": torch.zeros(2),
+            "unsure_sums": torch.zeros(2),
             "errors": torch.zeros(2),
             "error_sums": torch.zeros(2),
         }
@@ -248,7 +251,7 @@ class DriftGuard:
         if "rows" not in state:
             statistics["shift"] = float(state["statistic"])
         if probes >= self.settings.collapse_probes:
-            statistics["collapse"] = collapse.lost_diversity(marginals)
+            statistics["collapse"] = collapse.lost_diversity(marginals, _tensor(state, "unsure"))
         if probes >= _REGRET_PROBES:
             statistics["regret"] = collapse.regret(_tensor(state, "errors"))
         entropy = collapse.entropy_ratio(marginals[1]) if probes else None
@@ -270,6 +273,7 @@ class DriftGuard:
             "frames": _int(state, "frames") + len(residuals),
             "sum": _tensor(state, "sum") + residuals.sum(0),
             "marginal_sums": _tensor(state, "marginal_sums") + sums,
+            "unsure_sums": _tensor(state, "unsure_sums") + torch.stack([entropy(frozen).sum(), entropy(adapted).sum()]),
             "error_sums": _tensor(state, "error_sums")
             + collapse.errors(frozen, adapted, _tensor(state, "bias").float()),
         }
@@ -288,6 +292,8 @@ class DriftGuard:
             "sum": torch.zeros_like(row),
             "marginal_sums": torch.zeros_like(means),
             "marginals": torch.lerp(_tensor(state, "marginals").float(), means, rate).to(_PROBE_TYPE),
+            "unsure_sums": torch.zeros(2),
+            "unsure": torch.lerp(_tensor(state, "unsure"), _tensor(state, "unsure_sums") / settings.probe_frames, rate),
             "error_sums": torch.zeros_like(errors),
             "errors": torch.lerp(_tensor(state, "errors"), errors, regret_rate),
             "bias": collapse.learnt_bias(
@@ -297,7 +303,7 @@ class DriftGuard:
                 _PROBE_TYPE
             ),
         }
-        gap = collapse.lost_diversity(_tensor(state, "marginals").float())
+        gap = collapse.lost_diversity(_tensor(state, "marginals").float(), _tensor(state, "unsure"))
         if probes >= settings.collapse_probes and gap > settings.collapse_threshold:
             message = "the adapted predictions lost diversity against the frozen encoder's"
             return self._reset("collapse", gap, settings.collapse_threshold, message, state)

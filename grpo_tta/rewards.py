@@ -56,8 +56,8 @@ def runner_up(probabilities: Tensor) -> Tensor:
 def marginal_dispersion(marginal: Tensor) -> Tensor:
     """``-log(C qbar)`` ``[C]`` for the stream's mean of runners-up ``qbar`` ``[C]``. (D-marg) [ours]
 
-    Classes that the frozen encoder puts second too often are held back, rare ones helped; a uniform marginal gives
-    zero. ``C qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
+    Classes that the teacher, a frozen encoder, puts second too often are held back, rare ones helped; a uniform
+    marginal gives zero. ``C qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
     """
     return -torch.log(marginal_ratio(marginal))
 

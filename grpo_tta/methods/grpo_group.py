@@ -1,7 +1,8 @@
 """What both modes of GRPO-TTA share: drawing groups and rewarding them, from a frozen look at a batch.
 
-Everything here is without gradient and depends on frozen models, the images and the stream's marginal, never on what is
-being trained, but for the one dispersion reward (``probability``) that is about the current policy.
+Everything here is without gradient and depends on frozen models, the images and what is known of the stream by their
+frozen features, never on what is being trained, but for the one dispersion reward (``probability``) that is about the
+current policy.
 """
 
 from dataclasses import dataclass

@@ -10,13 +10,20 @@ from grpo_tta import collapse
 UNIFORM = torch.full((40,), 1 / 40)
 
 
-def test_the_lost_diversity_is_the_frozen_entropy_less_the_adapted_ones() -> None:
+def test_the_lost_diversity_is_the_smaller_loss_of_entropy_and_of_mutual_information() -> None:
     one = torch.nn.functional.one_hot(torch.tensor(3), 40).float()
     two = torch.zeros(40).index_fill(0, torch.tensor([0, 5]), 0.5)
     assert collapse.entropy_ratio(UNIFORM) == pytest.approx(1)
-    assert collapse.lost_diversity(torch.stack([UNIFORM, one])) == pytest.approx(1)
-    assert collapse.lost_diversity(torch.stack([one, two])) == pytest.approx(-math.log(2) / math.log(40))
-    assert collapse.lost_diversity(torch.stack([two, two])) == 0
+    assert collapse.lost_diversity(torch.stack([UNIFORM, one]), torch.zeros(2)) == pytest.approx(1)
+    assert collapse.lost_diversity(torch.stack([one, two]), torch.zeros(2)) == pytest.approx(
+        -math.log(2) / math.log(40)
+    )
+    assert collapse.lost_diversity(torch.stack([two, two]), torch.zeros(2)) == 0
+    # the frozen encoder spreads each of two classes over all, the adapted one does not: as many are told apart
+    sure = torch.tensor([math.log(40) - math.log(2), 0.0])
+    assert collapse.lost_diversity(torch.stack([UNIFORM, two]), sure) == pytest.approx(0, abs=1e-6)
+    # and one that spreads each of them more tells fewer apart, but its mean is no narrower
+    assert collapse.lost_diversity(torch.stack([two, UNIFORM]), sure.flip(0)) < 0
 
 
 def test_errors_are_those_of_the_labels_by_the_frozen_belief() -> None:
