@@ -6,6 +6,7 @@ number of images give the same bytes.
 """
 
 import datetime as dt
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -179,9 +180,16 @@ def _write_stream(
                 when = START + dt.timedelta(milliseconds=step * INTERVAL_MS + int(jitter))
                 stamp = when.strftime("%Y-%m-%dT%H-%M-%S.") + f"{when.microsecond // 1000:03d}Z"
                 path = folder / f"{stamp}_{step:06d}.jpg"
-                Image.fromarray(image.transpose(1, 2, 0)).save(path, "JPEG", quality=QUALITY, subsampling=0)
+                path.write_bytes(as_jpeg(image))
                 yield path, int(row), segment.name
                 step += 1
+
+
+def as_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """A frame uint8 ``[3, H, W]`` as the feed's cameras write it."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
 
 
 def _class_shares(classes: int, exponent: float, rng: np.random.Generator) -> NDArray[np.float64]:
