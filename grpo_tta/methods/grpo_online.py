@@ -29,7 +29,7 @@ from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
-from grpo_tta.methods.known import Known, Window
+from grpo_tta.methods.known import Known, Window, memory
 from grpo_tta.methods.look import Look
 from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
 from grpo_tta.optimiser import adam
@@ -39,8 +39,6 @@ from grpo_tta.types import Batch, Prediction, State, Update
 
 _TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_marginal", "ring_classes", "squeezed")
 _ENTROPY = SUMS.index("entropy")
-_SHORTEST_MEMORY = 10
-"""Of the marginals, in updates."""
 _SMALL_TYPE = torch.bfloat16
 """Of the first moment, which fades fast; the second moment would stand still in it."""
 _SUM_TYPE = torch.float16
@@ -112,9 +110,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         self.settings = settings
         self._maker = GroupMaker(classifier, settings, reward_model)
         self._cost = float(self._maker.forwards + 3 * settings.confident_views)
-        self._horizon = max(
-            settings.marginal_frames_per_class * classifier.classes, float(_SHORTEST_MEMORY * settings.update_every)
-        )
+        self._horizon = memory(settings.marginal_frames_per_class, classifier.classes, settings.update_every)
 
     def initial_state(self) -> State:
         """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators, nothing known."""
@@ -227,7 +223,9 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         losses = self._maker.loss(log_policy, log_old, look.trained(look.log_probabilities), group)
         plain = features[:, 0]
         kept = self._remembered(stream, look.features[:, 0], plain.detach(), teacher.probabilities[:, 0].argmax(1))
-        others = self._dispersion(plain, stream, kept) + self.settings.certainty * _entropy(log_policy)
+        others = self._dispersion(plain, stream, kept) + self.settings.certainty * policy.entropy_of_logits(
+            log_policy
+        ).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
         frozen, served = look.probabilities[:, 0], log_old[:, 0].exp()
         sums = sums_over_images(losses.detach(), group, served, frozen)
@@ -297,8 +295,8 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             theta=torch.lerp(theta, self.fast_weights.start, self._pull(known.trust)),
             adam_m=first.to(_SMALL_TYPE),
             adam_v=second,
-            marginal=self._marginal(stream.marginal, taught, window.counted),
-            own_marginal=self._marginal(stream.own_marginal, window.own, window.counted),
+            marginal=window.marginal_after(stream.marginal, taught, self._horizon),
+            own_marginal=window.marginal_after(stream.own_marginal, window.own, self._horizon),
             squeezed=self._squeezed(stream, known, window.counted),
             grad=torch.zeros_like(stream.grad),
             sums=torch.zeros_like(stream.sums),
@@ -323,15 +321,6 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         assert known.own_ring is not None
         found, any_pair = rewards.squeeze(known.own_ring.float(), stream.ring_classes, counted)
         return torch.lerp(stream.squeezed, found, any_pair * counted.sum() / known.own.moments.mass.clamp_min(1))
-
-    def _marginal(self, marginal: Tensor, probabilities: Tensor, counted: Tensor) -> Tensor:
-        mean = counted @ rewards.runner_up(probabilities) / counted.sum().clamp_min(1)
-        return rewards.update_marginal(marginal, mean, self.cadence, self._horizon)
-
-
-def _entropy(log_policy: Tensor) -> Tensor:
-    """``[B]``, a mean over views, of log probabilities ``[B, S, C]``."""
-    return -(log_policy.exp() * log_policy).sum(-1).mean(1)
 
 
 def _numbers(gate: Gate) -> State:

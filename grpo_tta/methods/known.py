@@ -13,12 +13,14 @@ from torch import Tensor
 
 from grpo_tta.classifier import Classifier
 from grpo_tta.diversity import Diversity
-from grpo_tta.rewards import kept_after
+from grpo_tta.rewards import kept_after, runner_up, update_marginal
 from grpo_tta.types import State
 from grpo_tta.whitening import Moments, Similarity, weight
 
 _FROZEN_MEMORY, _OWN_MEMORY = 1500.0, 600.0
 """Of the statistics of frozen and of adapted features, in frames: the latter move as the encoder learns. [ours]"""
+_SHORTEST_MEMORY = 10
+"""In windows."""
 _RING_TYPE = torch.float16
 
 
@@ -31,6 +33,17 @@ class Window:
     teacher: Tensor
     own: Tensor | None
     counted: Tensor
+
+    def marginal_after(self, marginal: Tensor, probabilities: Tensor, horizon: float) -> Tensor:
+        """A running mean of runners-up ``[C]`` with this window's, of ``probabilities`` ``[E, C]``; memory ``horizon``
+        frames."""
+        mean = self.counted @ runner_up(probabilities) / self.counted.sum().clamp_min(1)
+        return update_marginal(marginal, mean, len(self.counted), horizon)
+
+
+def memory(frames_per_class: float, classes: int, window: int) -> float:
+    """Of a stream's marginals and of the classes that it shows, in frames: at least ten windows."""
+    return max(frames_per_class * classes, float(_SHORTEST_MEMORY * window))
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,11 @@ from torch import Tensor
 from grpo_tta import rewards
 from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.known import Known
+from grpo_tta.methods.known import Known, memory
 from grpo_tta.methods.online import check_not_empty, tensor_of
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _WINDOW = 16
-_SHORTEST_MEMORY = 10
-"""Of the marginal, in windows."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ class Whitened(Method):
     def __init__(self, classifier: Classifier, settings: WhitenedSettings | None = None) -> None:
         self.classifier = classifier
         self.settings = settings or WhitenedSettings()
-        memory = self.settings.marginal_frames_per_class * classifier.classes
-        self._horizon = max(memory, float(_SHORTEST_MEMORY * _WINDOW))
+        self._horizon = memory(self.settings.marginal_frames_per_class, classifier.classes, _WINDOW)
 
     def initial_state(self) -> State:
         """Nothing known: labels are the frozen encoder's."""
@@ -103,5 +100,4 @@ class Whitened(Method):
 
     def _after_window(self, known: Known, marginal: Tensor, number: int) -> tuple[Known, Tensor]:
         known, window = known.after_window(self.classifier, number, self._horizon)
-        mean = window.counted @ rewards.runner_up(window.teacher) / window.counted.sum().clamp_min(1)
-        return known, rewards.update_marginal(marginal, mean, _WINDOW, self._horizon)
+        return known, window.marginal_after(marginal, window.teacher, self._horizon)
