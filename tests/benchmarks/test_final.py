@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_the_tables_are_what_they_say() -> None:
     assert len(main.conditions) == len(others.conditions) == 1 + 2 * len(CORRUPTIONS)
     assert [method.label for method in main.methods][:2] == ["grpo", "whitened"]
     assert {method.label for method in others.methods} >= {"zero-shot", "tent", "sar", "deyo", "dota", "batclip"}
-    units = final.missing([long], RowFile(None))
+    packaged = replace(long, sets=list(PICTURE_SETS)[: len(long.sets)])  # the real ones are not shipped
+    units = final.missing([packaged], RowFile(None))
     assert {unit.frames for unit in units} == {4000}
     assert len(units) == -(-len(main.sets) * len(long.conditions) // 8)
     assert [part.methods[0].label for part in final.only([main, others], ["tda-tuned"])] == ["tda-tuned"]
