@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.final_report import RESETS, report
+from benchmarks.final_report import NATURAL, RESETS, report
 from benchmarks.report import finish, parser
 from grpo_tta import GuardSettings, keep_freed_memory
 from grpo_tta.classifier import Classifier
@@ -86,6 +86,8 @@ class Part:
     runs: int
     every: int = 1
     """Only each so many-th of the cells."""
+    stream: str | None = None
+    """Its name in ``STREAMS``; by default classes at random."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,11 @@ class Unit:
 
     tower: str
     set_name: str
+    stream: str
     condition: Condition
     seed: int
     frames: int
     methods: Sequence[BenchMethod]
-
-    @property
-    def stream(self) -> str:
-        """Its name in ``STREAMS``."""
-        return "null" if self.condition == CLEAN else "steady"
 
     @property
     def bench(self) -> Bench:
@@ -127,6 +125,7 @@ def table(development: bool) -> list[Part]:
         Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS, RUNS),
         Part(sets, conditions, _methods(OTHERS), FRAMES, SEEDS, 1),
         Part(sets, conditions[1:], _methods(LONG_METHODS), LONG, SEEDS, 1, every=8),
+        *(Part(sets, [CLEAN], _methods(METHODS), FRAMES, SEEDS, SEEDS, stream=stream) for stream in NATURAL),
     ]
 
 
@@ -149,7 +148,8 @@ def missing(parts: Sequence[Part], rows: RowFile, tower: str = "packaged") -> li
         cells = list(itertools.product(part.sets, part.conditions))[:: part.every]
         for run, (number, (set_name, condition)) in itertools.product(range(part.runs), enumerate(cells)):
             seed = (number + run) % part.seeds
-            unit = Unit(tower, set_name, condition, seed, part.frames, part.methods)
+            stream = part.stream or ("null" if condition == CLEAN else "steady")
+            unit = Unit(tower, set_name, stream, condition, seed, part.frames, part.methods)
             keys = [unit.bench.key(method, RESETS, unit.stream, [condition], seed) for method in part.methods]
             left = [method for method, key in zip(part.methods, keys, strict=True) if rows.get(key_of(key)) is None]
             if left:
@@ -171,7 +171,7 @@ def measure_all(units: Sequence[Unit], rows: RowFile, jobs: int) -> None:
     for number, (unit, made, seconds) in enumerate(_measured(units, jobs), start=1):
         for row, outcome in made:
             rows.append(row, outcome)
-        where = f"{Path(unit.set_name).stem}, {unit.condition.name}, seed {unit.seed}"
+        where = f"{Path(unit.set_name).stem}, {unit.stream}, {unit.condition.name}, seed {unit.seed}"
         print(f"{number}/{len(units)} {where}: {len(made)} methods, {seconds:.0f} s", file=sys.stderr, flush=True)
 
 

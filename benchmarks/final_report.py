@@ -26,6 +26,8 @@ from pipeline.errors import JobError
 
 SETTING = ("settings", "batch_size", "model", "guard")
 STREAMS = ("null", "steady")
+NATURAL = ("null", "few-classes-6", "few-classes-20", "few-classes-40")
+"""Clean frames, all classes and some: what is shifted is the hand that drew them. Each seed draws other classes."""
 FIFTHS = ("first fifth", "second", "third", "fourth", "last")
 HARM, BEHIND = -0.01, -0.005
 """No cell may lose more than this against the frozen encoder; no family, and not the first fifth, against the best
@@ -117,14 +119,9 @@ def load(rows: RowFile) -> list[Results]:
     Of each method only rows of its last setting count. Raises `JobError` where there is no row of grpo, rows lack their
     frames, or methods have no run in common.
     """
-    last = {(row["method"], row["frames"]): [row[name] for name in SETTING] for row in rows if _counts(row)}
-    if all(label != BASE for label, _ in last):
+    kept = _kept(rows, STREAMS)
+    if all(label != BASE for label, _ in kept):
         raise JobError(f"the rows hold none of {BASE} on streams {' and '.join(STREAMS)} with resets by {RESETS}")
-    kept: dict[tuple[str, int], dict[Run, Row]] = {measured: {} for measured in last}
-    for row in rows:
-        measured = row["method"], row["frames"]
-        if _counts(row) and [row[name] for name in SETTING] == last[measured]:
-            kept[measured][_run(row)] = row
     sizes = {measured: (measured[1], _seeds(own)) for measured, own in kept.items()}
     bases = sorted((measured for measured in kept if measured[0] == BASE), key=lambda one: -len(kept[one]))
     tables = []
@@ -141,15 +138,37 @@ def _seeds(runs: Mapping[Run, Row]) -> int:
     return max(Counter(run[:3] for run in runs).values())
 
 
-def _counts(row: Row) -> bool:
-    return row["resets_by"] == RESETS and row["stream"] in STREAMS
+def natural(rows: RowFile) -> Results | None:
+    """Clean frames by how many classes are asked for, that as the kind of shift: methods that were measured on all of
+    ``NATURAL``; ``None`` where grpo was not."""
+    kept: dict[str, dict[Run, Row]] = {}
+    for stream in NATURAL:
+        for (label, _), runs in _kept(rows, [stream]).items():
+            kept.setdefault(label, {}).update({(run[0], stream, 0, run[3]): row for run, row in runs.items()})
+    whole = {label: runs for label, runs in kept.items() if {run[1] for run in runs} >= set(NATURAL)}
+    if BASE not in whole:
+        return None
+    return _joined(whole, rows, apart=True)
+
+
+def _kept(rows: RowFile, streams: Sequence[str]) -> dict[tuple[str, int], dict[Run, Row]]:
+    """The rows on these streams by method and number of frames, of each its last setting."""
+    some = [row for row in rows if row["resets_by"] == RESETS and row["stream"] in streams]
+    last = {(row["method"], row["frames"]): [row[name] for name in SETTING] for row in some}
+    kept: dict[tuple[str, int], dict[Run, Row]] = {measured: {} for measured in last}
+    for row in some:
+        measured = row["method"], row["frames"]
+        if [row[name] for name in SETTING] == last[measured]:
+            kept[measured][_run(row)] = row
+    return kept
 
 
 def _run(row: Row) -> Run:
     return row["data"].removeprefix("demo:").partition(":")[0], row["corruption"], row["severity"], row["seed"]
 
 
-def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
+def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile, *, apart: bool = False) -> Results:
+    """Of the runs that all have. ``apart``: classes of one number are others in each run of few classes."""
     runs = sorted(set.intersection(*(set(own) for own in kept.values())))
     if not runs:
         raise JobError(f"no cell was measured with all of {', '.join(kept)}")
@@ -158,11 +177,20 @@ def _joined(kept: Mapping[str, Mapping[Run, Row]], rows: RowFile) -> Results:
     for label, own in outcomes.items():
         if any(not np.array_equal(one.labels, two.labels) for one, two in zip(first, own, strict=True)):
             raise JobError(f"{label} was measured on other frames than {next(iter(outcomes))}")
+    if apart:
+        outcomes = {label: _apart(runs, own) for label, own in outcomes.items()}
     rows_of = {label: [own[run] for run in runs] for label, own in kept.items()}
     parts = range(len(FIFTHS) if all(len(outcome.labels) >= len(FIFTHS) for outcome in first) else 0)
     fifths = [{label: [_fifth(one, part) for one in own] for label, own in outcomes.items()} for part in parts]
     whole, *along = (_summed(runs, rows_of, some) for some in (outcomes, *fifths))
     return replace(whole, along=along)
+
+
+def _apart(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    made, shift = [], 1 + max(int(outcome.labels.max()) for outcome in outcomes)
+    for number, (run, outcome) in enumerate(zip(runs, outcomes, strict=True), start=1):
+        made.append(replace(outcome, labels=outcome.labels + (0 if run[1] == "null" else number * shift)))
+    return made
 
 
 def _fifth(outcome: Outcome, number: int) -> Outcome:
@@ -245,8 +273,10 @@ def report(rows: RowFile) -> tuple[list[Bar], dict[str, Any]]:
         if BASE in other.rows:
             parts = parts_of(other).get("by family", {})
             _by_part(other, "by family", {name: (other, where) for name, where in parts.items()})
+    clean = natural(rows)
+    bars = [] if clean is None else _natural_bars(clean, details)
     nearest = min((table for table in tables if best_rival(table)), key=_lead, default=main)
-    return _bars(main, details) + _rival_bars(nearest, details), details
+    return _bars(main, details) + _rival_bars(nearest, details) + bars, details
 
 
 def _overview(results: Results) -> dict[str, dict[str, Any]]:
@@ -299,6 +329,20 @@ def _bars(results: Results, details: dict[str, Any]) -> list[Bar]:
     for name, own in parts_of(results).get("on clean frames", {}).items():
         low = results.gain(BASE, own).low
         bars.append(Bar(f"clean, {name}: lower end of the gain's interval", 100 * low, 100 * BEHIND, unit=" points"))
+    return bars
+
+
+def _natural_bars(results: Results, details: dict[str, Any]) -> list[Bar]:
+    """Every stream of ``NATURAL`` counts alike: each has as many runs."""
+    streams = np.array([run[1] for run in results.runs])
+    parts = {"all": np.ones(len(streams), dtype=bool), **{stream: streams == stream for stream in NATURAL}}
+    table = {name: (results, where) for name, where in parts.items()}
+    details["natural"] = _by_part(results, "on clean frames, by classes asked for", table)
+    gain, rival = results.gain(BASE, parts["all"]), best_rival(results)
+    bars = [Bar("clean frames of new hands: mean gain", 100 * gain.mean, 3, unit=" points")]
+    if rival is not None:
+        low = results.ahead(BASE, rival, parts["all"]).low
+        bars.append(Bar(f"  ahead of {rival}: lower end of the interval", 100 * low, 0, unit=" points"))
     return bars
 
 

@@ -200,9 +200,10 @@ STREAMS: dict[str, StreamKind] = {
     ),
     "skewed": StreamKind("class shares by Zipf's law", _skewed),
     "few-shown": StreamKind("40 of the classes are shown, all are asked for", _few_shown),
-    "few-classes-2": StreamKind("2 classes are asked for and shown", _few_classes(2)),
-    "few-classes-5": StreamKind("5 classes are asked for and shown", _few_classes(5)),
-    "few-classes-10": StreamKind("10 classes are asked for and shown", _few_classes(10)),
+    **{
+        f"few-classes-{count}": StreamKind(f"{count} classes are asked for and shown", _few_classes(count))
+        for count in (2, 5, 6, 10, 20, 40)
+    },
     "fixed-camera": StreamKind(
         "8 classes, one of them 80 % of the time, runs of 500 near-duplicates (a tenth of a short stream)",
         _fixed_camera,

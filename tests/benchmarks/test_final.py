@@ -1,5 +1,6 @@
 """The final table: what it is made of, that it goes on after a kill, and what its report makes of rows."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from benchmarks import final
-from benchmarks.final_report import best_rival, load, parts_of, report
+from benchmarks.final_report import NATURAL, best_rival, load, natural, parts_of, report
 from grpo_tta.demo.packaged import PICTURE_SETS
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
@@ -62,12 +63,14 @@ def test_the_tables_are_what_they_say() -> None:
     for part in final.table(development=True):
         assert list(part.sets) == ["fluent-emoji"]
         assert {condition.kind for condition in part.conditions} <= {None, *DEVELOPMENT}
-    main, others, long = final.table(development=False)
+    main, others, long, *natural = final.table(development=False)
     assert len(main.sets) == 2
     assert not {"fluent-emoji", *PICTURE_SETS} & {Path(name).stem for name in main.sets}
     assert len(main.conditions) == len(others.conditions) == 1 + 2 * len(CORRUPTIONS)
     assert [method.label for method in main.methods][:2] == ["grpo", "whitened"]
     assert {method.label for method in others.methods} >= {"zero-shot", "tent", "sar", "deyo", "dota", "batclip"}
+    assert [part.stream for part in natural] == list(NATURAL)
+    assert all(part.conditions == [CLEAN] and part.runs == part.seeds for part in natural)
     packaged = replace(long, sets=list(PICTURE_SETS)[: len(long.sets)])  # the real ones are not shipped
     units = final.missing([packaged], RowFile(None))
     assert {unit.frames for unit in units} == {4000}
@@ -288,3 +291,24 @@ def test_a_report_measures_nothing_and_draws_the_front(
     assert final.main() == 1  # a bar is missed: Made says that calibration is 5 points worse
     assert "ahead of tent" in capsys.readouterr().out
     assert {"grpo", "tent"} <= set(picture.read_text().replace("<", ">").split(">"))
+
+
+def test_clean_frames_of_few_classes_are_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made()
+    for method, gain in (("grpo", 2), ("tent", 1)):
+        made.add(method, 1)
+        for seed, stream in itertools.product(range(2), NATURAL):
+            made.add(method, gain, kind="clean", stream=stream, seed=seed)
+    for stream in NATURAL[1:]:
+        made.add("sar", 3, kind="clean", stream=stream)  # not on all of them
+    results = natural(made.rows)
+    assert results is not None
+    assert set(results.rows) == {"grpo", "tent"}
+    assert len(results.runs) == 2 * len(NATURAL)
+    assert (results.counts > 0).sum() == CLASSES * (2 + 2 * (len(NATURAL) - 1)), "classes of another draw are others"
+    bars, details = report(made.rows)
+    figures = {bar.name.strip(): bar.figure for bar in bars}
+    assert figures["clean frames of new hands: mean gain"] == pytest.approx(40)
+    assert figures["ahead of tent: lower end of the interval"] == pytest.approx(20)
+    assert details["natural"]["grpo"]["few-classes-20"]["mean"] == pytest.approx(0.4)
+    assert "few-classes-40" in capsys.readouterr().out
