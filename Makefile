@@ -60,7 +60,7 @@ check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schem
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m schemas.generate --check
+	$(BIN)/python -m grpo_tta.schemas.generate --check
 
 format: $(VENV)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix-only .
@@ -76,7 +76,7 @@ build/demo/pictures/%.npz: | $(VENV)/.run
 	$(BIN)/python -m demo.render $*
 
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
-	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m grpo_tta.schemas.generate
 
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) -o requirements/run.txt

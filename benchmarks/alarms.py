@@ -43,7 +43,7 @@ from grpo_tta import (
 )
 from grpo_tta.demo.packaged import pictures, reference_path
 from grpo_tta.evaluation import CLEAN, DEVELOPMENT, Condition, Plan, ScenePictures, detection, make_plan, plan_frames
-from grpo_tta.reference import Reference
+from grpo_tta.guard.reference import Reference
 
 Int64 = NDArray[np.int64]
 SEVERE = [Condition(kind, severity) for kind in DEVELOPMENT for severity in (3, 5)]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from grpo_tta.demo.feed import STREAM_PATTERN, TIME_PATTERN
-from pipeline.config import JobConfig, make_config
+from grpo_tta.pipeline.config.job import JobConfig, make_config
 
 
 def feed_config(feed: Path, out: Path, **sections: dict[str, object]) -> JobConfig:

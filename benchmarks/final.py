@@ -23,17 +23,17 @@ import torch
 from benchmarks.final_report import NATURAL, RESETS, report
 from benchmarks.report import finish, parser
 from grpo_tta import GuardSettings, keep_freed_memory
+from grpo_tta.bench.charts import front
+from grpo_tta.bench.models import DEMO_SET, of_demo
+from grpo_tta.bench.rows import Outcome, Row, RowFile, key_of
+from grpo_tta.bench.run import Bench, run_seed
+from grpo_tta.bench.settings import BenchMethod, parse_methods
 from grpo_tta.classifier import Classifier
 from grpo_tta.evaluation.cells import GuardChoice
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition, ScenePictures
-from pipeline.bench.charts import front
-from pipeline.bench.models import DEMO_SET, of_demo
-from pipeline.bench.rows import Outcome, Row, RowFile, key_of
-from pipeline.bench.run import Bench, run_seed
-from pipeline.bench.settings import BenchMethod, parse_methods
-from pipeline.config import make_config
-from pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
 SETS = ("build/demo/pictures/emojione-monotone.npz", "build/demo/pictures/streamline-emojis.npz")
 """Two vendors' drawings that neither a tower nor a setting was chosen with, and that nobody had looked at."""

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Bar
+from grpo_tta.bench.models import DEMO_SET
+from grpo_tta.bench.rows import Outcome, Row, RowFile, key_of
+from grpo_tta.bench.run import BASE
+from grpo_tta.bench.tables import own_cost
 from grpo_tta.evaluation import joint_interval
 from grpo_tta.evaluation.cells import ResetRule
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
-from pipeline.bench.models import DEMO_SET
-from pipeline.bench.rows import Outcome, Row, RowFile, key_of
-from pipeline.bench.run import BASE
-from pipeline.bench.tables import own_cost
-from pipeline.cli.columns import print_columns
-from pipeline.errors import JobError
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.errors import JobError
 
 SETTING = ("settings", "batch_size", "model", "guard")
 STREAMS = ("null", "steady")

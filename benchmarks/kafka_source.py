@@ -19,11 +19,11 @@ from pathlib import Path
 import apache_beam as beam
 import kafka
 
-from adapters.kafka.ranges import KafkaRange
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import ReadImagesFromKafka
 from benchmarks.report import Bar, finish, parser
 from demo.broker import LocalBroker, create_topic
+from grpo_tta.adapters.kafka.ranges import KafkaRange
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.source import ReadImagesFromKafka
 
 
 def fill(bootstrap: str, topic: str, count: int, size: int) -> None:

@@ -27,11 +27,11 @@ from benchmarks.topics import PARTITIONS, make_topic, send
 from demo.broker import LocalBroker
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
-from pipeline.config import JobConfig, make_config
-from pipeline.driver import Progress
-from pipeline.live import LiveProgress
-from pipeline.live_job import run_live_job
-from pipeline.run import run_label_job
+from grpo_tta.pipeline.config.job import JobConfig, make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.driver import Progress
+from grpo_tta.pipeline.run.live import LiveProgress
+from grpo_tta.pipeline.run.live_job import run_live_job
 
 SETTLE_SECONDS = 10.0
 

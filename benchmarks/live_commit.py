@@ -14,18 +14,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.storage.objects import ObjectStore
 from benchmarks.feeds import feed_config
 from benchmarks.report import Bar, finish, parser
+from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.demo.feed import write_feed
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.config import JobConfig, make_config
-from pipeline.graph import OpenSlice, WriteStates
-from pipeline.labeling import StreamKey
-from pipeline.partition import Fingerprints, Partition, no_fault
-from pipeline.run import run_label_job, slice_result
-from pipeline.state_packs import PackReader
-from schemas import Counters
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, no_fault
+from grpo_tta.pipeline.config.job import JobConfig, make_config
+from grpo_tta.pipeline.graph import OpenSlice, WriteStates
+from grpo_tta.pipeline.label.dofn import StreamKey
+from grpo_tta.pipeline.run.bounded import run_label_job, slice_result
+from grpo_tta.schemas import Counters
 
 SLICE_SECONDS = 5.0
 PARTITION = "images-0"

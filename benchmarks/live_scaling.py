@@ -38,7 +38,7 @@ class Process:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = subprocess.Popen(
             [
-                sys.executable, "-m", "pipeline.cli", "label", "--threads", "1",
+                sys.executable, "-m", "grpo_tta.pipeline.cli", "label", "--threads", "1",
                 "--source", f"kafka://{bootstrap}/{topic}", "--out", f"kafka://{bootstrap}/{topic}-labels",
                 "--checkpoint", str(folder / topic), "--group", topic, "--start", "earliest",
                 "--slice-seconds", "5s", "--slice-records", str(RECORDS), "--metrics-port", str(self._port),

@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
-from pipeline.config import make_config
-from pipeline.run import run_label_job
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
 
 PAUSE = timedelta(days=1)
 

@@ -22,9 +22,9 @@ import psutil
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
-from pipeline.config import make_config
-from pipeline.driver import Progress
-from pipeline.run import run_label_job
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.driver import Progress
 
 STREAMS = 4
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

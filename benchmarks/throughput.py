@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from adapters.events import seed_of
-from adapters.images import decode
 from benchmarks.feeds import feed_config
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import Batch, keep_freed_memory
+from grpo_tta.adapters.events import seed_of
+from grpo_tta.adapters.images import decode
 from grpo_tta.demo.feed import write_feed
-from pipeline.config import JobConfig
-from pipeline.labeling import ImageReader, job_labeler, load_job_classifier
-from pipeline.run import run_label_job
+from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.label.dofn import ImageReader, job_labeler, load_job_classifier
+from grpo_tta.pipeline.run.bounded import run_label_job
 
 
 def bare(config: JobConfig, reader: ImageReader, feed: Path) -> float:

@@ -71,7 +71,7 @@ class Job:
         (self._port,) = free_ports(1)
         self._process = subprocess.Popen(
             [
-                sys.executable, "-m", "pipeline.cli", "label",
+                sys.executable, "-m", "grpo_tta.pipeline.cli", "label",
                 "--source", f"kafka://{bootstrap}/{FRAMES}",
                 "--out", str(out), "--out", f"kafka://{bootstrap}/{LABELS}",
                 "--start", "earliest", "--slice-seconds", "1s", "--window", "fixed:1s",
@@ -154,10 +154,11 @@ def run(out: Path, images: int, rate: float) -> int:
         finally:
             job.stop()
         subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "status", "--checkpoint", str(out / "checkpoint")], check=True
+            [sys.executable, "-m", "grpo_tta.pipeline.cli", "status", "--checkpoint", str(out / "checkpoint")],
+            check=True,
         )
         waited = ages(broker.bootstrap)
-    from pipeline.cli.demo import print_table  # here, for Beam has something to say when it is imported
+    from grpo_tta.pipeline.cli.demo import print_table  # here, for Beam has something to say when it is imported
 
     print_table(out, feed / "truth.jsonl")
     half, most = waited[len(waited) // 2], waited[int(0.95 * len(waited))]

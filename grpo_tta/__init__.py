@@ -12,9 +12,9 @@ from grpo_tta._version import __version__
 from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
 from grpo_tta.device import keep_freed_memory
 from grpo_tta.guard import Decision, DriftGuard, GuardEvent, GuardSettings, Standing
+from grpo_tta.guard.reference import Reference, ReferenceBuilder
 from grpo_tta.methods import METHODS, create_method
 from grpo_tta.models import ModelSettings, load_classifier
-from grpo_tta.reference import Reference, ReferenceBuilder
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.state import StreamState, decode_state, encode_state
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update

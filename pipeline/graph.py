@@ -5,7 +5,8 @@
         -> one packed file of states a partition
 
 References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other
-files: it is step 3 of the order of writing (see `pipeline.partition`). One graph serves all partitions of a slice.
+files: it is step 3 of the order of writing (`pipeline.checkpoint.partition`). One graph serves all partitions of a
+slice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,23 +17,23 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from adapters.events import BadRecord, ImageRef
-from adapters.kafka.ranges import KafkaRange
-from adapters.kafka.source import SKIPPED, ReadImagesFromKafka
-from adapters.kafka.wire import parse_partition
-from adapters.storage.listing import Listing
-from adapters.storage.objects import ObjectStore
-from pipeline import metrics
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.coders import StreamBatch
-from pipeline.config import JobConfig, is_kafka, parse_duration
-from pipeline.kafka_job import settings_of
-from pipeline.labeling import COUNTERS, STATES, LabelStream, Origin, StreamKey
-from pipeline.records import WindowedRef, bad_record
-from pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
-from pipeline.state_packs import PackReader, pack_name, write_pack
-from pipeline.windows import Windows
-from schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.kafka.ranges import KafkaRange
+from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka
+from grpo_tta.adapters.kafka.wire import parse_partition
+from grpo_tta.adapters.storage.listing import Listing
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name, write_pack
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
+from grpo_tta.pipeline.config.kafka import settings_of
+from grpo_tta.pipeline.label.coders import StreamBatch
+from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStream, Origin, StreamKey
+from grpo_tta.pipeline.label.records import WindowedRef, bad_record
+from grpo_tta.pipeline.label.windows import Windows
+from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
+from grpo_tta.pipeline.watch import metrics
+from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
 
 _BAD = "bad"
 T = TypeVar("T")

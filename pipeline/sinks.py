@@ -11,13 +11,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from adapters.kafka.sink import KafkaSink
-from adapters.kafka.transactions import TransactionalSink
-from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import FORMATS, RecordFiles, default_key
-from pipeline.config import JobConfig
-from pipeline.kafka_job import out_settings
-from schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
+from grpo_tta.adapters.kafka.sink import KafkaSink
+from grpo_tta.adapters.kafka.transactions import TransactionalSink
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import FORMATS, RecordFiles, default_key
+from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.kafka import out_settings
+from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
 
 FOLDERS: dict[str, type[WireModel]] = {
     "labels": LabeledImage,

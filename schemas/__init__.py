@@ -1,9 +1,9 @@
 """Every record that crosses a process boundary, as pydantic models; ``schemas/json/`` holds their JSON Schemas."""
 
-from schemas.base import WireModel, format_time
-from schemas.checkpoint import Commit, Counters, Plan, SkipReason, SliceRange, Summary
-from schemas.events import ImageEvent
-from schemas.outputs import (
+from grpo_tta.schemas.base import WireModel, format_time
+from grpo_tta.schemas.checkpoint import Commit, Counters, Plan, SkipReason, SliceRange, Summary
+from grpo_tta.schemas.events import ImageEvent
+from grpo_tta.schemas.outputs import (
     UNKNOWN,
     AdaptationLog,
     ClassProbability,

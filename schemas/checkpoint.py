@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.base import SchemaVersion, Time, WireModel
-from schemas.outputs import DriftSignal, ResetCause
+from grpo_tta.schemas.base import SchemaVersion, Time, WireModel
+from grpo_tta.schemas.outputs import DriftSignal, ResetCause
 
 Position = Annotated[int, Field(ge=0)]
 SkipReason = Literal["method", "ill", "nonfinite"]

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import SchemaVersion, Time, WireModel
+from grpo_tta.schemas.base import SchemaVersion, Time, WireModel
 
 MAX_ID = 1024
 MAX_STREAM = 256

@@ -1,15 +1,15 @@
 """Write the JSON Schemas of all wire models to ``schemas/json/``, or check that they are up to date.
 
-python -m schemas.generate            writes them
-python -m schemas.generate --check    exits 1 and names each file that differs, is missing or is left over
+python -m grpo_tta.schemas.generate            writes them
+python -m grpo_tta.schemas.generate --check    exits 1 and names each file that differs, is missing or is left over
 """
 
 import json
 import sys
 from pathlib import Path
 
-import schemas
-from schemas.base import WireModel
+from grpo_tta import schemas
+from grpo_tta.schemas.base import WireModel
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         present = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
         wrong = sorted(name for name in {*wanted, *present} if wanted.get(name) != present.get(name))
         for name in wrong:
-            print(f"schemas/json/{name} is not what the models generate: run 'python -m schemas.generate'")
+            print(f"schemas/json/{name} is not what the models generate: run 'python -m grpo_tta.schemas.generate'")
         return 1 if wrong else 0
     if arguments:
         print(f"unknown arguments: {' '.join(arguments)}; the only one is --check")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.base import SchemaVersion, Time, WireModel
+from grpo_tta.schemas.base import SchemaVersion, Time, WireModel
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 ResetCause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import kafka
 
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.wire import parse_partition
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.wire import parse_partition
 
 IDLE_SECONDS = 60.0
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from kafka import errors as kafka_errors
 
-from adapters.kafka.errors import KafkaFailure, SendFailed
-from adapters.kafka.settings import KafkaSettings, as_failure
-from adapters.kafka.topics import OutTopics
-from schemas import DeadLetter, WireModel
+from grpo_tta.adapters.kafka.errors import KafkaFailure, SendFailed
+from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
+from grpo_tta.adapters.kafka.topics import OutTopics
+from grpo_tta.schemas import DeadLetter, WireModel
 
 _OVERHEAD = 128
 """More than a record's own frame, that of a batch of one and the lengths of its parts take."""

@@ -20,11 +20,11 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
-from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
-from adapters.kafka.membership import Assignment, Member, MembershipEvent, Ownership, commit_offsets
-from adapters.kafka.offsets import Committed
-from adapters.kafka.settings import KafkaSettings, as_failure, translated
-from adapters.kafka.wire import partition_name
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
+from grpo_tta.adapters.kafka.membership import Assignment, Member, MembershipEvent, Ownership, commit_offsets
+from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
+from grpo_tta.adapters.kafka.wire import partition_name
 
 _log = logging.getLogger(__name__)
 _UNKNOWN_TOPIC_WAIT = 0.2

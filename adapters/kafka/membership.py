@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 import kafka
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from adapters.kafka.errors import Fenced, KafkaFailure
-from adapters.kafka.offsets import Committed, KafkaOffsets
-from adapters.kafka.settings import KafkaSettings, translated
-from adapters.kafka.wire import parse_partition, partition_name
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
+from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSettings, translated
+from grpo_tta.adapters.kafka.wire import parse_partition, partition_name
 
 
 class MembershipEvent(NamedTuple):

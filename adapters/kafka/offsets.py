@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import kafka
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, TopicMissing
-from adapters.kafka.settings import KafkaSettings, translated
-from adapters.kafka.wire import parse_partition, partition_name
+from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, TopicMissing
+from grpo_tta.adapters.kafka.settings import KafkaSettings, translated
+from grpo_tta.adapters.kafka.wire import parse_partition, partition_name
 
 OutOfRangePolicy = Literal["fail", "earliest", "latest"]
 _TIME: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)

@@ -11,14 +11,14 @@ from typing import Any
 
 import kafka
 
-from adapters.kafka.consumers import CONSUMERS
-from adapters.kafka.delivery import DeliveryLimits
-from adapters.kafka.errors import ReadStalled
-from adapters.kafka.offsets import KafkaOffsets
-from adapters.kafka.settings import KafkaSettings, translated
-from adapters.kafka.sink import close_producer, producer_options
-from adapters.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
-from adapters.kafka.wire import Position, parse_coordinate, parse_partition, partition_name
+from grpo_tta.adapters.kafka.consumers import CONSUMERS
+from grpo_tta.adapters.kafka.delivery import DeliveryLimits
+from grpo_tta.adapters.kafka.errors import ReadStalled
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSettings, translated
+from grpo_tta.adapters.kafka.sink import close_producer, producer_options
+from grpo_tta.adapters.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
+from grpo_tta.adapters.kafka.wire import Position, parse_coordinate, parse_partition, partition_name
 
 _POLL_MS = 500
 _STALL_SECONDS = 30.0

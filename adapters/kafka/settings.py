@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import kafka
 from kafka import errors as kafka_errors
 
-from adapters.kafka.errors import KafkaFailure, KafkaForbidden, KafkaUnreachable, TopicMissing
+from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaForbidden, KafkaUnreachable, TopicMissing
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]

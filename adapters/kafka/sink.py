@@ -9,10 +9,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
-from schemas import WireModel
+from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
+from grpo_tta.schemas import WireModel
 
 _log = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0

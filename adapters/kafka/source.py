@@ -24,13 +24,13 @@ from apache_beam.transforms.core import WatermarkEstimatorProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
 
-from adapters.events import ImageRef
-from adapters.kafka.consumers import CONSUMERS, ConsumerCache
-from adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled
-from adapters.kafka.offsets import OutOfRangePolicy, SkippedRange, check_policy, in_range
-from adapters.kafka.ranges import INITIAL, OPEN, Claim, ClockState, EventClock, KafkaRange, Ranges
-from adapters.kafka.settings import KafkaSettings, as_failure, translated
-from adapters.kafka.wire import decode_record, parse_partition, partition_name
+from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.kafka.consumers import CONSUMERS, ConsumerCache
+from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled
+from grpo_tta.adapters.kafka.offsets import OutOfRangePolicy, SkippedRange, check_policy, in_range
+from grpo_tta.adapters.kafka.ranges import INITIAL, OPEN, Claim, ClockState, EventClock, KafkaRange, Ranges
+from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
+from grpo_tta.adapters.kafka.wire import decode_record, parse_partition, partition_name
 
 SKIPPED = "skipped"
 """Tag of the output of `SkippedRange`s."""

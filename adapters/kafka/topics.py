@@ -7,9 +7,9 @@ from typing import Any
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from adapters.kafka.errors import KafkaForbidden, TopicMissing
-from adapters.kafka.settings import KafkaSettings
-from schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
+from grpo_tta.adapters.kafka.errors import KafkaForbidden, TopicMissing
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
 
 DEFAULT_MAX_MESSAGE_BYTES = 2**20 + 12
 """Kafka's own default of ``max.message.bytes``, assumed where the broker does not let us read it."""

@@ -17,14 +17,14 @@ import kafka
 from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 
-from adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
-from adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
-from adapters.kafka.offsets import Committed
-from adapters.kafka.settings import KafkaSettings, as_failure
-from adapters.kafka.sink import CLOSE_SECONDS, close_producer, producer_options
-from adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
-from adapters.kafka.wire import parse_partition
-from schemas import WireModel
+from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
+from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
+from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
+from grpo_tta.adapters.kafka.sink import CLOSE_SECONDS, close_producer, producer_options
+from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
+from grpo_tta.adapters.kafka.wire import parse_partition
+from grpo_tta.schemas import WireModel
 
 MAX_METADATA = 4096
 """Kafka's default of ``offset.metadata.max.bytes``."""

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage.filesystems import redacted, redacted_text
-from adapters.storage.manifest import MAX_SHOWN, LinePointer, problems, show_event
-from schemas import ImageEvent
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
+from grpo_tta.adapters.storage.manifest import MAX_SHOWN, LinePointer, problems, show_event
+from grpo_tta.schemas import ImageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|/")

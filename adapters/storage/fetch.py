@@ -16,10 +16,10 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from adapters.events import ImageRef, seed_of
-from adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
-from adapters.storage.manifest import LinePointer, read_line
-from adapters.storage.policy import ForbiddenUri, UriPolicy
+from grpo_tta.adapters.events import ImageRef, seed_of
+from grpo_tta.adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
+from grpo_tta.adapters.storage.manifest import LinePointer, read_line
+from grpo_tta.adapters.storage.policy import ForbiddenUri, UriPolicy
 
 DEFAULT_MAX_BYTES = 32 * 2**20
 _TIMEOUT = 60.0

@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from adapters.events import Arrival, BadRecord, ImageRef
-from adapters.storage.listing import Listing, append_segment
-from adapters.storage.objects import ObjectStore
-from adapters.storage.source import list_arrivals
+from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
+from grpo_tta.adapters.storage.listing import Listing, append_segment
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.source import list_arrivals
 
 _log = logging.getLogger(__name__)
 _NEVER = -(2**63)

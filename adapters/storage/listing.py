@@ -24,8 +24,8 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from adapters.events import Arrival, BadRecord, ImageRef
-from adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
+from grpo_tta.adapters.storage.objects import ObjectStore
 
 FOLDER = "listing"
 _SEGMENT = f"{FOLDER}/segment-"

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage.filesystems import (
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage.filesystems import (
     local_path,
     local_version,
     open_filesystem,
@@ -29,7 +29,7 @@ from adapters.storage.filesystems import (
     scheme_of,
     version_of,
 )
-from schemas import ImageEvent
+from grpo_tta.schemas import ImageEvent
 
 MAX_LINE = 64 * 2**20
 MAX_SHOWN = 4096

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
-from adapters.storage.filesystems import local_path, open_filesystem, open_stream, scheme_of
+from grpo_tta.adapters.storage.filesystems import local_path, open_filesystem, open_stream, scheme_of
 
 _NAME = re.compile(r"^[^./\x00-\x1f\\][^/\x00-\x1f\\]*(/[^./\x00-\x1f\\][^/\x00-\x1f\\]*)*$")
 _CONDITIONAL = ("s3", "gs", "abfs")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel
 
-from schemas import WireModel
+from grpo_tta.schemas import WireModel
 
 Record = TypeVar("Record", bound=WireModel)
 _TYPES: dict[Any, Any] = {

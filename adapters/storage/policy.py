@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from adapters.storage.filesystems import (
+from grpo_tta.adapters.storage.filesystems import (
     WILD,
     carries_credentials,
     is_glob,

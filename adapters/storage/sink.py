@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from adapters.storage.objects import ObjectStore
-from adapters.storage.parquet import from_parquet, to_parquet
-from schemas import WireModel
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.parquet import from_parquet, to_parquet
+from grpo_tta.schemas import WireModel
 
 FileFormat = Literal["jsonl", "parquet"]
 FORMATS: tuple[FileFormat, ...] = ("jsonl", "parquet")

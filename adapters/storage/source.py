@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import fsspec.utils
 
-from adapters.events import Arrival, BadRecord, ImageRef
-from adapters.storage.filesystems import (
+from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
+from grpo_tta.adapters.storage.filesystems import (
     is_glob,
     is_manifest,
     local_path,
@@ -30,10 +30,10 @@ from adapters.storage.filesystems import (
     scheme_of,
     version_of,
 )
-from adapters.storage.manifest import read_manifest
-from adapters.storage.names import NamePattern
-from adapters.storage.policy import source_folder
-from schemas.events import MAX_ID, MAX_STREAM, MAX_URI
+from grpo_tta.adapters.storage.manifest import read_manifest
+from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.policy import source_folder
+from grpo_tta.schemas.events import MAX_ID, MAX_STREAM, MAX_URI
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 

@@ -10,8 +10,8 @@ import os
 import sys
 from importlib.metadata import version as installed_version
 
-from pipeline.cli.json_log import JsonLines
-from pipeline.versions import versions
+from grpo_tta.pipeline.cli.json_log import JsonLines
+from grpo_tta.pipeline.versions import versions
 
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
@@ -25,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     own, beam_options = _split(given)
     parsed = _parser().parse_args(own)
     _quiet(verbose=parsed.verbose, log_format=parsed.log_format)
-    from adapters.storage.filesystems import MissingBackend
-    from adapters.storage.source import SourceError
-    from pipeline.errors import ConfigurationError, JobError
+    from grpo_tta.adapters.storage.filesystems import MissingBackend
+    from grpo_tta.adapters.storage.source import SourceError
+    from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
     try:
         return _run(parsed, beam_options)
@@ -54,7 +54,7 @@ def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
         for name, number in versions().items():
             print(f"{name} {number}")
         return 0
-    from pipeline.cli import bench, commands, demo, live
+    from grpo_tta.pipeline.cli import bench, commands, demo, live
 
     places = {"bench": bench, "demo": demo, "status": live, "reset": live, "dead_letters": live}
     name = parsed.command.replace("-", "_")
@@ -72,8 +72,7 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
     lines = logging.StreamHandler()
     lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[lines])
-    for name in ("grpo_tta", "adapters", "pipeline"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("grpo_tta").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         for name in ("apache_beam", "kafka.net.selector"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -85,8 +84,8 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.cli.bench import add_bench_flags
-    from pipeline.cli.flags import add_job_flags
+    from grpo_tta.pipeline.cli.bench import add_bench_flags
+    from grpo_tta.pipeline.cli.flags import add_job_flags
 
     parser = argparse.ArgumentParser(
         prog="grpo-tta",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grpo_tta.bench.rows import Row, RowFile
+    from grpo_tta.bench.run import Bench
+    from grpo_tta.bench.settings import BenchMethod
     from grpo_tta.evaluation.cells import ResetRule
-    from pipeline.bench.rows import Row, RowFile
-    from pipeline.bench.run import Bench
-    from pipeline.bench.settings import BenchMethod
-    from pipeline.config import JobConfig
+    from grpo_tta.pipeline.config.job import JobConfig
 
 _DEMO_FRAMES = 1200
 _JOB_FLAGS = ("--labels", "--template", "--class-vectors", "--model", "--pretrained", "--device", "--threads")
@@ -21,8 +21,8 @@ _GUARD_FLAGS = ("--on-shift", "--reference")
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     """All flags of the command."""
-    from pipeline.cli.flags import add_some_flags
-    from pipeline.cli.suites import SUITES
+    from grpo_tta.pipeline.cli.flags import add_some_flags
+    from grpo_tta.pipeline.cli.suites import SUITES
 
     add = parser.add_argument
     add("--images", metavar="DIR", help="labelled images, a folder a class (default: scenes of the demo's pictures)")
@@ -52,11 +52,11 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
 
 def bench(flags: argparse.Namespace, beam_options: list[str]) -> int:
     """Measure what is not yet in the file; print the table of all cells asked for."""
-    from pipeline.bench import run
-    from pipeline.bench.rows import RowFile
-    from pipeline.bench.tables import means_table, table
-    from pipeline.cli.columns import print_columns
-    from pipeline.cli.suites import run_suite
+    from grpo_tta.bench import run
+    from grpo_tta.bench.rows import RowFile
+    from grpo_tta.bench.tables import means_table, table
+    from grpo_tta.pipeline.cli.columns import print_columns
+    from grpo_tta.pipeline.cli.suites import run_suite
 
     if flags.streams == "help":
         return _list_streams()
@@ -81,7 +81,7 @@ class _Progress:
         self._total, self._done = total, 0
 
     def __call__(self, row: "Row", new: bool) -> None:
-        from pipeline.bench.tables import condition_of
+        from grpo_tta.bench.tables import condition_of
 
         self._done += 1
         what = f"gain {100 * row['gain']:+.1f}, {row['images_per_second']:.0f} images/s" if new else "is in the file"
@@ -91,7 +91,7 @@ class _Progress:
 
 def _list_streams() -> int:
     from grpo_tta.evaluation.stream_makers import STREAMS
-    from pipeline.cli.columns import print_columns
+    from grpo_tta.pipeline.cli.columns import print_columns
 
     print_columns(
         [["stream", "conditions", "what it is"], *([n, kind.uses, kind.about] for n, kind in STREAMS.items())]
@@ -101,10 +101,10 @@ def _list_streams() -> int:
 
 def _chosen(flags: argparse.Namespace) -> "tuple[JobConfig, list[BenchMethod], list[ResetRule]]":
     """What every comparison is run with."""
-    from pipeline.bench.settings import parse_methods, parse_resets
-    from pipeline.cli.flags import job_values
-    from pipeline.config import make_config
-    from pipeline.errors import ConfigurationError
+    from grpo_tta.bench.settings import parse_methods, parse_resets
+    from grpo_tta.pipeline.cli.flags import job_values
+    from grpo_tta.pipeline.config.job import make_config
+    from grpo_tta.pipeline.errors import ConfigurationError
 
     for flag in ("seeds", "max_images", "frames", "batch_size"):
         value = getattr(flags, flag)
@@ -124,11 +124,11 @@ def _bench(
     flags: argparse.Namespace, config: "JobConfig", methods: "Sequence[BenchMethod]", rules: "Sequence[ResetRule]"
 ) -> "Bench":
     from grpo_tta import DriftGuard, keep_freed_memory
+    from grpo_tta.bench.run import Bench
+    from grpo_tta.bench.settings import cells_of, parse_conditions, parse_streams
     from grpo_tta.evaluation.cells import GuardChoice
-    from pipeline.bench.run import Bench
-    from pipeline.bench.settings import cells_of, parse_conditions, parse_streams
-    from pipeline.errors import ConfigurationError
-    from pipeline.labeling import load_reference
+    from grpo_tta.pipeline.errors import ConfigurationError
+    from grpo_tta.pipeline.label.dofn import load_reference
 
     if flags.data or flags.datasets:
         raise ConfigurationError("--data and --datasets go with --suite")
@@ -148,7 +148,7 @@ def _bench(
 
 def _own(values: dict[str, Any], config: "JobConfig") -> "BenchMethod | None":
     """The method of the configuration file, where one names it."""
-    from pipeline.bench.settings import BenchMethod
+    from grpo_tta.bench.settings import BenchMethod
 
     name = config.method.name
     return BenchMethod(name, name, config.method.settings) if "method" in values else None
@@ -156,7 +156,7 @@ def _own(values: dict[str, Any], config: "JobConfig") -> "BenchMethod | None":
 
 def _pictures(flags: argparse.Namespace, config: "JobConfig") -> tuple[Any, Any, str, int]:
     """Classifier, pictures, what tells them from others, frames of a stream."""
-    from pipeline.bench.models import DEMO_SET, of_demo, of_images
+    from grpo_tta.bench.models import DEMO_SET, of_demo, of_images
 
     if flags.images is None:
         classifier, scenes, data = of_demo(config, flags.set or DEMO_SET)
@@ -167,9 +167,9 @@ def _pictures(flags: argparse.Namespace, config: "JobConfig") -> tuple[Any, Any,
 
 def _draw(folder: Path, made: "Bench", rows: Sequence["Row"], kept: "RowFile") -> None:
     """The front over all cells; each stream of seed 0 along its frames."""
-    from pipeline.bench.charts import along, front
-    from pipeline.bench.rows import key_of
-    from pipeline.bench.tables import condition_of, means
+    from grpo_tta.bench.charts import along, front
+    from grpo_tta.bench.rows import key_of
+    from grpo_tta.bench.tables import condition_of, means
 
     folder.mkdir(parents=True, exist_ok=True)
     entries = means(rows)

@@ -12,19 +12,19 @@ from typing import Any
 
 import yaml
 
-from adapters.storage.sink import read_records
-from pipeline import calibration
-from pipeline import run as job
-from pipeline.cli import live
-from pipeline.cli.columns import print_columns
-from pipeline.cli.flags import job_values
-from pipeline.cli.stopping import StopRequest
-from pipeline.config import JobConfig, is_kafka, make_config, merged
-from pipeline.driver import Progress
-from pipeline.errors import ConfigurationError
-from pipeline.evaluate import evaluate as evaluate_labels
-from pipeline.labeling import images_labelled
-from schemas import DeadLetter
+from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.pipeline.cli import live
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.flags import job_values
+from grpo_tta.pipeline.cli.stopping import StopRequest
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config, merged
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.label.dofn import images_labelled
+from grpo_tta.pipeline.run import bounded as job
+from grpo_tta.pipeline.run import calibrate as calibration
+from grpo_tta.pipeline.run.driver import Progress
+from grpo_tta.pipeline.run.evaluate import evaluate as evaluate_labels
+from grpo_tta.schemas import DeadLetter
 
 Flags = argparse.Namespace
 
@@ -139,7 +139,7 @@ def _table(by: list[str], result: dict[str, Any]) -> None:
 
 
 def figures(row: dict[str, Any]) -> list[str]:
-    """n, frozen, adapted, gain, interval and calibration error of a row of `pipeline.evaluate`, as text."""
+    """n, frozen, adapted, gain, interval and calibration error of a row of `pipeline.run.evaluate`, as text."""
     if not row["n"]:
         return ["0", "", "", "", "", ""]
     frozen = "accuracy_frozen" in row

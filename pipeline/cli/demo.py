@@ -7,15 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from adapters.storage.sink import read_records
+from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
-from pipeline.cli.columns import print_columns
-from pipeline.cli.commands import figures, run_and_report
-from pipeline.config import make_config
-from pipeline.errors import ConfigurationError
-from pipeline.evaluate import evaluate, read_truth, row
-from schemas import AdaptationLog, LabeledImage
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.commands import figures, run_and_report
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.evaluate import evaluate, read_truth, row
+from grpo_tta.schemas import AdaptationLog, LabeledImage
 
 
 def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.errors import ConfigurationError
 
 METHOD_NAMES = (
     "grpo",
@@ -160,7 +160,7 @@ def add_some_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> Non
 
 def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[str, Any]:
     """The configuration's values from file and flags, not yet checked."""
-    from pipeline.config import merged, read_config_file
+    from grpo_tta.pipeline.config.job import merged, read_config_file
 
     values = read_config_file(arguments.config) if arguments.config else {}
     flags: dict[str, Any] = {}
@@ -213,8 +213,8 @@ def _episodic(values: dict[str, Any]) -> dict[str, Any]:
         return values
     from dataclasses import asdict
 
+    from grpo_tta.pipeline.config.job import merged
     from grpo_tta.settings import GrpoSettings
-    from pipeline.config import merged
 
     return merged({"method": {"settings": asdict(GrpoSettings.episodic())}}, values)
 

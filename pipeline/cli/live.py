@@ -5,20 +5,20 @@ import sys
 import time
 from collections.abc import Iterator
 
-from adapters.kafka.errors import KafkaFailure
-from adapters.kafka.replay import read_values, replay
-from adapters.kafka.settings import KafkaAddress, KafkaSecurity, KafkaSettings
-from adapters.storage.sink import read_records
-from pipeline import metrics
-from pipeline.cli.columns import print_columns
-from pipeline.cli.stopping import StopRequest
-from pipeline.config import JobConfig, is_kafka, make_config, merged, read_config_file
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.kafka_job import security_of
-from pipeline.live import LiveProgress
-from pipeline.live_job import run_live_job
-from pipeline.status import Status, read_status, request_reset
-from schemas import DeadLetter
+from grpo_tta.adapters.kafka.errors import KafkaFailure
+from grpo_tta.adapters.kafka.replay import read_values, replay
+from grpo_tta.adapters.kafka.settings import KafkaAddress, KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.stopping import StopRequest
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config, merged, read_config_file
+from grpo_tta.pipeline.config.kafka import security_of
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run.live import LiveProgress
+from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.status import Status, read_status, request_reset
+from grpo_tta.schemas import DeadLetter
 
 _PROGRESS_SECONDS = 5.0
 

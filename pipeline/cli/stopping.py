@@ -4,7 +4,7 @@ import signal
 import sys
 from types import FrameType
 
-from pipeline.errors import JobError
+from grpo_tta.pipeline.errors import JobError
 
 
 class StopRequest:

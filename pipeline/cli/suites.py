@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grpo_tta.bench.rows import Row
+    from grpo_tta.bench.settings import BenchMethod
+    from grpo_tta.bench.suites.run import Part
     from grpo_tta.evaluation.cells import ResetRule
     from grpo_tta.evaluation.plans import Condition
-    from pipeline.bench.rows import Row
-    from pipeline.bench.settings import BenchMethod
-    from pipeline.bench.suites.run import Part
-    from pipeline.config import JobConfig
+    from grpo_tta.pipeline.config.job import JobConfig
 
 SUITES = ("natural", "corruption", "cross-domain")
-"""Those of `pipeline.bench.suites.datasets.Suite`, spelt here so that ``--help`` need not import torch."""
+"""Those of `bench.suites.datasets.Suite`, spelt here so that ``--help`` need not import torch."""
 _NOT_WITH = ("images", "truth", "pictures", "labels", "class_vectors", "reference")
 
 
@@ -25,12 +25,12 @@ def run_suite(
     """Look at every set first, so that one that is missing stops before anything is measured; then measure what is not
     yet in the file."""
     from grpo_tta import keep_freed_memory
+    from grpo_tta.bench.rows import RowFile
+    from grpo_tta.bench.suites import run
+    from grpo_tta.bench.suites.datasets import datasets_of
+    from grpo_tta.bench.tables import means_table, table
     from grpo_tta.evaluation.cells import GuardChoice
-    from pipeline.bench.rows import RowFile
-    from pipeline.bench.suites import run
-    from pipeline.bench.suites.datasets import datasets_of
-    from pipeline.bench.tables import means_table, table
-    from pipeline.cli.columns import print_columns
+    from grpo_tta.pipeline.cli.columns import print_columns
 
     _check(flags, config)
     data = Path(flags.data)
@@ -62,7 +62,7 @@ def run_suite(
 
 
 def _check(flags: argparse.Namespace, config: "JobConfig") -> None:
-    from pipeline.errors import ConfigurationError
+    from grpo_tta.pipeline.errors import ConfigurationError
 
     given = [name for name in _NOT_WITH if getattr(flags, name)]
     if given:
@@ -80,10 +80,10 @@ def _check(flags: argparse.Namespace, config: "JobConfig") -> None:
 
 
 def _conditions(flags: argparse.Namespace) -> "Sequence[Condition]":
+    from grpo_tta.bench.settings import parse_conditions
+    from grpo_tta.bench.suites.run import DEFAULT_CONDITIONS
     from grpo_tta.evaluation.plans import CLEAN
-    from pipeline.bench.settings import parse_conditions
-    from pipeline.bench.suites.run import DEFAULT_CONDITIONS
-    from pipeline.errors import ConfigurationError
+    from grpo_tta.pipeline.errors import ConfigurationError
 
     if not flags.corruptions:
         return DEFAULT_CONDITIONS
@@ -95,8 +95,8 @@ def _conditions(flags: argparse.Namespace) -> "Sequence[Condition]":
 
 def _look(parts: "Sequence[Part]", data: Path) -> None:
     """Say how many images were found where; all that is missing is told at once."""
-    from pipeline.bench.suites.reading import ALL, read
-    from pipeline.errors import ConfigurationError
+    from grpo_tta.bench.suites.reading import ALL, read
+    from grpo_tta.pipeline.errors import ConfigurationError
 
     missing = []
     for part in parts:

@@ -9,9 +9,9 @@ from typing import ClassVar
 import fsspec
 import pytest
 
-from adapters.events import ImageRef
-from adapters.storage import fetch as module
-from adapters.storage.fetch import (
+from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.storage import fetch as module
+from grpo_tta.adapters.storage.fetch import (
     Changed,
     Fetcher,
     Forbidden,
@@ -23,8 +23,8 @@ from adapters.storage.fetch import (
     Unreadable,
     permanent_error,
 )
-from adapters.storage.policy import UriPolicy
-from adapters.storage.source import list_source
+from grpo_tta.adapters.storage.policy import UriPolicy
+from grpo_tta.adapters.storage.source import list_source
 
 
 def ref(uri=None, **fields):

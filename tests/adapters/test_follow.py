@@ -5,11 +5,11 @@ from datetime import datetime
 
 import pytest
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage.follow import Follower
-from adapters.storage.listing import Listing
-from adapters.storage.objects import ObjectStore
-from adapters.storage.source import SourceError
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage.follow import Follower
+from grpo_tta.adapters.storage.listing import Listing
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.source import SourceError
 
 SECOND = 1_000_000
 START = 1_767_225_600
@@ -115,7 +115,7 @@ def test_an_overwritten_file_is_another_event(world):
 
 
 def test_a_picture_put_twice_into_a_bucket_is_two_events_though_its_hash_is_one(memory_url, monkeypatch):
-    import adapters.storage.source as source
+    import grpo_tta.adapters.storage.source as source
 
     times = iter([datetime.fromisoformat("2026-01-01T00:00:00Z"), datetime.fromisoformat("2026-01-01T00:00:07Z")])
     info = {"name": "bucket/a.png", "type": "file", "size": 1, "ETag": '"d41d8"'}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from adapters import images
-from adapters.images import (
+from grpo_tta.adapters import images
+from grpo_tta.adapters.images import (
     CanvasSpec,
     CorruptImage,
     EmptyImage,

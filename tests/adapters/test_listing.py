@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage import listing as module
-from adapters.storage.listing import Listing, write_listing
-from adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage import listing as module
+from grpo_tta.adapters.storage.listing import Listing, write_listing
+from grpo_tta.adapters.storage.objects import ObjectStore
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
 REFS = st.builds(

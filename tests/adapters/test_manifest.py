@@ -5,11 +5,11 @@ import re
 import fsspec
 import pytest
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage.fetch import Fetcher, Unreadable
-from adapters.storage.manifest import LinePointer, read_manifest, resolve
-from adapters.storage.policy import UriPolicy
-from adapters.storage.source import list_source
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage.fetch import Fetcher, Unreadable
+from grpo_tta.adapters.storage.manifest import LinePointer, read_manifest, resolve
+from grpo_tta.adapters.storage.policy import UriPolicy
+from grpo_tta.adapters.storage.source import list_source
 
 TIME = "2026-01-01T00:00:00Z"
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adapters.storage import objects
-from adapters.storage.objects import ObjectStore, StoreError
+from grpo_tta.adapters.storage import objects
+from grpo_tta.adapters.storage.objects import ObjectStore, StoreError
 
 
 class StoreContract:

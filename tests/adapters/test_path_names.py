@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.storage.names import NamePattern, parse_time
+from grpo_tta.adapters.storage.names import NamePattern, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)

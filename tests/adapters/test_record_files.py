@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adapters.storage.objects import ObjectStore
-from adapters.storage.parquet import arrow_schema
-from adapters.storage.sink import RecordFiles, read_records
-from schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.parquet import arrow_schema
+from grpo_tta.adapters.storage.sink import RecordFiles, read_records
+from grpo_tta.schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 FIXED = {"model_fingerprint": "m", "method": "grpo"}

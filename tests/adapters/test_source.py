@@ -3,11 +3,11 @@ import os
 import fsspec
 import pytest
 
-from adapters.events import BadRecord, ImageRef
-from adapters.storage import filesystems
-from adapters.storage.fetch import Fetcher, ForbiddenByPolicy
-from adapters.storage.policy import UriPolicy
-from adapters.storage.source import SourceError, list_source
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage import filesystems
+from grpo_tta.adapters.storage.fetch import Fetcher, ForbiddenByPolicy
+from grpo_tta.adapters.storage.policy import UriPolicy
+from grpo_tta.adapters.storage.source import SourceError, list_source
 
 MIDNIGHT = 1_767_225_600_000_000
 
@@ -208,7 +208,7 @@ def test_an_error_of_the_store_is_named(monkeypatch):
     def refuse(_):
         raise NoCredentialsError("Unable to locate credentials")
 
-    monkeypatch.setattr("adapters.storage.source.open_filesystem", refuse)
+    monkeypatch.setattr("grpo_tta.adapters.storage.source.open_filesystem", refuse)
     with pytest.raises(SourceError, match="'s3://bucket/x' cannot be listed: NoCredentialsError: Unable to locate"):
         list(list_source("s3://bucket/x"))
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.storage.filesystems import redacted, redacted_text
-from adapters.storage.policy import ForbiddenUri, UriPolicy, source_folder
+from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
+from grpo_tta.adapters.storage.policy import ForbiddenUri, UriPolicy, source_folder
 
 BUCKET = UriPolicy(["s3"], ["s3://bucket"])
 

@@ -17,12 +17,12 @@ import pytest
 
 from benchmarks import final
 from benchmarks.final_report import NATURAL, best_rival, load, natural, parts_of, report
+from grpo_tta.bench.rows import KEY, Outcome, RowFile, key_of
+from grpo_tta.bench.settings import parse_methods
 from grpo_tta.demo.packaged import PICTURE_SETS
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
 from grpo_tta.evaluation.plans import CLEAN, Condition
-from pipeline.bench.rows import KEY, Outcome, RowFile, key_of
-from pipeline.bench.settings import parse_methods
-from pipeline.errors import JobError
+from grpo_tta.pipeline.errors import JobError
 
 ROOT = Path(__file__).parents[2]
 CLASSES, FRAMES = 12, 60
@@ -34,7 +34,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from benchmarks import final
-from pipeline.bench.rows import RowFile
+from grpo_tta.bench.rows import RowFile
 sys.path.insert(0, sys.argv[1])
 from test_final import PARTS
 if __name__ == "__main__":

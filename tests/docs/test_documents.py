@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from grpo_tta.evaluation.stream_makers import STREAMS
-from pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS, _LIVE_FLAGS
-from pipeline.config import JobConfig
+from grpo_tta.pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS, _LIVE_FLAGS
+from grpo_tta.pipeline.config.job import JobConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/*.md")])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from grpo_tta import collapse
+from grpo_tta.guard import collapse
 
 UNIFORM = torch.full((40,), 1 / 40)
 

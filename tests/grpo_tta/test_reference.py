@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save
 
 from grpo_tta import Reference, ReferenceBuilder
-from grpo_tta.reference import shown_classes
+from grpo_tta.guard.reference import shown_classes
 
 ROWS = torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 5.0], [3.0, 1.0]])
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from grpo_tta import GuardSettings, Reference, State, shift
+from grpo_tta import GuardSettings, Reference, State
+from grpo_tta.guard import shift
 
 DIMENSIONS, CLASSES = 6, 50
 ALL = torch.ones(CLASSES)

@@ -19,12 +19,12 @@ import torch
 
 torch.set_num_threads(1)
 
-import pipeline.cli.commands  # noqa: E402, F401
+import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed  # noqa: E402
-from pipeline import run  # noqa: E402
-from pipeline.cli import main  # noqa: E402
-from pipeline.config import make_config  # noqa: E402
-from pipeline.labeling import job_labeler  # noqa: E402
+from grpo_tta.pipeline.cli import main  # noqa: E402
+from grpo_tta.pipeline.config.job import make_config  # noqa: E402
+from grpo_tta.pipeline.label.dofn import job_labeler  # noqa: E402
+from grpo_tta.pipeline.run import bounded as run  # noqa: E402
 
 
 def write_small_feed(folder: Path) -> None:

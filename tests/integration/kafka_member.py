@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 
-from adapters.kafka.errors import KafkaFailure
-from adapters.kafka.group_member import GroupMember
-from adapters.kafka.offsets import Committed
-from adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.errors import KafkaFailure
+from grpo_tta.adapters.kafka.group_member import GroupMember
+from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 
 def say(*words: str) -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import kafka
 
-from adapters.kafka.offsets import KafkaOffsets
-from schemas import LabeledImage
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.schemas import LabeledImage
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

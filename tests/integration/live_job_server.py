@@ -22,13 +22,13 @@ torch.set_num_threads(1)
 
 import apache_beam.runners.portability.fn_api_runner  # noqa: E402, F401
 
-import adapters.kafka.group_member  # noqa: E402, F401
-import pipeline.cli.commands  # noqa: E402, F401
-from adapters.storage import fetch  # noqa: E402
-from pipeline import labeling  # noqa: E402
-from pipeline.cli import _quiet, main  # noqa: E402
-from pipeline.config import make_config  # noqa: E402
-from pipeline.live_job import run_live_job  # noqa: E402
+import grpo_tta.adapters.kafka.group_member  # noqa: E402
+import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
+from grpo_tta.adapters.storage import fetch  # noqa: E402
+from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
+from grpo_tta.pipeline.config.job import make_config  # noqa: E402
+from grpo_tta.pipeline.label import dofn as labeling  # noqa: E402
+from grpo_tta.pipeline.run.live_job import run_live_job  # noqa: E402
 
 
 def run_job(request: dict[str, Any]) -> int:

@@ -21,15 +21,15 @@ import yaml
 from kafka_records import consume
 from PIL import Image
 
-from adapters.kafka.offsets import KafkaOffsets
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.wire import coordinate_of
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.wire import coordinate_of
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.config.job import merged
+from grpo_tta.pipeline.watch.status import partition_logs
+from grpo_tta.schemas import Commit
 from grpo_tta.state import decode_state
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.config import merged
-from pipeline.state_packs import PackReader
-from pipeline.status import partition_logs
-from schemas import Commit
 
 SERVER = Path(__file__).with_name("live_job_server.py")
 TIME = datetime(2026, 1, 1, tzinfo=UTC)

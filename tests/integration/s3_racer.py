@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.objects import ObjectStore
 
 
 def race(url: str, names: list[str], barrier: Any, found: Any) -> None:

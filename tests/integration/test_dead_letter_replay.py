@@ -4,13 +4,13 @@ import kafka
 import pytest
 from kafka_records import TIME, consume
 
-from adapters.kafka import replay
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.wire import coordinate_of
-from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import RecordFiles
-from pipeline.cli import main
-from schemas import DeadLetter
+from grpo_tta.adapters.kafka import replay
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.wire import coordinate_of
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import RecordFiles
+from grpo_tta.pipeline.cli import main
+from grpo_tta.schemas import DeadLetter
 
 
 @pytest.fixture

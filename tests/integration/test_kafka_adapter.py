@@ -10,14 +10,14 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from kafka_records import consume, event, produce
 
-from adapters.events import BadRecord, ImageRef
-from adapters.kafka.consumers import ConsumerCache
-from adapters.kafka.errors import OffsetOutOfRange, ReadStalled, TopicMissing
-from adapters.kafka.membership import StaticMember
-from adapters.kafka.offsets import Committed, KafkaOffsets, SkippedRange, Start
-from adapters.kafka.ranges import KafkaRange
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.kafka.consumers import ConsumerCache
+from grpo_tta.adapters.kafka.errors import OffsetOutOfRange, ReadStalled, TopicMissing
+from grpo_tta.adapters.kafka.membership import StaticMember
+from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets, SkippedRange, Start
+from grpo_tta.adapters.kafka.ranges import KafkaRange
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits
 
 
 @pytest.fixture

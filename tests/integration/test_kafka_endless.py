@@ -16,12 +16,12 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.window import FixedWindows
 from kafka_records import TIME, event, produce, wait_for
 
-from adapters.kafka.consumers import CONSUMERS
-from adapters.kafka.ranges import KafkaRange
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import ReadImagesFromKafka, ReadLimits
 from demo.broker.process import ChildProcess
 from demo.broker.quorum import free_ports
+from grpo_tta.adapters.kafka.consumers import CONSUMERS
+from grpo_tta.adapters.kafka.ranges import KafkaRange
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.source import ReadImagesFromKafka, ReadLimits
 
 LIMITS = ReadLimits(records=7, seconds=1.0)
 

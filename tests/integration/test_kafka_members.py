@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 from kafka_records import wait_for
 
-from adapters.kafka.errors import Fenced, KafkaFailure
-from adapters.kafka.group_member import GroupMember
-from adapters.kafka.membership import StaticMember
-from adapters.kafka.offsets import Committed, KafkaOffsets
-from adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
+from grpo_tta.adapters.kafka.group_member import GroupMember
+from grpo_tta.adapters.kafka.membership import StaticMember
+from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 MEMBER = Path(__file__).with_name("kafka_member.py")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from adapters.kafka.errors import KafkaUnreachable
-from adapters.kafka.offsets import KafkaOffsets
-from adapters.kafka.settings import KafkaSecurity, KafkaSettings
-from adapters.kafka.topics import TopicPlan, ensure_topics
+from grpo_tta.adapters.kafka.errors import KafkaUnreachable
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.topics import TopicPlan, ensure_topics
 
 PASSWORD = "wrong-and-secret"
 

@@ -7,15 +7,15 @@ import kafka
 import pytest
 from kafka_records import consume, label, wait_for
 
-from adapters.kafka.delivery import DeliveryLimits
-from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable, TopicMissing
-from adapters.kafka.group_member import GroupMember
-from adapters.kafka.offsets import Committed, KafkaOffsets
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.sink import KafkaSink
-from adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
-from adapters.kafka.transactions import TransactionalSink
-from schemas import DeadLetter, LabeledImage
+from grpo_tta.adapters.kafka.delivery import DeliveryLimits
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable, TopicMissing
+from grpo_tta.adapters.kafka.group_member import GroupMember
+from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.sink import KafkaSink
+from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
+from grpo_tta.adapters.kafka.transactions import TransactionalSink
+from grpo_tta.schemas import DeadLetter, LabeledImage
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
-from adapters.storage.objects import ObjectStore
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.state_packs import PackReader
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader
 
 SERVER = Path(__file__).with_name("forking_job_server.py")
 FOLDERS = ("labels", "adaptation", "drift", "dead_letters")

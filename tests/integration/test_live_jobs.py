@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from kafka import TopicPartition
 from live_jobs import TIME, LiveJob, feed, image_event, picture, send, wait_until
 
-from adapters.kafka.wire import coordinate_of
 from demo.broker.quorum import free_ports
+from grpo_tta.adapters.kafka.wire import coordinate_of
 from grpo_tta.state import decode_state
 
 ONE = {"kafka": {"partitions": "0"}, "checkpoint": {"slice_records": 100}}

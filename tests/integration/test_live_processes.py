@@ -21,8 +21,8 @@ from live_jobs import (
 )
 
 from demo.broker import BrokerFailed, LocalCluster, create_topic
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.status import partition_logs
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.watch.status import partition_logs
 
 UNDER_LOAD = {"checkpoint": {"slice_records": 50, "slice_seconds": "500ms", "keep": 1000}, "kafka": {"session": "3s"}}
 

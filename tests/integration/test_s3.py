@@ -17,15 +17,15 @@ from uuid import uuid4
 import pytest
 from s3_racer import race
 
-from adapters.storage.listing import Listing
-from adapters.storage.objects import ObjectStore, StoreError
-from adapters.storage.sink import read_records
+from grpo_tta.adapters.storage.listing import Listing
+from grpo_tta.adapters.storage.objects import ObjectStore, StoreError
+from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.cli import main
-from pipeline.config import make_config
-from pipeline.run import run_label_job
-from schemas import LabeledImage
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.schemas import LabeledImage
 
 IMAGES = 18
 FLAGS = ["--method", "zero-shot", "--threads", "1", "--slice-records", "5"]

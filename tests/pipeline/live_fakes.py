@@ -5,15 +5,15 @@ from typing import Any
 
 from pipeline_checkpoints import CLOCK, FakeGraph
 
-from adapters.kafka.errors import KafkaFailure, KafkaUnreachable
-from adapters.kafka.membership import Member, Ownership
-from adapters.kafka.offsets import Committed, SkippedRange, in_range
-from adapters.storage.objects import ObjectStore
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.config import make_config
-from pipeline.live import LiveDriver, Watcher
-from pipeline.partition import Fingerprints
-from pipeline.status import partition_url
+from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaUnreachable
+from grpo_tta.adapters.kafka.membership import Member, Ownership
+from grpo_tta.adapters.kafka.offsets import Committed, SkippedRange, in_range
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.live import LiveDriver, Watcher
+from grpo_tta.pipeline.watch.status import partition_url
 
 OURS = Fingerprints("config", "model", "cluster", 1)
 

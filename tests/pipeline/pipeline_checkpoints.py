@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from adapters.storage.objects import ObjectStore
-from pipeline.partition import Fingerprints, SliceResult
-from pipeline.state_packs import pack_name, write_pack
-from schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints, SliceResult
+from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
 
 CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 OURS = Fingerprints("config", "model", "source", 1)

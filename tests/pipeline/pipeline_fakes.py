@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters.events import ImageRef
+from grpo_tta.adapters.events import ImageRef
 from grpo_tta.guard import DriftGuard, GuardSettings
+from grpo_tta.pipeline.label.labeler import Read, StreamLabeler
+from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef
+from grpo_tta.pipeline.label.windows import SECOND, Windows
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
-from pipeline.labeler import Read, StreamLabeler
-from pipeline.records import RecordMaker, WindowedRef
-from pipeline.windows import SECOND, Windows
 
 NAMES = ("ant", "bee", "cat", "dog")
 VECTORS = torch.eye(4)

@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 from pipeline_fakes import NAMES, SIDE, VECTORS, CountingMethod, make_labeler
 
-from adapters.images import CanvasSpec, ImageLimits
-from adapters.storage.fetch import Fetcher
-from adapters.storage.policy import UriPolicy
-from adapters.storage.sink import read_records
+from grpo_tta.adapters.images import CanvasSpec, ImageLimits
+from grpo_tta.adapters.storage.fetch import Fetcher
+from grpo_tta.adapters.storage.policy import UriPolicy
+from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.pipeline.config.job import JobConfig, make_config
+from grpo_tta.pipeline.label.dofn import ImageReader
+from grpo_tta.pipeline.label.labeler import StreamLabeler
+from grpo_tta.pipeline.label.windows import SECOND
+from grpo_tta.pipeline.sinks import FOLDERS
+from grpo_tta.schemas import WireModel
 from grpo_tta.types import Method
-from pipeline.config import JobConfig, make_config
-from pipeline.labeler import StreamLabeler
-from pipeline.labeling import ImageReader
-from pipeline.sinks import FOLDERS
-from pipeline.windows import SECOND
-from schemas import WireModel
 
 STREAM_PATTERN = r"(?P<stream>[^/]+)/[^/]+$"
 TIME_PATTERN = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"

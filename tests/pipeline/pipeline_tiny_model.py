@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters.events import ImageRef, seed_of
 from grpo_tta import Classifier, PreprocessCfg
+from grpo_tta.adapters.events import ImageRef, seed_of
 
 SIZE = 16
 WIDTH = 16

@@ -6,8 +6,8 @@ import threading
 from live_fakes import FakeMember
 from pipeline_checkpoints import Killed
 
-from adapters.kafka.errors import Fenced
-from adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.errors import Fenced
+from grpo_tta.adapters.kafka.offsets import Committed
 
 
 class WorldStore:

@@ -22,17 +22,20 @@ from live_fakes import OURS, FakeOffsets
 from pipeline_checkpoints import CLOCK
 from protocol_fakes import Process, WorldSink, WorldStore
 
-from pipeline import graph, live, run, transactions
-from pipeline.checkpoint_log import CheckpointLog, Conflict
-from pipeline.config import make_config
-from pipeline.driver import SliceDriver
-from pipeline.graph import OpenSlice, WriteStates
-from pipeline.live import LiveDriver
-from pipeline.partition import Partition
-from pipeline.state_packs import PackReader
-from pipeline.status import partition_url
-from pipeline.transactions import BucketTruth, KafkaTruth
-from schemas import Counters
+from grpo_tta.pipeline import graph
+from grpo_tta.pipeline.checkpoint import protocol as transactions
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.checkpoint.partition import Partition
+from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.graph import OpenSlice, WriteStates
+from grpo_tta.pipeline.run import bounded as run
+from grpo_tta.pipeline.run import live
+from grpo_tta.pipeline.run.driver import SliceDriver
+from grpo_tta.pipeline.run.live import LiveDriver
+from grpo_tta.pipeline.watch.status import partition_url
+from grpo_tta.schemas import Counters
 
 PARTITIONS = ("t-0", "t-1")
 SLICE = 3

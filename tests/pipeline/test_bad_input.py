@@ -18,8 +18,8 @@ from PIL import Image
 from pipeline_jobs import outputs
 
 from grpo_tta.demo import class_prompts, pictures, render_scene
-from pipeline.config import JobConfig, make_config
-from pipeline.run import run_label_job
+from grpo_tta.pipeline.config.job import JobConfig, make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
 
 NAMES = list(class_prompts())
 TIMES = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"

@@ -15,18 +15,13 @@ from pipeline_bench import Run, assert_refused, rows_of
 from pipeline_tiny_model import CLASSES, SIZE, blobs, tiny_classifier
 from safetensors.torch import save_file
 
-from adapters.images import CanvasSpec
 from grpo_tta import METHODS, Classifier, GrpoSettings
-from grpo_tta.demo import pictures
-from grpo_tta.demo.packaged import assets_path
-from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
-from grpo_tta.evaluation.plans import CLEAN, Condition
-from grpo_tta.evaluation.stream_makers import make_plan
-from pipeline.bench import models
-from pipeline.bench.charts import front
-from pipeline.bench.pictures import FilePictures, find_images, some_of
-from pipeline.bench.rows import RowFile, key_of
-from pipeline.bench.settings import (
+from grpo_tta.adapters.images import CanvasSpec
+from grpo_tta.bench import models
+from grpo_tta.bench.charts import front
+from grpo_tta.bench.pictures import FilePictures, find_images, some_of
+from grpo_tta.bench.rows import RowFile, key_of
+from grpo_tta.bench.settings import (
     cells_of,
     name_of,
     parse_conditions,
@@ -34,9 +29,14 @@ from pipeline.bench.settings import (
     parse_resets,
     parse_streams,
 )
-from pipeline.cli import main
-from pipeline.config import make_config
-from pipeline.errors import ConfigurationError, JobError
+from grpo_tta.demo import pictures
+from grpo_tta.demo.packaged import assets_path
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
+from grpo_tta.evaluation.plans import CLEAN, Condition
+from grpo_tta.evaluation.stream_makers import make_plan
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
 PER_CLASS = 5
 UNUSED = {"source": {"url": "unused"}, "output": {"url": "unused"}}
@@ -305,7 +305,7 @@ def test_images_are_found_and_thinned_class_by_class(images: Path, tmp_path: Pat
 
 
 def test_few_canvases_are_kept(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.bench.pictures._CACHE_BYTES", 7 * 3 * SIZE * SIZE)
+    monkeypatch.setattr("grpo_tta.bench.pictures._CACHE_BYTES", 7 * 3 * SIZE * SIZE)
     pictures = FilePictures(find_images(images, None), CLASSES, CanvasSpec(SIZE, SIZE))
     order = np.tile(np.arange(40), 2)
     loaded = pictures.load(order, order)

@@ -14,14 +14,14 @@ from PIL import Image
 from pipeline_bench import Run, assert_refused, rows_of
 from safetensors.torch import save_file
 
+from grpo_tta.bench.suites.datasets import DATASETS, datasets_of, prompts_of
+from grpo_tta.bench.suites.published import MEAN, PUBLISHED
+from grpo_tta.bench.suites.reading import ALL, read, wnids
+from grpo_tta.bench.suites.run import DEFAULT_CONDITIONS, IMAGENET_C
 from grpo_tta.evaluation.plans import Condition
-from pipeline.bench.suites.datasets import DATASETS, datasets_of, prompts_of
-from pipeline.bench.suites.published import MEAN, PUBLISHED
-from pipeline.bench.suites.reading import ALL, read, wnids
-from pipeline.bench.suites.run import DEFAULT_CONDITIONS, IMAGENET_C
-from pipeline.cli import main
-from pipeline.cli.suites import SUITES
-from pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.cli.suites import SUITES
+from grpo_tta.pipeline.errors import ConfigurationError
 
 SIZE = 32
 TENCH, SHARK, JELLYFISH = "n01440764", "n01484850", "n01910747"  # classes 0 and 2; and one of -A and -R

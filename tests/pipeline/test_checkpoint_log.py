@@ -4,10 +4,10 @@ import threading
 import pytest
 from pipeline_checkpoints import CLOCK, make_commit, make_plan
 
-from adapters.storage.objects import ObjectStore
-from pipeline.checkpoint_log import CheckpointLog, Conflict
-from pipeline.errors import JobError
-from schemas import Counters
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.errors import JobError
+from grpo_tta.schemas import Counters
 
 
 @pytest.fixture

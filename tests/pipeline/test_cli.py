@@ -16,8 +16,8 @@ from pipeline_jobs import files
 from safetensors.torch import save_file
 
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, reference_path, write_feed
-from pipeline import calibration
-from pipeline.cli import main
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.run import calibrate as calibration
 
 IMAGES = 24
 Run = Callable[..., tuple[int, str, str]]

@@ -3,10 +3,10 @@ from apache_beam import coders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.events import ImageRef
+from grpo_tta.adapters.events import ImageRef
+from grpo_tta.pipeline.label.coders import StreamBatch, StreamBatchCoder, StreamStateCoder
+from grpo_tta.pipeline.label.records import WindowedRef
 from grpo_tta.state import StreamState
-from pipeline.coders import StreamBatch, StreamBatchCoder, StreamStateCoder
-from pipeline.records import WindowedRef
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
 TIME = st.integers(-(2**53), 2**53)

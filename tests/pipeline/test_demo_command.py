@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_tta.demo.feed import SHIFTED, STREAMS
-from pipeline.cli import main
+from grpo_tta.pipeline.cli import main
 
 IMAGES = 120
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import RecordFiles
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.evaluate import evaluate
-from schemas import LabeledImage
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import RecordFiles
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run.evaluate import evaluate
+from grpo_tta.schemas import LabeledImage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

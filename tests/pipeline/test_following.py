@@ -16,19 +16,19 @@ from pipeline_checkpoints import Killed, killing
 from pipeline_fakes import CountingMethod
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, write_pictures
 
-import pipeline.labeling as labeling
-import pipeline.run as run
-from adapters.storage.listing import Listing
-from adapters.storage.objects import ObjectStore
-from adapters.storage.source import SourceError
-from pipeline import metrics
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.cli.commands import run_and_report
-from pipeline.config import make_config
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.following import Following
-from pipeline.state_packs import PackReader
-from pipeline.status import read_status
+import grpo_tta.pipeline.label.dofn as labeling
+import grpo_tta.pipeline.run.bounded as run
+from grpo_tta.adapters.storage.listing import Listing
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.source import SourceError
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.cli.commands import run_and_report
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run.followed import Following
+from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.status import read_status
 
 FOLLOW = {"follow": True, "poll": "10ms", "settle": "1s"}
 COUNTS = {"north": 14, "south": 10}

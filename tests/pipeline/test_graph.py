@@ -14,17 +14,17 @@ from pipeline_fakes import CountingMethod, dump, events, level_of, make_labeler,
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, write_pictures
 from pipeline_tiny_model import CLASSES, SIZE, tiny_classifier
 
-import pipeline.graph as graph
-import pipeline.labeling as labeling
-import pipeline.run as run
-from adapters.storage.objects import ObjectStore
-from adapters.storage.source import list_source
+import grpo_tta.pipeline.graph as graph
+import grpo_tta.pipeline.label.dofn as labeling
+import grpo_tta.pipeline.run.bounded as run
 from grpo_tta import GrpoSettings, create_method
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.source import list_source
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.label.coders import StreamBatch
 from grpo_tta.state import decode_state, encode_state
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.coders import StreamBatch
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.state_packs import PackReader, write_pack
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import JobConfig, make_config, merged, parse_duration, read_config_file
-from pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.config.job import JobConfig, make_config, merged, parse_duration, read_config_file
+from grpo_tta.pipeline.errors import ConfigurationError
 
 MINIMAL: dict[str, Any] = {"source": {"url": "/data"}, "output": {"url": "/out"}}
 

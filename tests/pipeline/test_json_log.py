@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.cli.json_log import JsonLines
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.cli.json_log import JsonLines
 
 
 def make_record(message: str, *values: object, error: bool = False) -> logging.LogRecord:
-    record = logging.LogRecord("pipeline.live", logging.WARNING, "f.py", 1, message, values, None)
+    record = logging.LogRecord("grpo_tta.pipeline.run.live", logging.WARNING, "f.py", 1, message, values, None)
     record.created = 1767225600.25
     if error:
         try:
@@ -27,7 +27,7 @@ def test_a_record_is_one_line_whatever_it_says():
     assert json.loads(line) == {
         "time": "2026-01-01T00:00:00.250000Z",
         "level": "WARNING",
-        "logger": "pipeline.live",
+        "logger": "grpo_tta.pipeline.run.live",
         "message": 'partition images-0:\na "quote", ü',
     }
 
@@ -44,7 +44,7 @@ def test_the_command_line_chooses_the_form(
 ) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])
     assert main([*flags, "version"]) == 0
-    logging.getLogger("pipeline.live").info("owned in epoch %d", 3)
+    logging.getLogger("grpo_tta.pipeline.run.live").info("owned in epoch %d", 3)
     (line,) = capsys.readouterr().err.splitlines()
     if is_json:
         assert json.loads(line)["message"] == "owned in epoch 3"

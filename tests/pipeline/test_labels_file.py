@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigurationError
-from pipeline.labels_file import read_labels
+from grpo_tta.pipeline.config.classes import read_labels
+from grpo_tta.pipeline.errors import ConfigurationError
 
 
 def read(tmp_path: Path, name: str, text: str) -> object:

@@ -4,10 +4,11 @@ import pytest
 from live_fakes import FakeMember, LiveWorld
 from pipeline_checkpoints import CLOCK, Killed, killing
 
-from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
-from pipeline import live, metrics
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.partition import Fingerprints
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run import live
+from grpo_tta.pipeline.watch import metrics
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.kafka.errors import KafkaUnreachable
 from grpo_tta import Standing
-from pipeline import health, metrics
-from pipeline.health import LiveStatus, MetricsServer
-from pipeline.live import LiveProgress
-from pipeline.partition import SliceResult
-from schemas import Counters
+from grpo_tta.adapters.kafka.errors import KafkaUnreachable
+from grpo_tta.pipeline.checkpoint.partition import SliceResult
+from grpo_tta.pipeline.run.live import LiveProgress
+from grpo_tta.pipeline.watch import health, metrics
+from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.schemas import Counters
 
 
 def get(port, path):

@@ -6,13 +6,13 @@ import pytest
 from live_fakes import FakeMember, LiveWorld
 from pipeline_fakes import make_labeler
 
-from adapters.kafka.settings import KafkaSecurity, KafkaSettings
-from adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.watch.status import note_job, partition_url, read_status, request_reset
 from grpo_tta.state import encode_state
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.state_packs import pack_name, write_pack
-from pipeline.status import note_job, partition_url, read_status, request_reset
 
 SECURITY = KafkaSecurity(protocol="SASL_PLAINTEXT", mechanism="PLAIN", username="env:USER", password="env:PASSWORD")
 SETTINGS = KafkaSettings(("127.0.0.1:1",), SECURITY)

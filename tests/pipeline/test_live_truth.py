@@ -4,14 +4,14 @@ import pytest
 from live_fakes import FakeMember, FakeOffsets
 from pipeline_checkpoints import CLOCK, OURS, FakeGraph
 
-from adapters.kafka.errors import CommitUnknown, Fenced, KafkaUnreachable
-from adapters.kafka.offsets import Committed
-from adapters.storage.objects import ObjectStore
-from pipeline import sinks
-from pipeline.checkpoint_log import CheckpointLog, Conflict
-from pipeline.errors import ConfigurationError
-from pipeline.partition import Partition
-from pipeline.transactions import BucketTruth, KafkaTruth
+from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaUnreachable
+from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline import sinks
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.partition import Partition
+from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
+from grpo_tta.pipeline.errors import ConfigurationError
 
 
 class FakeTransactions:

@@ -12,9 +12,9 @@ from pipeline_tiny_model import CLASSES, blobs, tiny_classifier
 
 from grpo_tta import METHODS, GrpoSettings, create_method
 from grpo_tta.guard import GuardSettings
-from pipeline.cli.flags import METHOD_NAMES, add_job_flags, job_values
-from pipeline.config import JobConfig, make_config, read_config_file
-from pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.cli.flags import METHOD_NAMES, add_job_flags, job_values
+from grpo_tta.pipeline.config.job import JobConfig, make_config, read_config_file
+from grpo_tta.pipeline.errors import ConfigurationError
 
 PLACES: dict[str, Any] = {"source": {"url": "/data"}, "output": {"url": "/out"}}
 VIEWS = {"views": 4, "confident_share": 0.5}

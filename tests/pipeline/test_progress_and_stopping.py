@@ -8,14 +8,14 @@ import pytest
 from pipeline_fakes import CountingMethod
 from pipeline_jobs import job_config, job_labeler, write_pictures
 
-import pipeline.labeling as labeling
-from adapters.storage.objects import ObjectStore
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.cli.commands import _ProgressLine, run_and_report
-from pipeline.cli.stopping import StopRequest
-from pipeline.driver import Progress
-from pipeline.errors import JobError
-from schemas import Counters
+import grpo_tta.pipeline.label.dofn as labeling
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.cli.commands import _ProgressLine, run_and_report
+from grpo_tta.pipeline.cli.stopping import StopRequest
+from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.run.driver import Progress
+from grpo_tta.schemas import Counters
 
 
 def interrupt_twice() -> None:

@@ -10,10 +10,10 @@ import pytest
 from protocol_fakes import WorldSink, WorldStore
 from protocol_world import SLICE, ProtocolWorld, disturb
 
-from pipeline import graph
-from pipeline.checkpoint_log import CheckpointLog, _name
-from pipeline.partition import Partition
-from pipeline.transactions import KafkaTruth
+from grpo_tta.pipeline import graph
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, _name
+from grpo_tta.pipeline.checkpoint.partition import Partition
+from grpo_tta.pipeline.checkpoint.protocol import KafkaTruth
 
 MOST = 100
 """Schedules that are tried."""

@@ -4,12 +4,12 @@ import pytest
 import torch
 from pipeline_fakes import NAMES, make_ref, windowed
 
-from adapters.events import BadRecord
-from adapters.images import CorruptImage
+from grpo_tta.adapters.events import BadRecord
+from grpo_tta.adapters.images import CorruptImage
 from grpo_tta.guard import GuardEvent
+from grpo_tta.pipeline.label.records import MAX_EVENT, MAX_MESSAGE, RecordMaker, bad_record, dead_letter, to_datetime
+from grpo_tta.schemas import AdaptationLog
 from grpo_tta.types import Prediction, Update
-from pipeline.records import MAX_EVENT, MAX_MESSAGE, RecordMaker, bad_record, dead_letter, to_datetime
-from schemas import AdaptationLog
 
 MAKE = RecordMaker(NAMES, "model", "counting", top_k=3, min_probability=0.5)
 

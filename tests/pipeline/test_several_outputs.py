@@ -3,12 +3,12 @@
 import pytest
 from pipeline_jobs import job_config, job_labeler, output_files, write_pictures
 
-import pipeline.labeling as labeling
-from adapters.storage.objects import ObjectStore
-from adapters.storage.sink import RecordFiles
-from pipeline.checkpoint_log import CheckpointLog
-from pipeline.errors import JobError
-from pipeline.run import run_label_job
+import grpo_tta.pipeline.label.dofn as labeling
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import RecordFiles
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.run.bounded import run_label_job
 
 
 @pytest.fixture

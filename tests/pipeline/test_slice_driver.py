@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import pytest
 from pipeline_checkpoints import CLOCK, OURS, FakeGraph, Killed, killing, make_plan
 
-from adapters.storage.objects import ObjectStore
-from pipeline.checkpoint_log import CheckpointLog, Conflict
-from pipeline.driver import PARTITION, SliceDriver
-from pipeline.errors import ConfigurationError, JobError
-from pipeline.partition import Partition
-from pipeline.state_packs import PackReader
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.checkpoint.partition import Partition
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run.driver import PARTITION, SliceDriver
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_checkpoints import make_plan
 
-from adapters.storage.objects import ObjectStore
-from pipeline.state_packs import PackError, PackReader, pack_name, pack_sequence, write_pack
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.packs import PackError, PackReader, pack_name, pack_sequence, write_pack
 
 NAME = "states/000001-000000000007.pack"
 

@@ -20,13 +20,13 @@ from pipeline_fakes import (
 )
 from pipeline_tiny_model import CLASSES, blobs, tiny_classifier
 
-from adapters.images import CorruptImage
-from adapters.storage.fetch import ForbiddenByPolicy, NotFound, TransientFetchError
 from grpo_tta import GrpoSettings, create_method
+from grpo_tta.adapters.images import CorruptImage
+from grpo_tta.adapters.storage.fetch import ForbiddenByPolicy, NotFound, TransientFetchError
 from grpo_tta.guard import GuardSettings
+from grpo_tta.pipeline.label.windows import SECOND, Windows
+from grpo_tta.schemas import AdaptationLog
 from grpo_tta.state import encode_state
-from pipeline.windows import SECOND, Windows
-from schemas import AdaptationLog
 
 GUARD = GuardSettings(
     on_shift="reset",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from schemas import Counters, ImageEvent, LabeledImage
+from grpo_tta.schemas import Counters, ImageEvent, LabeledImage
 
 EVENT = {"schema_version": "1", "id": "a", "stream": "cam", "event_time": "2026-01-01T02:00:00+02:00"}
 

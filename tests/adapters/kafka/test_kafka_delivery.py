@@ -7,16 +7,16 @@ import pytest
 from kafka import errors as kafka_errors
 from kafka_fakes import FakeProducer
 
-from adapters.kafka import sink as sink_module
-from adapters.kafka import transactions as transactions_module
-from adapters.kafka.delivery import Delivery, DeliveryLimits, cut_to_fit, outgoing
-from adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
-from adapters.kafka.offsets import Committed
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.sink import KafkaSink
-from adapters.kafka.topics import OutTopics, TopicPlan
-from adapters.kafka.transactions import TransactionalSink, transactional_id
-from schemas import DeadLetter, DriftEvent, LabeledImage
+from grpo_tta.adapters.kafka import sink as sink_module
+from grpo_tta.adapters.kafka import transactions as transactions_module
+from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, cut_to_fit, outgoing
+from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
+from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.sink import KafkaSink
+from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan
+from grpo_tta.adapters.kafka.transactions import TransactionalSink, transactional_id
+from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = KafkaSettings(("h:1",))

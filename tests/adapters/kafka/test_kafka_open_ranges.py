@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from kafka import errors as kafka_errors
 from kafka_fakes import FakeConsumer, Record
 
-from adapters.events import BadRecord
-from adapters.kafka.consumers import ConsumerCache
-from adapters.kafka.errors import OffsetOutOfRange, ReadStalled
-from adapters.kafka.offsets import SkippedRange
-from adapters.kafka.ranges import INITIAL, OPEN, Claim, EventClock, KafkaRange, OpenRange, Ranges
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits, _ReadRange
+from grpo_tta.adapters.events import BadRecord
+from grpo_tta.adapters.kafka.consumers import ConsumerCache
+from grpo_tta.adapters.kafka.errors import OffsetOutOfRange, ReadStalled
+from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.adapters.kafka.ranges import INITIAL, OPEN, Claim, EventClock, KafkaRange, OpenRange, Ranges
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits, _ReadRange
 
 SETTINGS = KafkaSettings(("h:1",))
 ELEMENT = KafkaRange("images", 0, 5)

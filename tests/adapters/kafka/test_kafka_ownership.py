@@ -9,10 +9,10 @@ from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
-from adapters.kafka.group_member import GroupMember, _Listener
-from adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
-from adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
+from grpo_tta.adapters.kafka.group_member import GroupMember, _Listener
+from grpo_tta.adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(("h:1",))
 

@@ -5,12 +5,12 @@ from apache_beam.io.restriction_trackers import OffsetRange
 from kafka import errors as kafka_errors
 from kafka_fakes import FakeConsumer
 
-from adapters.kafka.consumers import ConsumerCache
-from adapters.kafka.errors import KafkaFailure, KafkaForbidden, OffsetOutOfRange, ReadStalled
-from adapters.kafka.offsets import SkippedRange
-from adapters.kafka.ranges import RangeTracker
-from adapters.kafka.settings import KafkaSettings
-from adapters.kafka.source import ReadImagesFromKafka, ReadLimits, _Reader
+from grpo_tta.adapters.kafka.consumers import ConsumerCache
+from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaForbidden, OffsetOutOfRange, ReadStalled
+from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.adapters.kafka.ranges import RangeTracker
+from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.kafka.source import ReadImagesFromKafka, ReadLimits, _Reader
 
 SETTINGS = KafkaSettings(("h:1",))
 

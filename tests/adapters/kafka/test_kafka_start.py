@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapters.kafka.errors import OffsetOutOfRange
-from adapters.kafka.offsets import SkippedRange, Start, check_policy, in_range
+from grpo_tta.adapters.kafka.errors import OffsetOutOfRange
+from grpo_tta.adapters.kafka.offsets import SkippedRange, Start, check_policy, in_range
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import re
 import pytest
 from kafka_fakes import Record
 
-from adapters.events import BadRecord, BadRecordCoder, ImageRef, ImageRefCoder
-from adapters.kafka.wire import (
+from grpo_tta.adapters.events import BadRecord, BadRecordCoder, ImageRef, ImageRefCoder
+from grpo_tta.adapters.kafka.wire import (
     coordinate_of,
     decode_record,
     parse_coordinate,

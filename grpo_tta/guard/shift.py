@@ -1,0 +1,233 @@
+"""Whether a stream's input has shifted: the distance of its probes to a reference, beside what they vary by themselves.
+
+A probe's row is the mean of the residuals of its frames in the metric of a reference. Its squared distance ``d`` to the
+reference's mean is compared with what it would be if the input had stayed:
+
+    e = v (1 + 1 / m) + max(0, 1 / k + 1 / k_m - 2 / C)
+
+``v`` is the variance of the stream's own rows about their running mean, so that runs of a class, whose probes lie far
+apart, are expected to; ``m`` the probes that the reference's mean is of; the rest is what another choice of classes
+moves a mean by: ``k`` and ``k_m`` are the classes that the stream shows now and that the reference's mean has seen.
+The excess ``d - e``, in deviations of such distances, goes into a one-sided Page-Hinkley test. Its weight is less where
+rows resemble the one before, since 16 probes of a scene are one observation, and where few classes are shown. [ours]
+
+When the input has shifted the mean is made anew of the next probes, from the first one on; the metric stays, so a
+second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the
+stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
+
+Columns. While the stream makes a reference of its own: ``rows``, the mean residuals so far ``[n, D]``, and ``squares``,
+sums over frames ``[2, D]``, of whole probes and of the one under way. Then ``metric``, ``expected``, ``deviation`` of
+that one, and of any reference: ``mean``, as the stream goes on with it, ``[D]``, of ``known`` probes that showed
+``mean_classes``; ``making``, 1 while it is made anew; ``middle``, running mean of rows ``[D]``; ``last`` row ``[D]``;
+``course``, a `Course`, and ``settled``, that of when Page-Hinkley was last at 0; its ``statistic``; ``excess``, the sum
+of ``d - e`` over the ``raised`` probes since.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from grpo_tta.guard.reference import Reference, shown_classes
+from grpo_tta.types import State
+
+_ROW_TYPE = torch.float16
+"""Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
+_MEMORY = 32
+"""Of the course, in probes."""
+_PRIOR = 8.0
+"""Probes that the reference's variance counts beside the stream's."""
+_HIGHEST_SCORE = 8.0
+"""Of a probe: so much evidence it may bring alone."""
+_ENOUGH_CLASSES = 40.0
+_ENOUGH_SHARE = 0.9
+_MOST_LIKE = 0.99
+
+
+class Settings(Protocol):
+    """What is asked of `grpo_tta.guard.GuardSettings`."""
+
+    @property
+    def probe_frames(self) -> int:
+        """Of a row."""
+
+    @property
+    def reference_probes(self) -> int:
+        """That a mean is made of."""
+
+    @property
+    def shift_delta(self) -> float:
+        """Allowance of Page-Hinkley, a probe."""
+
+
+class Course(NamedTuple):
+    """What a stream's rows vary by, in the reference's metric."""
+
+    probes: float
+    """That it is of, at most ``_MEMORY``."""
+    variance: float
+    """Mean squared distance of a row to the middle."""
+    covariance: float
+    """The same of a row and the one before."""
+    roughness: float
+    """Half of the mean squared change of a squared distance from probe to probe, as a share of the variance: a shift
+    changes it once."""
+    energy: float
+    """The last squared distance."""
+
+    def spread(self, reference: Reference) -> tuple[float, float, float]:
+        """Variance, deviation as a share, and likeness of successive rows, with the reference's as if of 8 probes."""
+        mass = _PRIOR + self.probes
+        variance = (_PRIOR * reference.expected + self.probes * self.variance) / mass
+        usual = reference.deviation**2
+        deviation = math.sqrt(max(usual, (_PRIOR * usual + self.probes * self.roughness) / mass))
+        like = self.probes * self.covariance / (mass * variance)
+        return variance, deviation, min(max(like, 0.0), _MOST_LIKE)
+
+    def after(self, row: Tensor, last: Tensor, middle: Tensor, reference: Reference) -> tuple["Course", Tensor]:
+        """With one more row ``[D]``, and the middle moved towards it. As much as a score may say, a row may change: a
+        shift is not what a stream varies by."""
+        variance, deviation, _ = self.spread(reference)
+        probes = min(self.probes + 1, float(_MEMORY))
+        share = probes / (probes + 1)
+        offset = row - middle
+        middle = middle + offset / (probes + 1)
+        energy = min(share * float(offset.square().sum()), variance * (1 + _HIGHEST_SCORE * deviation))
+        covariance = min(float((row - middle) @ (last - middle)), energy)
+        change = 0.5 * ((energy - self.energy) / variance) ** 2
+
+        def mean(before: float, now: float) -> float:
+            return before + (now - before) / probes
+
+        return Course(
+            probes,
+            mean(self.variance, energy),
+            mean(self.covariance, covariance),
+            mean(self.roughness, change),
+            energy,
+        ), middle
+
+
+def nothing(dimensions: int) -> State:
+    """Columns of a stream that has a reference of its own still to make."""
+    squares = torch.zeros(2, dimensions)
+    return {"rows": torch.zeros(0, dimensions, dtype=_ROW_TYPE), "squares": squares, **at_rest()}
+
+
+def cleared(state: State) -> State:
+    """Columns without the frames of the probe under way."""
+    if "rows" not in state:
+        return {**state, **at_rest()}
+    squares = _tensor(state["squares"]).clone()
+    squares[1] = 0
+    return {**state, "squares": squares, **at_rest()}
+
+
+def begun(reference: Reference) -> State:
+    """Columns of a stream that is compared with ``reference`` from now on."""
+    course = torch.tensor(Course(0.0, 0.0, 0.0, 0.0, reference.expected), dtype=torch.float64)
+    return {
+        "mean": reference.mean,
+        "middle": reference.mean,
+        "last": reference.mean,
+        "known": reference.probes,
+        "mean_classes": reference.classes,
+        "making": 0,
+        "course": course,
+        "settled": course,
+        **at_rest(),
+    }
+
+
+def at_rest() -> State:
+    """Columns of a test that has seen nothing."""
+    return {"statistic": 0.0, "excess": 0.0, "raised": 0}
+
+
+def anew(state: State) -> State:
+    """The columns after a shift: the mean is made of the next rows, and what the shift brought is forgotten."""
+    return {**state, "known": 0, "making": 1, "course": state["settled"], **at_rest()}
+
+
+def after_frames(residuals: Tensor, state: State) -> State:
+    """The columns with frames' residuals ``[B, D]`` taken in, of which `after_row` gets the mean."""
+    if "rows" not in state:
+        return state
+    squares = _tensor(state["squares"]).clone()
+    squares[1] += residuals.square().sum(0)
+    return {**state, "squares": squares}
+
+
+def after_row(row: Tensor, shown: Tensor, shared: Reference | None, state: State, settings: Settings) -> State:
+    """The columns with one more probe, whose mean residual is ``row`` ``[D]``, compared with the ``shared`` reference
+    or the stream's own, or taken into one that is still to be made. ``shown`` ``[C]``: fading sums of the frozen
+    probabilities."""
+    if "rows" in state:
+        return _made(row, shown, state, settings)
+    if shared is not None:
+        return _compared(shared.placed(row), shown, shared, state, settings)
+    numbers = float(state["expected"]), float(state["deviation"])
+    own = Reference(_tensor(state["mean"]), _tensor(state["metric"]), *numbers, 1.0, 1, settings.probe_frames)
+    return _compared(own.placed(row), shown, own, state, settings)
+
+
+def _made(row: Tensor, shown: Tensor, state: State, settings: Settings) -> State:
+    rows = torch.cat([_tensor(state["rows"]), row[None].to(_ROW_TYPE)])
+    squares = _tensor(state["squares"])
+    squares = torch.stack([squares.sum(0), torch.zeros_like(squares[1])])
+    if len(rows) < settings.reference_probes:
+        return {**state, "rows": rows, "squares": squares}
+    mean_squares = squares[0] / (len(rows) * settings.probe_frames)
+    variances = (mean_squares - rows.float().mean(0).square()).clamp_min(0)
+    made = Reference.from_probes(rows, variances, shown_classes(shown), settings.probe_frames)
+    rest = {name: value for name, value in state.items() if name not in ("rows", "squares")}
+    own: State = {"metric": made.metric, "expected": made.expected, "deviation": made.deviation}
+    return {**rest, **own, **begun(made)}
+
+
+def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, settings: Settings) -> State:
+    classes, known = shown_classes(shown), int(state["known"])
+    mean, course = _tensor(state["mean"]), Course(*_tensor(state["course"]).tolist())
+    if not known:
+        return {**state, "mean": row, "middle": row, "last": row, "known": 1, "mean_classes": classes}
+    variance, deviation, like = course.spread(reference)
+    mean_classes = float(state["mean_classes"])
+    chosen = max(0.0, 1 / classes + 1 / mean_classes - 2 / len(shown))
+    expected = variance * (1 + 1 / known) + chosen
+    excess = float((row - mean).square().sum()) - expected
+    score = min(excess / (deviation * expected), _HIGHEST_SCORE)
+    enough = min(_ENOUGH_CLASSES, _ENOUGH_SHARE * len(shown))
+    weight = min(1.0, min(classes, mean_classes) / enough) ** 2 * (1 - like) / (1 + like)
+    statistic = max(0.0, float(state["statistic"]) + weight * (score - settings.shift_delta))
+    course, middle = course.after(row, _tensor(state["last"]), _tensor(state["middle"]), reference)
+    numbers = torch.tensor(course, dtype=torch.float64)
+    if state["making"] and not statistic:
+        mean, known, mean_classes = mean + (row - mean) / (known + 1), known + 1, classes
+    return {
+        **state,
+        "mean": mean,
+        "middle": middle,
+        "last": row,
+        "known": known,
+        "mean_classes": mean_classes,
+        "making": int(bool(state["making"]) and known < settings.reference_probes),
+        "course": numbers,
+        "settled": state["settled"] if statistic else numbers,
+        "statistic": statistic,
+        "excess": float(state["excess"]) + excess if statistic else 0.0,
+        "raised": int(state["raised"]) + 1 if statistic else 0,
+    }
+
+
+def size(state: State) -> float:
+    """How large the shift is that the test has risen by: the root of the mean excess, so in standard deviations of a
+    frame in the reference; comparable over streams. 0 while the test is at rest."""
+    raised = int(state["raised"])
+    return math.sqrt(max(0.0, float(state["excess"]) / raised)) if raised else 0.0
+
+
+def _tensor(value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"must be a tensor, got {type(value).__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""What makes a slice count: plans, packed states, commits, and who owns a partition."""

@@ -1,0 +1,81 @@
+"""What to tell apart, from a file: one class a line, or a YAML or JSON mapping class -> prompts.
+
+Blank and repeated classes are refused with their place. In YAML every scalar is text: a class may be called ``no``.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo_tta.pipeline.errors import ConfigurationError
+
+ClassNames = list[str]
+Prompts = dict[str, list[str]]
+
+
+def read_labels(path: str) -> tuple[ClassNames | None, Prompts | None]:
+    """Class names, or a mapping class -> prompts, by the file's ending; raises `ConfigurationError`."""
+    suffix = Path(path).suffix.lower()
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if suffix == ".json":
+            return None, _prompts(json.loads(text, object_pairs_hook=_unique))
+        if suffix in (".yaml", ".yml"):
+            return None, _prompts(yaml.load(text, _Loader))
+        return _names(text), None
+    except OSError as error:
+        raise ConfigurationError(f"labels file {path}: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"labels file {path}: {error}") from error
+
+
+def _names(text: str) -> ClassNames:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            raise ValueError(f"line {number} is blank")
+        if name in seen:
+            raise ValueError(f"{name!r} is in line {seen[name]} and in line {number}")
+        seen[name] = number
+    if not seen:
+        raise ValueError("no classes in it")
+    return list(seen)
+
+
+class _Loader(yaml.BaseLoader):
+    """Scalars are strings, and a key that comes twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        return _unique(
+            (self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value
+        )
+
+
+def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        name = str(key).strip()
+        if not name:
+            raise ValueError("a class is blank")
+        if name in found:
+            raise ValueError(f"{name!r} is in it twice")
+        found[name] = value
+    return found
+
+
+def _prompts(loaded: Any) -> Prompts:
+    if not isinstance(loaded, dict) or not loaded:
+        raise ValueError(f"expected a mapping class -> prompts, got {type(loaded).__name__}")
+    return {name: _texts(name, value) for name, value in loaded.items()}
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"class {name!r}: expected a prompt or a list of prompts, got {value!r}")
+    return texts

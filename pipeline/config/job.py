@@ -1,0 +1,396 @@
+"""`JobConfig`: the one configuration of a labelling job, from a YAML file, flags, or both (flags win).
+
+The method's and the guard's own settings are their dataclasses, declared once in ``grpo_tta``. Unknown keys are
+refused, and every problem becomes one line that names the key and the value.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from grpo_tta.adapters.kafka.membership import parse_numbers
+from grpo_tta.adapters.kafka.offsets import OutOfRangePolicy, Start
+from grpo_tta.adapters.kafka.settings import KafkaAddress, KafkaSecurity
+from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
+from grpo_tta.guard import GuardSettings
+from grpo_tta.methods import METHODS
+from grpo_tta.models import ModelSettings
+from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.values import is_kafka as is_kafka
+from grpo_tta.pipeline.config.values import parse_duration as parse_duration
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.label.windows import Windows
+
+_NOT_OF_LABELS = {
+    "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
+    "model": ("name", "pretrained"),
+    "output": ("url", "also"),
+    "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
+}
+_FILES = (("labels", "file"), ("labels", "class_vectors"), ("guard", "reference"))
+
+
+def _content(key: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {path}: {error.strerror or error}") from error
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SourceConfig(_Section):
+    """Where images come from."""
+
+    url: Url
+    """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
+    stream_pattern: str | None = None
+    time_pattern: str | None = None
+    allow_uris: tuple[str, ...] = ()
+    """Prefixes a manifest may point at, beside its own folder."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    follow: bool = False
+    """Files that come to a folder or bucket while the job runs are labelled too, until it is stopped."""
+    poll: Duration = "5s"
+    """Between two looks."""
+    settle: Duration = "5s"
+    """A file younger than this may still be written and waits."""
+    look_back: Duration = "1h"
+    """A file so much older than the newest one comes too late: a dead letter."""
+    give_up_after: Duration = "10m"
+    """A source that cannot be listed any more is looked at again for so long."""
+
+    @model_validator(mode="after")
+    def _followable(self) -> "SourceConfig":
+        if self.follow and is_kafka(self.url):
+            raise ValueError("follow: a topic is followed anyway, leave --follow out")
+        if self.follow and is_manifest(self.url):
+            raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _patterns(self) -> "SourceConfig":
+        for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
+            pattern = getattr(self, name)
+            if pattern is None:
+                continue
+            try:
+                compiled = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}, got {pattern!r}") from error
+            if group not in compiled.groupindex:
+                raise ValueError(f"{name} must have a group (?P<{group}>...), got {pattern!r}")
+        return self
+
+
+class LabelsConfig(_Section):
+    """What to tell apart. Without any of it the demo model's own classes."""
+
+    file: str | None = None
+    """One class a line, or YAML/JSON mapping class -> prompts."""
+    templates: tuple[str, ...] = ()
+    class_vectors: str | None = None
+
+
+def _method_name(value: str) -> str:
+    if value not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {value!r}")
+    return value
+
+
+def _method_settings(value: Any, info: ValidationInfo) -> Any:
+    """Settings of the method named beside them, as that method's own class; a bad name is its own problem."""
+    name = info.data.get("name")
+    return value if name is None else TypeAdapter(METHODS[name].settings).validate_python(value)
+
+
+MethodSettings = Annotated[
+    Any, PlainValidator(_method_settings, json_schema_input_type=Union[*(entry.settings for entry in METHODS.values())])
+]
+
+
+_ONLY_IN_CODE = {"ensemble": "a second set of class vectors", "reward_model": "another frozen classifier"}
+
+
+class MethodConfig(_Section):
+    """The method and its settings, which are what ``grpo_tta.METHODS`` says of that name."""
+
+    name: Annotated[str, AfterValidator(_method_name), Field(json_schema_extra={"enum": list(METHODS)})] = "grpo"
+    settings: MethodSettings = Field(default_factory=dict, validate_default=True)
+
+    @model_validator(mode="after")
+    def _suppliable(self) -> "MethodConfig":
+        alignment = getattr(self.settings, "alignment", None)
+        if alignment in _ONLY_IN_CODE:
+            raise ValueError(
+                f"settings.alignment {alignment!r} needs {_ONLY_IN_CODE[alignment]}, which can be given only from the "
+                "library: use frozen, consensus or view"
+            )
+        return self
+
+
+class GuardConfig(_Section):
+    """The drift guard."""
+
+    settings: GuardSettings = GuardSettings()
+    reference: str | None = None
+    """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
+
+
+class EventTimeConfig(_Section):
+    """Windows and lateness."""
+
+    window: Annotated[str, BeforeValidator(check_window)] = "fixed:60s"
+    max_session: Duration = "1h"
+    allowed_lateness: Duration = "30s"
+    max_future: Duration = "10m"
+
+    def windows(self) -> Windows:
+        """As the pipeline uses them."""
+        kind, _, size = self.window.partition(":")
+        length = parse_duration(size)
+        return Windows(
+            "session" if kind == "session" else "fixed", length, max(parse_duration(self.max_session), length)
+        )
+
+
+class OutputConfig(_Section):
+    """Where and how results are written."""
+
+    url: Url
+    """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
+    also: tuple[Url, ...] = ()
+    """Further places that get all records too."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class TopicsConfig(_Section):
+    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``."""
+
+    adaptation: str | None = None
+    drift: str | None = None
+    dead_letters: str | None = None
+
+
+class KafkaConfig(_Section):
+    """How Kafka is read and written; no label depends on it."""
+
+    security: KafkaSecurity | None = None
+    """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
+    group: Annotated[str, Field(min_length=1)] = "grpo-tta"
+    partitions: Annotated[str, parsed(parse_numbers)] | None = None
+    """``0-3,7``: read these, and no others, instead of sharing with the group's other processes."""
+    start: Annotated[str, parsed(Start.parse)] = "committed"
+    """For partitions without a commit: ``committed | earliest | latest | timestamp:RFC3339 |
+    TOPIC-PARTITION=OFFSET,...``."""
+    until: Annotated[str, parsed(parse_until)] | None = None
+    """``latest`` (what is there at the start) or a time; without it the job goes on for ever."""
+    out_of_range: OutOfRangePolicy = "fail"
+    transactional: bool = False
+    """Labels and positions in one Kafka transaction; source and output on one cluster."""
+    topics: TopicsConfig = TopicsConfig()
+    create_topics: bool = True
+    topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Of topics that are created."""
+    session: Duration = "10s"
+    """After so long without a sign of life a process's partitions go to the others."""
+    discovery: Duration = "30s"
+    """How soon added partitions are noticed."""
+    give_up_after: Duration = "10m"
+    """Slices that fail are tried again for so long."""
+
+
+class CheckpointConfig(_Section):
+    """Slices and what a resume does."""
+
+    url: Url | None = None
+    """Default: ``checkpoint`` under the first output that is no Kafka topic."""
+    slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
+    """Most events of a slice; of a live one, of each partition."""
+    slice_seconds: Duration = "5s"
+    """A live slice begins so long after the one before, or earlier where it would be full."""
+    on_state_mismatch: Literal["fail", "reset"] = "fail"
+    keep: Annotated[int, Field(ge=2, le=1000)] = 8
+    """How many slices' plans, commits and states are kept."""
+    max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
+    """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
+
+
+class RunConfig(_Section):
+    """How the graph is run; no label depends on it."""
+
+    runner: str = "FnApiRunner"
+    beam_options: tuple[str, ...] = ()
+    readers: Annotated[int, Field(ge=1, le=256)] = 4
+    """Threads that fetch and decode."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
+    metrics_host: str = "127.0.0.1"
+    """Where they are served."""
+
+
+class JobConfig(_Section):
+    """A labelling job."""
+
+    source: SourceConfig
+    output: OutputConfig
+    labels: LabelsConfig = LabelsConfig()
+    model: ModelSettings = ModelSettings()
+    method: MethodConfig = MethodConfig()
+    guard: GuardConfig = GuardConfig()
+    event_time: EventTimeConfig = EventTimeConfig()
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def checkpoint_url(self) -> str:
+        """Where plans, states and commits lie."""
+        if self.checkpoint.url is not None:
+            return self.checkpoint.url
+        return next(url for url in self.outputs if not is_kafka(url)).rstrip("/") + "/checkpoint"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every place that gets all records."""
+        return (self.output.url, *self.output.also)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Those of them that are folders or buckets."""
+        return tuple(url for url in self.outputs if not is_kafka(url))
+
+    @model_validator(mode="after")
+    def _places(self) -> "JobConfig":
+        if len(set(self.outputs)) < len(self.outputs):
+            raise ValueError("output: every place must be another one")
+        if self.checkpoint.url is None and not self.folders:
+            raise ValueError("checkpoint.url: --checkpoint is needed where every output is a Kafka topic")
+        if self.checkpoint.url is not None and is_kafka(self.checkpoint.url):
+            raise ValueError("checkpoint.url: a checkpoint lies in a folder or bucket, not in Kafka")
+        return self
+
+    @model_validator(mode="after")
+    def _transactions(self) -> "JobConfig":
+        if not self.kafka.transactional:
+            return self
+        topics = [url for url in self.outputs if is_kafka(url)]
+        if not is_kafka(self.source.url) or len(topics) != 1:
+            raise ValueError("kafka.transactional: needs a Kafka source and one Kafka output")
+        servers = {KafkaAddress.parse(url).servers for url in (self.source.url, *topics)}
+        if len(servers) > 1:
+            raise ValueError("kafka.transactional: source and output must be on the same cluster")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
+        path = local_path(self.source.url)
+        url = self.source.url.rstrip("/") if path is None else path
+        followed = ["followed"] if self.source.follow else []
+        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *followed])
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: what a YAML file would hold."""
+        return self.model_dump(mode="json")
+
+    def shown(self) -> dict[str, Any]:
+        """`plain` as it may be written down: of the runner's own options, which may hold secrets, only the names."""
+        plain = self.plain()
+        plain["run"]["beam_options"] = [option_name(option) for option in self.run.beam_options]
+        return plain
+
+    def fingerprint(self) -> str:
+        """Of everything a label depends on beside the model and the listing, which have their own.
+
+        Files count by what they hold. Where results go and how the graph is run do not count. Raises
+        `ConfigurationError` for a file that cannot be read.
+        """
+        plain = self.plain()
+        for section, keys in _NOT_OF_LABELS.items():
+            for key in keys:
+                del plain[section][key]
+        del plain["run"], plain["kafka"]
+        for section, key in _FILES:
+            plain[section][key] = _content(f"{section}.{key}", plain[section][key])
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def method_fingerprint(self) -> str:
+        """Of the settings a stream's state depends on."""
+        plain = self.plain()
+        text = json.dumps([plain["method"], plain["guard"]["settings"]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    """A YAML configuration; raises `ConfigurationError`."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"configuration file {path}: {error}") from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigurationError(f"configuration file {path}: expected keys and values, got {type(loaded).__name__}")
+    return loaded or {}
+
+
+def make_config(values: Mapping[str, Any]) -> JobConfig:
+    """Checked configuration; raises `ConfigurationError` with one line a problem."""
+    try:
+        return JobConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_problem(dict(item)) for item in error.errors()]
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+_NEEDED = {
+    "source": "--source (source.url)",
+    "source.url": "--source (source.url)",
+    "output": "--out (output.url)",
+    "output.url": "--out (output.url)",
+}
+
+
+def _problem(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if key in _NEEDED and item["type"] == "missing":
+        return f"{_NEEDED[key]} is needed"
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key}: unknown key"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
+    return f"{key}: {message}{shown}" if key else message + shown

@@ -1,0 +1,88 @@
+"""Values of the configuration that are texts: durations, windows, URLs, places in a topic, options of the runner."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from grpo_tta.adapters.kafka.offsets import Start
+from grpo_tta.adapters.kafka.settings import KafkaAddress
+from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
+from grpo_tta.pipeline.label.windows import SECOND
+
+_UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: str) -> int:
+    """``30s``, ``5m``, ``250ms``, ``1h``, ``2d`` in microseconds; raises ``ValueError``."""
+    match = _DURATION.fullmatch(str(text))
+    if match is None:
+        raise ValueError(f"a duration is a number with ms, s, m, h or d, like 30s, got {text!r}")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def _duration(value: Any) -> str:
+    parse_duration(value)
+    return str(value)
+
+
+def check_window(value: Any) -> str:
+    """``fixed:LENGTH`` or ``session:GAP``, else a ``ValueError``."""
+    kind, _, size = str(value).partition(":")
+    if kind not in ("fixed", "session") or not size:
+        raise ValueError(f"a window is fixed:LENGTH or session:GAP, like fixed:60s, got {value!r}")
+    if parse_duration(size) <= 0:
+        raise ValueError(f"a window's length must be > 0, got {value!r}")
+    return str(value)
+
+
+def _url(value: Any) -> str:
+    """A URL without credentials in it: it ends up in labels, summaries and logs."""
+    text = str(value)
+    if carries_credentials(scheme_of(text), text.partition("://")[2].partition("/")[0]):
+        raise ValueError(
+            "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
+            "environment variables or files"
+        )
+    return text
+
+
+def option_name(option: str) -> str:
+    """``--name=(hidden)`` of an option with a value, ``(hidden)`` of a value by itself."""
+    name, sign, _ = option.partition("=")
+    if not name.startswith("-"):
+        return HIDDEN
+    return f"{name}={HIDDEN}" if sign else name
+
+
+def is_kafka(url: str) -> bool:
+    """Whether a source or output is a Kafka cluster."""
+    return url.lower().startswith("kafka:")
+
+
+def _kafka_url(url: str) -> str:
+    if is_kafka(url):
+        KafkaAddress.parse(url)
+    return url
+
+
+def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
+    """A text that ``parse`` takes without a ValueError."""
+
+    def check(value: Any) -> str:
+        parse(str(value))
+        return str(value)
+
+    return BeforeValidator(check)
+
+
+def parse_until(text: str) -> None:
+    """``latest`` or a time, else a ``ValueError``."""
+    if text != "latest":
+        Start.parse(f"timestamp:{text}")
+
+
+Url = Annotated[str, Field(min_length=1), AfterValidator(_kafka_url), BeforeValidator(_url)]
+Duration = Annotated[str, BeforeValidator(_duration)]

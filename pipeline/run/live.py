@@ -1,0 +1,366 @@
+"""`LiveDriver`: labels the Kafka partitions that this process owns, slice by slice, until it is told to stop.
+
+What it owns it learns from its membership. A partition that comes is claimed by a new epoch, and its newest commit,
+its open plan and its position are read; one that goes is let go between two steps, and whatever was begun for it is run
+again by its next owner. All owned partitions run in one graph; each has its own plan, states and commit, in the order
+of writing of `pipeline.checkpoint.partition` (or, with transactions, of `pipeline.checkpoint.protocol`).
+
+A slice that fails for a reason that may pass (a broker away, a bucket that does not answer) is dropped, and all
+partitions are taken up anew from their commits, again and again for ``kafka.give_up_after``.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from grpo_tta.adapters.kafka.consumers import CONSUMERS
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
+from grpo_tta.adapters.kafka.membership import Member
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets, SkippedRange, Start
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, SliceResult, no_fault
+from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, Truth
+from grpo_tta.pipeline.checkpoint.starts import Starts
+from grpo_tta.pipeline.config.job import JobConfig, parse_duration
+from grpo_tta.pipeline.config.kafka import source_topics
+from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.graph import OpenSlice
+from grpo_tta.pipeline.sinks import close_sinks
+from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.status import partition_url
+from grpo_tta.schemas import Plan
+
+_log = logging.getLogger(__name__)
+_POLL = 0.1
+"""Seconds between two looks at the ends of the partitions."""
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
+"""Seconds after a failure; the last again and again."""
+_MARGIN = timedelta(milliseconds=1)
+
+RunSlice = Callable[[list[OpenSlice]], list[SliceResult]]
+
+
+class _Taken(JobError):
+    """A partition that was assigned by hand has been assigned to another process too."""
+
+
+@dataclass
+class Owned:
+    """A partition this process owns."""
+
+    partition: Partition
+    generation: int
+    """Of the membership, when it was acquired."""
+    store: ObjectStore
+    start: int
+    """Where reading begins without a commit."""
+    bound: int | None
+    """Where ``kafka.until`` ends it."""
+    jump: SkippedRange | None = None
+    """What the log did not hold when the partition was acquired."""
+    fresh: bool = True
+    """An open plan of it may be waiting."""
+
+    @property
+    def position(self) -> int:
+        """The next offset to read."""
+        position = self.partition.position
+        if position is None:
+            position = self.start
+        return self.jump.resumed if self.jump is not None and self.jump.wanted == position else position
+
+
+@dataclass(frozen=True)
+class LiveProgress:
+    """After a slice: what it did, and how far behind its owner is."""
+
+    images: int
+    seconds: float
+    owned: Mapping[str, int]
+    """Position by partition."""
+    lag: Mapping[str, int]
+    results: tuple[SliceResult, ...] = ()
+
+
+class Watcher:
+    """Is told what a live job does; this one tells nobody."""
+
+    def owns(self, partitions: int) -> None:
+        """So many partitions are this process's, before it makes a slice of them."""
+
+    def turned(self) -> None:
+        """The driver has come round, and nothing failed."""
+
+    def failed(self, error: Exception) -> None:
+        """A slice was dropped and will be tried again."""
+
+    def committed(self, progress: LiveProgress) -> None:
+        """A slice was committed."""
+
+
+class LiveDriver:
+    """``truth``: what makes a slice count. Raises `JobError` when it gives up, and what cannot pass at once."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        fingerprints: Fingerprints,
+        make_member: Callable[[], Member],
+        offsets: KafkaOffsets,
+        run_slice: RunSlice,
+        owner: str,
+        *,
+        truth: Truth | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        watcher: "Watcher | None" = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        fault_point: Callable[[str], None] = no_fault,
+    ) -> None:
+        self._config = config
+        self._fingerprints = fingerprints
+        self._make_member = make_member
+        self._offsets = offsets
+        self._run_slice = run_slice
+        self._owner = owner
+        self._truth = truth or BucketTruth(fault_point)
+        self._stop = stop
+        self._watcher = watcher or Watcher()
+        self._clock = clock
+        self._fault_point = fault_point
+        self._starts = Starts(config.kafka.start, ObjectStore(config.checkpoint_url), source_topics(config), offsets)
+        self._slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
+        self._give_up = parse_duration(config.kafka.give_up_after) / 1e6
+        self._session = parse_duration(config.kafka.session) / 1e6
+        self._owned: dict[str, Owned] = {}
+        self._not_before: dict[str, float] = {}
+        self._begun = -self._slice_seconds
+        self._busy = False
+        self._failing_since: float | None = None
+        self._failures = 0
+        self._member: Member | None = None
+
+    def run(self) -> None:
+        """Until ``stop()``, or until every owned partition has reached ``kafka.until``."""
+        self._starts.note()
+        self._join()
+        try:
+            while not self._stop():
+                try:
+                    member = self._member or self._join()
+                    if self._finished(member):
+                        break
+                    self._turn(member)
+                except (KafkaFailure, JobError, OSError) as error:
+                    self._failed(error)
+        finally:
+            self._leave()
+            self._offsets.close()
+            close_sinks()
+            CONSUMERS.close_idle(all_of_them=True)
+
+    def _turn(self, member: Member) -> None:
+        member.events(0.0 if self._busy else _POLL)
+        self._update_owned(member)
+        self._watcher.owns(len(self._owned))
+        ends = self._offsets.end(list(self._owned)) if self._owned else {}
+        plans = self._plans(ends)
+        self._busy = bool(plans)
+        if plans:
+            self._slice(plans, member)
+        elif self._owned:
+            self._recovered()
+        self._watcher.turned()
+
+    # ---- what is owned ----
+
+    def _join(self) -> Member:
+        self._member = self._make_member()
+        try:
+            self._member.start()
+        except BaseException:
+            self._leave()
+            raise
+        return self._member
+
+    def _leave(self) -> None:
+        if self._member is not None:
+            member, self._member = self._member, None
+            member.close()
+
+    def _update_owned(self, member: Member) -> None:
+        """Let go of what the membership took away, take up what it gave."""
+        held = member.assignment().partitions
+        for name, owned in list(self._owned.items()):
+            if held.get(name) != owned.generation:
+                self._let_go(name, "it has gone to another process")
+        for name, generation in held.items():
+            if name not in self._owned and self._not_before.get(name, 0.0) <= time.monotonic():
+                self._owned[name] = self._acquire(name, generation)
+
+    def _acquire(self, name: str, generation: int) -> Owned:
+        store = ObjectStore(partition_url(self._config.checkpoint_url, name))
+        log = CheckpointLog(store)
+        partition = Partition(
+            name,
+            log,
+            replace(self._fingerprints, source=f"kafka:{name}"),
+            keep=self._config.checkpoint.keep,
+            reset_on_mismatch=self._config.checkpoint.on_state_mismatch == "reset",
+            epoch=log.claim(self._owner),
+            fault_point=self._fault_point,
+        )
+        self._truth.restore(partition, self._offsets)
+        start = partition.position
+        if start is None:
+            start = self._starts.of(name, store)
+        _, skipped = self._offsets.check({name: start}, self._config.kafka.out_of_range)
+        for jump in skipped:
+            metrics.note_skipped(jump)
+        owned = Owned(partition, generation, store, start, self._bound(name), skipped[0] if skipped else None)
+        _log.info("partition %s: owned in epoch %d, from offset %d", name, partition.epoch, owned.position)
+        return owned
+
+    def _bound(self, name: str) -> int | None:
+        until = self._config.kafka.until
+        if until is None:
+            return None
+        if until == "latest":
+            return self._offsets.end([name])[name]
+        moment = Start.parse(f"timestamp:{until}").time
+        assert moment is not None
+        return self._offsets.at_time([name], moment + _MARGIN)[name]
+
+    def _let_go(self, name: str, why: str) -> None:
+        del self._owned[name]
+        self._truth.forget(name)
+        metrics.forget_lag(name)
+        _log.info("partition %s: let go, %s", name, why)
+
+    def _finished(self, member: Member) -> bool:
+        """Whether the job has an end and all that is owned has reached it."""
+        if (
+            self._config.kafka.until is None
+            or not self._owned
+            or set(member.assignment().partitions) != set(self._owned)
+        ):
+            return False
+        return all(owned.position >= (owned.bound or 0) and not owned.fresh for owned in self._owned.values())
+
+    # ---- a slice ----
+
+    def _plans(self, ends: Mapping[str, int]) -> list[tuple[Owned, Plan]]:
+        """Open plans at once; new ones when a slice is due or would be full. Step 1."""
+        waiting = [owned for owned in list(self._owned.values()) if owned.fresh]
+        plans = [(owned, plan) for owned in waiting if (plan := self._open_plan(owned))]
+        planned = {owned.partition.name for owned, _ in plans}
+        most = self._config.checkpoint.slice_records
+        stops = {
+            name: min(ends[name] if owned.bound is None else owned.bound, ends[name], owned.position + most)
+            for name, owned in self._owned.items()
+            if name not in planned
+        }
+        todo = {name: stop for name, stop in stops.items() if stop > self._owned[name].position}
+        full = any(stop - self._owned[name].position >= most for name, stop in todo.items())
+        if not plans and not full and time.monotonic() - self._begun < self._slice_seconds:
+            return []
+        for name, stop in todo.items():
+            owned = self._owned[name]
+            try:
+                plans.append((owned, owned.partition.new_plan(owned.position, stop, self._clock())))
+            except Conflict as error:
+                self._taken(name, error)
+        return plans
+
+    def _open_plan(self, owned: Owned) -> Plan | None:
+        try:
+            plan = owned.partition.open_plan()
+        except Conflict as error:
+            self._taken(owned.partition.name, error)
+            return None
+        owned.fresh = plan is not None
+        return plan
+
+    def _slice(self, plans: list[tuple[Owned, Plan]], member: Member) -> None:
+        """Steps 2 to 6."""
+        self._begun = started = time.monotonic()
+        parts = [OpenSlice(plan, owned.partition.latest, owned.store.url, dated=True) for owned, plan in plans]
+        self._truth.begin([owned.partition for owned, _ in plans])
+        results = self._run_slice(parts)  # 2, 3
+        held = member.assignment().partitions
+        committed = []
+        for (owned, plan), result in zip(plans, results, strict=True):
+            name = owned.partition.name
+            if held.get(name) != owned.generation:
+                self._let_go(name, "it has gone to another process")
+                continue
+            try:
+                self._truth.commit(owned.partition, plan, result, time.monotonic() - started, member)  # 4
+            except (Conflict, Fenced) as error:
+                self._taken(name, error)
+                continue
+            owned.fresh = False
+            committed.append((owned, result))
+        self._truth.tell([owned.partition for owned, _ in committed], member, self._owned_since())  # 5
+        for owned, _ in committed:
+            owned.partition.collect_garbage()  # 6
+        self._recovered()
+        self._report(committed, time.monotonic() - started)
+
+    def _taken(self, name: str, error: Exception) -> None:
+        """Another process has claimed the partition: leave it alone, for a session at least."""
+        if self._config.kafka.partitions is not None:
+            raise _Taken(f"partition {name}: {error}; only one process may be given a partition")
+        self._not_before[name] = time.monotonic() + self._session
+        self._let_go(name, str(error))
+
+    def _owned_since(self) -> dict[str, int]:
+        return {name: owned.generation for name, owned in self._owned.items()}
+
+    def _report(self, committed: list[tuple[Owned, SliceResult]], seconds: float) -> None:
+        ends = self._offsets.end(list(self._owned))  # anew: what came in meanwhile is the lag
+        positions = {name: owned.position for name, owned in self._owned.items()}
+        lag = {name: max(ends.get(name, position) - position, 0) for name, position in positions.items()}
+        results = tuple(result for _, result in committed)
+        images = sum(result.counters.labels for result in results)
+        self._watcher.committed(LiveProgress(images, seconds, positions, lag, results))
+
+    # ---- failures ----
+
+    def _recovered(self) -> None:
+        self._failures, self._failing_since = 0, None
+
+    def _failed(self, error: Exception) -> None:
+        """Take everything up anew after a pause; raises where that is no use. A slice that was dropped on request is
+        not taken up."""
+        if self._stop():
+            return
+        final = isinstance(error, KafkaFailure) and not error.retriable and not isinstance(error, Fenced)
+        if final or isinstance(error, _Taken):
+            raise JobError(str(error)) from error
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > self._give_up:
+            failing = now - self._failing_since
+            raise JobError(f"no slice came through in {failing:.0f} s, the last try: {error}") from error
+        self._watcher.failed(error)
+        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self._failures += 1
+        _log.warning("%s; everything is taken up again from its commit in %.1f s", error, pause)
+        for name in list(self._owned):
+            self._let_go(name, "it is taken up anew")
+        self._watcher.owns(0)
+        close_sinks()
+        time.sleep(pause)
+        self._leave_if_ended()
+
+    def _leave_if_ended(self) -> None:
+        """A membership that has ended does not come back: the next turn joins anew."""
+        try:
+            if self._member is not None:
+                self._member.assignment()
+        except KafkaFailure as error:
+            _log.warning("the membership ended (%s): joining again", error)
+            self._leave()

@@ -1,0 +1,123 @@
+"""Prometheus metrics of a live job.
+
+One registry a process. Streams are not labels: there may be thousands. What a slice's commit counts is counted when it
+is committed, so a slice that runs again is not counted twice; histograms are fed while it runs. Where the guards stand
+is a gauge of the last slice: the stream that is nearest to a reset, over all streams that had images in it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from grpo_tta import Standing
+from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.schemas import AdaptationLog, LabeledImage
+
+_log = logging.getLogger(__name__)
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_AGES = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 1800, 7200, 86400)
+
+REGISTRY = CollectorRegistry()
+SAMPLES = Counter("tta_samples", "Images labelled", registry=REGISTRY)
+DEAD_LETTERS = Counter("tta_dead_letters", "Events that could not be labelled", registry=REGISTRY)
+LATE = Counter("tta_late_samples", "Images labelled and not learnt from, for they were late", registry=REGISTRY)
+UPDATES = Counter("tta_updates", "Parameter updates", registry=REGISTRY)
+UPDATES_SKIPPED = Counter("tta_updates_skipped", "Updates due and not made", ["reason"], registry=REGISTRY)
+RESETS = Counter("tta_resets", "Streams set back to the frozen encoder", ["cause"], registry=REGISTRY)
+DETECTIONS = Counter("tta_drift_detections", "What the guards noticed", ["signal"], registry=REGISTRY)
+STATISTIC = Gauge("tta_drift_statistic", "The highest of a stream's in the last slice", ["signal"], registry=REGISTRY)
+THRESHOLD = Gauge("tta_drift_threshold", "Over which a statistic is a detection", ["signal"], registry=REGISTRY)
+SINCE_RESET = Gauge("tta_samples_since_reset", "The fewest of a stream's in the last slice", registry=REGISTRY)
+WARMING_UP = Gauge(
+    "tta_detector_warming_up", "Share of the last slice's streams whose reference is still to be made",
+    registry=REGISTRY,
+)  # fmt: skip
+SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
+SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
+FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)
+LAG = Gauge("tta_lag_records", "Records between position and end", ["partition"], registry=REGISTRY)
+SKIPPED = Counter("tta_positions_skipped", "Positions the log does not hold any more", registry=REGISTRY)
+OWNED = Gauge("tta_partitions_owned", "Partitions this process owns", registry=REGISTRY)
+ENTROPY = Histogram(
+    "tta_prediction_entropy_ratio", "Mean entropy of an update's predictions over ln C", buckets=_SHARES,
+    registry=REGISTRY,
+)  # fmt: skip
+DISAGREEMENT = Histogram(
+    "tta_source_disagreement_ratio", "Share of an update's labels that differ from the frozen encoder's",
+    buckets=_SHARES, registry=REGISTRY,
+)  # fmt: skip
+MARGINAL_ENTROPY = Histogram(
+    "tta_marginal_entropy_ratio", "Entropy of a stream's mean prediction over ln C, once a slice", buckets=_SHARES,
+    registry=REGISTRY,
+)  # fmt: skip
+STATE_BYTES = Histogram(
+    "tta_state_bytes", "Of a stream's encoded state", buckets=[2.0**power for power in range(10, 25)],
+    registry=REGISTRY,
+)  # fmt: skip
+AGE = Histogram("tta_event_age_seconds", "From an image's event time to its label", buckets=_AGES, registry=REGISTRY)
+_recent: deque[float] = deque(maxlen=2000)
+"""Ages of the newest labels, for people who watch the progress."""
+_standings: list[Standing] = []
+"""Of the streams of the running slice."""
+
+
+def note_skipped(skipped: SkippedRange) -> None:
+    """Positions that were passed over are never passed over silently."""
+    SKIPPED.inc(max(skipped.resumed - skipped.wanted, 0))
+    _log.warning("%s", skipped.message())
+
+
+def observe_labels(labels: list[LabeledImage], now: float) -> None:
+    """The ages of images at the moment they are labelled; ``now`` in seconds since the epoch."""
+    for label in labels:
+        age = max(now - label.event_time.timestamp(), 0.0)
+        AGE.observe(age)
+        _recent.append(age)
+
+
+def recent_age(share: float) -> float | None:
+    """The age that ``share`` of the newest labels stay under, in seconds; forgets them."""
+    ages = sorted(_recent)
+    _recent.clear()
+    return ages[min(int(share * len(ages)), len(ages) - 1)] if ages else None
+
+
+def observe_updates(rows: list[AdaptationLog]) -> None:
+    """Entropy and disagreement of every update."""
+    for row in rows:
+        if row.entropy is not None and row.disagreement is not None:
+            ENTROPY.observe(row.entropy)
+            DISAGREEMENT.observe(row.disagreement)
+
+
+def observe_guard(standing: Standing, thresholds: Mapping[str, float]) -> None:
+    """Where a stream's guard stands after its last image of a slice, and above what the guard acts."""
+    if standing.marginal_entropy is not None:
+        MARGINAL_ENTROPY.observe(standing.marginal_entropy)
+    for signal, threshold in thresholds.items():
+        THRESHOLD.labels(signal).set(threshold)
+    _standings.append(standing)
+
+
+def begin_slice() -> None:
+    """What was noted of guards is of a slice that is over or was dropped."""
+    _standings.clear()
+
+
+def end_slice() -> None:
+    """The gauges of all that `observe_guard` was told of; without a stream they stay as they are."""
+    if not _standings:
+        return
+    for signal in {signal for one in _standings for signal in one.statistics}:
+        STATISTIC.labels(signal).set(max(one.statistics.get(signal, 0.0) for one in _standings))
+    SINCE_RESET.set(min(one.frames_since_reset for one in _standings))
+    WARMING_UP.set(sum(one.warming_up for one in _standings) / len(_standings))
+
+
+def forget_lag(partition: str) -> None:
+    """The partition is another's now."""
+    with suppress(KeyError):
+        LAG.remove(partition)

@@ -1,0 +1,199 @@
+"""What a checkpoint says of its job: positions, lag and owners of partitions, and what each stream has learnt."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from grpo_tta.adapters.kafka.errors import KafkaFailure
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.storage.listing import Listing
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.label.records import to_datetime
+from grpo_tta.state import StreamState, decode_state
+
+PARTITIONS = "partitions"
+_JOB = "job.json"
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """One partition. ``lag`` is ``None`` where the source does not answer, and before the first commit."""
+
+    partition: str
+    position: int | None
+    end: int | None
+    lag: int | None
+    epoch: int | None
+    owner: str | None
+    """The last process to claim it; whether it lives is not known here."""
+    events: int
+    labels: int
+    dead_letters: int
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """One stream. Times are event times."""
+
+    stream: str
+    partition: str
+    frames: int
+    updates: int
+    newest: str | None
+    frames_since_reset: int
+    warming_up: bool
+    """The guard is making the stream's reference, and blind to shifts."""
+    resets: dict[str, int]
+    last_reset: str | None
+    last_reset_cause: str | None
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of a whole job."""
+
+    partitions: list[PartitionStatus]
+    streams: list[StreamStatus]
+
+    def to_json(self) -> str:
+        """For scripts."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transactional: bool = False) -> None:
+    """Write down where the positions are of, so that `read_status` can ask for the lag. Holds no secret.
+
+    Raises `ConfigurationError` where the checkpoint is of a job for which something else decides what counts: the one
+    would take the other's unfinished manifests for commits, or not find them.
+    """
+    before = json.loads(store.read(_JOB)) if store.exists(_JOB) else {}
+    truths = {True: f"transactions of group {before.get('group')!r}", False: "its own commits"}
+    theirs = before.get("transactional", transactional)
+    if theirs != transactional or (theirs and before and before["group"] != group):
+        raise ConfigurationError(
+            f"kafka.transactional: the checkpoint {store.url} counts by {truths[theirs]}: go on so, or give another "
+            "--checkpoint"
+        )
+    noted = {
+        "servers": settings.servers,
+        "security": asdict(settings.security),
+        "group": group,
+        "transactional": transactional,
+    }
+    store.write(_JOB, json.dumps(noted).encode())
+
+
+def partition_url(checkpoint_url: str, name: str) -> str:
+    """Where the log of a live job's partition lies."""
+    return f"{checkpoint_url.rstrip('/')}/{PARTITIONS}/{name}"
+
+
+def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
+    """The stores of all partitions' logs: of a live job by partition, of a bounded one under ``storage``.
+
+    Raises `JobError` where there is no checkpoint.
+    """
+    root = ObjectStore(checkpoint_url)
+    names = root.names(f"{PARTITIONS}/")
+    live = sorted({name.split("/")[1] for name in names})
+    if live:
+        return {name: ObjectStore(partition_url(checkpoint_url, name)) for name in live}
+    if Listing.open(root) is None and not root.names("commits/"):
+        raise JobError(f"{checkpoint_url} holds no checkpoint")
+    return {"storage": root}
+
+
+def read_status(checkpoint_url: str) -> Status:
+    """All partitions and streams; raises `JobError` where there is no checkpoint."""
+    stores = partition_logs(checkpoint_url)
+    ends = _ends(ObjectStore(checkpoint_url), list(stores))
+    partitions, streams = [], []
+    for name, store in stores.items():
+        log = CheckpointLog(store)
+        commit, owner = log.latest(), log.owner()
+        position, end = (commit.position if commit else None), ends.get(name)
+        counters = commit.counters if commit else None
+        partitions.append(
+            PartitionStatus(
+                partition=name,
+                position=position,
+                end=end,
+                lag=None if end is None or position is None else max(end - position, 0),
+                epoch=owner[0] if owner else (commit.epoch if commit else None),
+                owner=owner[1] if owner else None,
+                events=counters.events if counters else 0,
+                labels=counters.labels if counters else 0,
+                dead_letters=counters.dead_letters if counters else 0,
+            )
+        )
+        reader = PackReader(store)
+        for stream, pack in sorted((commit.states if commit else {}).items()):
+            data = reader.read(pack, stream)
+            streams.append(_stream(stream, name, decode_state(data), len(data)))
+    return Status(partitions, streams)
+
+
+def request_reset(checkpoint_url: str, stream: str) -> list[str]:
+    """Ask the owners of every partition that knows ``stream`` to reset it; raises `JobError` where none does."""
+    asked = []
+    for name, store in partition_logs(checkpoint_url).items():
+        log = CheckpointLog(store)
+        commit = log.latest()
+        if commit is not None and stream in commit.states:
+            log.request_reset(stream)
+            asked.append(name)
+    if not asked:
+        known = sorted(set(_known(checkpoint_url)))
+        some = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+        raise JobError(f"no partition knows stream {stream!r}; there are {some or 'none yet'}")
+    return asked
+
+
+def _known(checkpoint_url: str) -> Iterator[str]:
+    for store in partition_logs(checkpoint_url).values():
+        commit = CheckpointLog(store).latest()
+        yield from commit.states if commit else ()
+
+
+def _ends(root: ObjectStore, names: list[str]) -> dict[str, int]:
+    """The end of every partition that can be asked."""
+    if not root.exists(_JOB):
+        listing = Listing.open(root)
+        return {"storage": len(listing)} if listing is not None else {}
+    noted: dict[str, Any] = json.loads(root.read(_JOB))
+    settings = KafkaSettings(tuple(noted["servers"]), KafkaSecurity(**noted["security"]))
+    try:
+        with KafkaOffsets(settings, group=noted["group"]) as offsets:
+            return offsets.end(names)
+    except (KafkaFailure, ValueError):
+        return {}
+
+
+def _stream(stream: str, partition: str, state: StreamState, size: int) -> StreamStatus:
+    def time_of(key: str) -> str | None:
+        return to_datetime(int(state.position[key])).isoformat() if key in state.position else None
+
+    cause = state.position.get("reset_cause")
+    return StreamStatus(
+        stream=stream,
+        partition=partition,
+        frames=state.counters.get("frames", 0),
+        updates=state.counters.get("updates", 0),
+        newest=time_of("event_time"),
+        frames_since_reset=int(state.method.get("frames", 0)),
+        warming_up="rows" in state.guard,
+        resets={
+            name.removeprefix("resets_"): count
+            for name, count in sorted(state.counters.items())
+            if name.startswith("resets_")
+        },
+        last_reset=time_of("reset_time"),
+        last_reset_cause=str(cause) if cause is not None else None,
+        state_bytes=size,
+    )
