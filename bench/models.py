@@ -15,7 +15,7 @@ from grpo_tta.demo.packaged import PICTURE_SETS, class_prompts
 from grpo_tta.evaluation.plans import ScenePictures
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.dofn import canvas_of, load_job_classifier
+from grpo_tta.pipeline.label.load import canvas_of, load_job_classifier
 
 DEMO_SET = "fluent-emoji"
 

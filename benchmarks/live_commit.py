@@ -24,7 +24,8 @@ from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, no_f
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.graph import OpenSlice, WriteStates
 from grpo_tta.pipeline.label.dofn import StreamKey
-from grpo_tta.pipeline.run.bounded import run_label_job, slice_result
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.slice import slice_result
 from grpo_tta.schemas import Counters
 
 SLICE_SECONDS = 5.0

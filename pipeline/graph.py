@@ -27,6 +27,7 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name, write_pack
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import settings_of
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.coders import StreamBatch
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStream, Origin, StreamKey
 from grpo_tta.pipeline.label.records import WindowedRef, bad_record
@@ -173,9 +174,10 @@ def _of(partition: str, pairs: Iterable[tuple[str, T]]) -> list[T]:
 
 
 def build(
-    pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]
+    pipeline: beam.Pipeline, job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]
 ) -> None:
     """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here."""
+    config = job.config
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
     keyed = _read(pipeline, config, slices) | "KeyByStream" >> beam.ParDo(KeyByStream(latest_times)).with_outputs(
@@ -188,7 +190,7 @@ def build(
         >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[StreamKey, StreamBatch])
         | "GlobalWindow" >> beam.WindowInto(GlobalWindows())
         | "LabelStream"
-        >> beam.ParDo(LabelStream(config, {part.partition: part.origin for part in slices})).with_outputs(
+        >> beam.ParDo(LabelStream(job, {part.partition: part.origin for part in slices})).with_outputs(
             STATES, COUNTERS, main="records"
         )
     )

@@ -109,7 +109,7 @@ class DeadLetter(WireModel):
 
     schema_version: SchemaVersion = "1"
     coordinate: str
-    stage: Literal["source", "decode_event", "policy", "fetch", "decode_image", "sink"]
+    stage: Literal["source", "decode_event", "policy", "fetch", "decode_image", "step", "sink"]
     error_class: str
     error_message: str
     id: str | None = None

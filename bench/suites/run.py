@@ -21,7 +21,7 @@ from grpo_tta.evaluation.cells import GuardChoice, ResetRule
 from grpo_tta.evaluation.corruptions import CORRUPTIONS
 from grpo_tta.evaluation.plans import CLEAN, Condition
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.dofn import canvas_of
+from grpo_tta.pipeline.label.load import canvas_of
 
 STREAM = "steady"
 IMAGENET_C = tuple(kind.name for kind in CORRUPTIONS.values() if not kind.extra)

@@ -16,7 +16,7 @@ from grpo_tta.pipeline.versions import versions
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
 
-STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "sink")
+STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "step", "sink")
 
 
 def main(arguments: list[str] | None = None) -> int:

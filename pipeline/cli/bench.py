@@ -128,7 +128,7 @@ def _bench(
     from grpo_tta.bench.settings import cells_of, parse_conditions, parse_streams
     from grpo_tta.evaluation.cells import GuardChoice
     from grpo_tta.pipeline.errors import ConfigurationError
-    from grpo_tta.pipeline.label.dofn import load_reference
+    from grpo_tta.pipeline.label.load import load_reference
 
     if flags.data or flags.datasets:
         raise ConfigurationError("--data and --datasets go with --suite")

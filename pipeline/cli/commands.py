@@ -18,10 +18,12 @@ from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import job_values
 from grpo_tta.pipeline.cli.stopping import StopRequest
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config, merged
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.dofn import images_labelled
-from grpo_tta.pipeline.run import bounded as job
+from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run import calibrate as calibration
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.check import check_job
 from grpo_tta.pipeline.run.driver import Progress
 from grpo_tta.pipeline.run.evaluate import evaluate as evaluate_labels
 from grpo_tta.schemas import DeadLetter
@@ -37,8 +39,9 @@ def label(flags: Flags, beam_options: list[str]) -> int:
 
 def run_and_report(config: JobConfig) -> int:
     """Run a job with progress lines and say what came of it."""
-    with StopRequest() as stop, _ProgressLine(lambda: images_labelled(config)) as progress:
-        result = job.run_label_job(config, progress=progress, stop=stop)
+    job = ResolvedJob.of(config)
+    with StopRequest() as stop, _ProgressLine(lambda: images_labelled(job)) as progress:
+        result = run_label_job(job, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
     if result.did_nothing and summary.finished:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
@@ -183,7 +186,7 @@ def _replace(path: Path, data: bytes) -> None:
 def check(flags: Flags, beam_options: list[str]) -> int:
     """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
     config = make_config(job_values(flags, beam_options))
-    made, labeled = job.check_job(config, images=10)
+    made, labeled = check_job(config, images=10)
     print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
     lines = [["stream", "id", "label", "probability", "frozen"]]
     lines += [

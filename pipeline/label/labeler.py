@@ -5,6 +5,9 @@ dead letter and the batch is as if it had not been there. Batches are cut at the
 probes, so that updates and the guard's decisions fall on the same frames however the events were batched. The state
 given is never modified: an exception leaves the caller with the state it had.
 
+A batch that makes the model raise is halved, until the image at fault is alone and becomes a dead letter too; where the
+model raises at a plain grey image as well, the fault is not the image's and the exception is the caller's.
+
 An event whose time was capped does not make others late. A prediction that is not finite is never a label: the frozen
 encoder's stands in for it.
 """
@@ -33,6 +36,7 @@ from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _log = logging.getLogger(__name__)
 
+_GREY = 127
 Canvas = np.ndarray
 """uint8 ``[3, H, W]``, RGB, the model's input size."""
 Read = Callable[[ImageRef], Canvas]
@@ -116,7 +120,14 @@ class StreamLabeler:
         self._allowed_lateness = allowed_lateness
         self._max_batch_size = max_batch_size
         self._read_ahead = 2 * max_batch_size + readers
-        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="read-image")
+        self._readers = readers
+        self._pool: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """End the reading threads; the next call of `label` begins new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def initial_state(self) -> StreamState:
         """The state of a stream that nothing was seen of yet."""
@@ -188,6 +199,8 @@ class StreamLabeler:
             self.labelled += len(batch)
 
     def _reading(self, events: Sequence[WindowedRef]) -> Iterator[tuple[WindowedRef, Future[Canvas]]]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="read-image")
         waiting: deque[tuple[WindowedRef, Future[Canvas]]] = deque()
         try:
             for event in events:
@@ -204,9 +217,34 @@ class StreamLabeler:
         seeds = torch.tensor([seed_of(event.ref.id) for event in events], dtype=torch.int64)
         return Batch(torch.from_numpy(np.stack(canvases)), seeds)
 
+    def _parts(
+        self, events: list[WindowedRef], canvases: list[Canvas], error: Exception, out: Labeled
+    ) -> Iterator[tuple[list[WindowedRef], list[Canvas]]]:
+        """What is to be tried instead of a batch that raised ``error``: its halves. A single image becomes a dead
+        letter, or ``error`` is raised where any image would have raised it."""
+        if len(events) > 1:
+            middle = len(events) // 2
+            yield events[:middle], canvases[:middle]
+            yield events[middle:], canvases[middle:]
+            return
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise error
+        grey = self._batch(events, [np.full_like(canvases[0], _GREY)])
+        try:
+            self._stepped(grey, out.state)
+        except Exception:
+            raise error from None
+        _log.warning("stream %s: %s cannot be stepped", events[0].ref.stream, events[0].ref.coordinate, exc_info=error)
+        out.dead_letters.append(dead_letter(events[0].ref, "step", error))
+
     def _label_late(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
         batch = self._batch(events, canvases)
-        prediction = self.method.predict(batch, out.state.method)
+        try:
+            prediction = self.method.predict(batch, out.state.method)
+        except Exception as error:
+            for part in self._parts(events, canvases, error, out):
+                self._label_late(*part, out)
+            return
         if not bool(torch.isfinite(prediction.probabilities).all()):
             prediction = Prediction(self._frozen(batch))
         counts = [out.state.counters.get("updates", 0)] * len(events)
@@ -218,12 +256,20 @@ class StreamLabeler:
         """Probabilities ``[B, C]`` of a method that has learnt nothing, which are the frozen encoder's."""
         return self.method.predict(batch, self.method.initial_state()).probabilities
 
-    def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        events = self._advance(events, out.state)
-        batch = self._batch(events, canvases)
-        state = out.state
+    def _stepped(self, batch: Batch, state: StreamState) -> tuple[Prediction, State, Report, Decision, State]:
+        """Method and guard over a batch; nothing is kept of it here."""
         prediction, method_state, report = self.method.step(batch, state.method)
-        decision, guard_state = self.guard.step(report, state.guard)
+        return prediction, method_state, report, *self.guard.step(report, state.guard)
+
+    def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
+        batch, state = self._batch(events, canvases), out.state
+        try:
+            prediction, method_state, report, decision, guard_state = self._stepped(batch, state)
+        except Exception as error:
+            for part in self._parts(events, canvases, error, out):
+                self._step(*part, out)
+            return
+        events = self._advance(events, state)
         finite = bool(torch.isfinite(prediction.probabilities).all())
         if decision.serve_frozen or not finite:
             frozen = prediction.frozen if prediction.frozen is not None else self._frozen(batch)

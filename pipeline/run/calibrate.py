@@ -13,8 +13,8 @@ from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard.reference import ReferenceBuilder
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.label.dofn import ImageReader, load_job_classifier, uri_policy
-from grpo_tta.pipeline.run.bounded import list_job_source
+from grpo_tta.pipeline.label.load import ImageReader, load_job_classifier, uri_policy
+from grpo_tta.pipeline.run.places import list_job_source
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from grpo_tta.adapters.storage.follow import Follower
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import SourceError
-from grpo_tta.pipeline.config.job import JobConfig, parse_duration
+from grpo_tta.pipeline.config.job import parse_duration
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.dofn import images_labelled
+from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run.driver import PARTITION, Progress
 from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.watch.health import LiveStatus
@@ -36,13 +37,13 @@ class Following:
 
     def __init__(
         self,
-        config: JobConfig,
+        job: ResolvedJob,
         store: ObjectStore,
         *,
         stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        source = config.source
+        config, source = job.config, job.config.source
         try:
             self._follower = Follower(
                 store,
@@ -61,7 +62,7 @@ class Following:
         self._give_up = parse_duration(source.give_up_after) / 1e6
         self._looked = time.monotonic()
         self._failing_since: float | None = None
-        self.status = LiveStatus(max(_STALE_SECONDS, _STALE_POLLS * self._poll), lambda: images_labelled(config))
+        self.status = LiveStatus(max(_STALE_SECONDS, _STALE_POLLS * self._poll), lambda: images_labelled(job))
 
     def begin(self, latest: Commit | None) -> int:
         """Look for the first time; the listing's end. Raises ``SourceError``, and `JobError` where the listing does not

@@ -13,11 +13,14 @@ from grpo_tta.pipeline.checkpoint.partition import no_fault
 from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth, Truth
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import make_member, make_offsets, out_settings, settings_of
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.dofn import images_labelled, job_labeler
-from grpo_tta.pipeline.run.bounded import check_runner, claim_outputs, fingerprints_of, output_stores, run_slice
+from grpo_tta.pipeline.label.load import fingerprints_of, images_labelled, labeler_of
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.run.live import LiveDriver, LiveProgress, Watcher
+from grpo_tta.pipeline.run.places import claim_outputs, output_stores
+from grpo_tta.pipeline.run.runner import check_runner
+from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
 from grpo_tta.pipeline.watch.status import note_job
 
@@ -26,7 +29,7 @@ _STALE_SLICES = 12
 
 
 def run_live_job(
-    config: JobConfig,
+    config: JobConfig | ResolvedJob,
     *,
     progress: Callable[[LiveProgress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
@@ -36,37 +39,39 @@ def run_live_job(
 
     Raises `ConfigurationError` before anything was read or written, `JobError` or a ``KafkaFailure`` later.
     """
-    check_runner(config.run)
+    job = ResolvedJob.of(config)
+    config = job.config
+    check_runner(config.run, transactional=config.kafka.transactional)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     folders, store = output_stores(config)
     _check_sharing(config, store)
     source = settings_of(config, config.source.url)
-    labeler = job_labeler(config)
     outputs = [out_settings(config, url) for url in config.outputs if is_kafka(url)]
-    source.probe()
-    for settings, topics, plan in outputs:
-        sink = KafkaSink(settings, topics, plan=plan)
-        sink.open()
-        sink.close()
-    claim_outputs(store, folders)
-    note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
-    fingerprints = fingerprints_of(config, labeler, config.source.url)
     slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
-    status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds), lambda: images_labelled(config)), progress)
-    with metrics_served(config.run, status.status), settled_heap():
-        LiveDriver(
-            config,
-            fingerprints,
-            lambda: make_member(config),
-            make_offsets(config),
-            lambda parts: run_slice(config, parts, fault_point),
-            f"{socket.gethostname()}:{os.getpid()}",
-            truth=_truth(config, fault_point),
-            stop=stop,
-            watcher=status,
-            fault_point=fault_point,
-        ).run()
+    status = _Both(LiveStatus(max(30.0, _STALE_SLICES * slice_seconds), lambda: images_labelled(job)), progress)
+    with labeler_of(job) as labeler:
+        source.probe()
+        for settings, topics, plan in outputs:
+            sink = KafkaSink(settings, topics, plan=plan)
+            sink.open()
+            sink.close()
+        claim_outputs(store, folders)
+        note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
+        fingerprints = fingerprints_of(job, labeler, config.source.url)
+        with metrics_served(config.run, status.status), settled_heap():
+            LiveDriver(
+                config,
+                fingerprints,
+                lambda: make_member(config),
+                make_offsets(config),
+                lambda parts: run_slice(job, parts, fault_point),
+                f"{socket.gethostname()}:{os.getpid()}",
+                truth=_truth(config, fault_point),
+                stop=stop,
+                watcher=status,
+                fault_point=fault_point,
+            ).run()
 
 
 class _Both(Watcher):

@@ -17,7 +17,8 @@ from grpo_tta.pipeline.label.records import to_datetime
 from grpo_tta.state import StreamState, decode_state
 
 PARTITIONS = "partitions"
-_JOB = "job.json"
+_JOB = "live.json"
+"""Not ``job.json``: under a place for outputs, which may be the same folder, that says whose they are."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed  # noqa: E402
 from grpo_tta.pipeline.cli import main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402
-from grpo_tta.pipeline.label.dofn import job_labeler  # noqa: E402
+from grpo_tta.pipeline.config.resolved import ResolvedJob  # noqa: E402
+from grpo_tta.pipeline.label.load import take_labeler  # noqa: E402
 from grpo_tta.pipeline.run import bounded as run  # noqa: E402
 
 
@@ -98,7 +99,7 @@ def serve() -> None:
     first = json.loads(sys.stdin.readline())
     write_small_feed(Path(first["feed"]))
     source = {"url": first["feed"], "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN}
-    job_labeler(make_config({**first["config"], "source": source}))
+    take_labeler(ResolvedJob.of(make_config({**first["config"], "source": source})))  # the children share it
     answer(source=source)
     for line in sys.stdin:
         pid = os.fork()

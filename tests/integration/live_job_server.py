@@ -27,7 +27,7 @@ import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
 from grpo_tta.adapters.storage import fetch  # noqa: E402
 from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402
-from grpo_tta.pipeline.label import dofn as labeling  # noqa: E402
+from grpo_tta.pipeline.label import load  # noqa: E402
 from grpo_tta.pipeline.run.live_job import run_live_job  # noqa: E402
 
 
@@ -96,8 +96,8 @@ def answer(**fields: Any) -> None:
 
 
 def serve() -> None:
-    classifier = labeling.load_job_classifier(make_config(json.loads(sys.stdin.readline())["config"]))
-    labeling.load_job_classifier = lambda config: classifier  # every job's; a labeler of its own is made in no time
+    classifier = load.load_job_classifier(make_config(json.loads(sys.stdin.readline())["config"]))
+    load.load_job_classifier = lambda config: classifier  # every job's; a labeler of its own is made in no time
     answer(ready=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -42,14 +42,14 @@ class CountingMethod(Method):
     """Frames since the initial state at which a prediction is not finite."""
     fail_at: int = -1
     """Grey level of an image that makes the step raise."""
+    fail_always: bool = False
+    """Every image does."""
 
     def initial_state(self) -> State:
         return {"frames": 0, "updates": 0, "sum": torch.zeros(1, dtype=torch.float64)}
 
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
-        levels = batch.canvases[:, 0, 0, 0].to(torch.int64)
-        if (levels == self.fail_at).any():
-            raise ArithmeticError("the step failed")
+        levels = self._levels(batch)
         start, done = int(state["frames"]), int(state["updates"])
         cadence = self.cadence or 10**9
         numbers = torch.arange(start, start + len(batch))
@@ -71,11 +71,17 @@ class CountingMethod(Method):
         report = Report(adapted, frozen, VECTORS[levels % 4], updates, 4.0 * len(batch), not bool(broken.any()))
         return Prediction(adapted, frozen), new, report
 
+    def _levels(self, batch: Batch) -> Tensor:
+        levels = batch.canvases[:, 0, 0, 0].to(torch.int64)
+        if self.fail_always or (levels == self.fail_at).any():
+            raise ArithmeticError("the step failed")
+        return levels
+
     def _adapted(self, levels: Tensor, updates: Tensor) -> Tensor:
         return peaked(torch.where(updates >= self.collapse_after, torch.zeros_like(levels), (levels + updates) % 4))
 
     def predict(self, batch: Batch, state: State) -> Prediction:
-        levels = batch.canvases[:, 0, 0, 0].to(torch.int64)
+        levels = self._levels(batch)
         return Prediction(self._adapted(levels, torch.full_like(levels, int(state["updates"]))))
 
     def pull(self, state: State, strength: float) -> State:

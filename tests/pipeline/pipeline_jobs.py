@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from pipeline_fakes import NAMES, SIDE, VECTORS, CountingMethod, make_labeler
 
@@ -14,8 +15,9 @@ from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.pipeline.config.job import JobConfig, make_config
-from grpo_tta.pipeline.label.dofn import ImageReader
+from grpo_tta.pipeline.label import load
 from grpo_tta.pipeline.label.labeler import StreamLabeler
+from grpo_tta.pipeline.label.load import ImageReader
 from grpo_tta.pipeline.label.windows import SECOND
 from grpo_tta.pipeline.sinks import FOLDERS
 from grpo_tta.schemas import WireModel
@@ -77,6 +79,11 @@ def job_labeler(config: JobConfig, method: Method | None = None, **options: Any)
         allowed_lateness=30 * SECOND,
         **options,
     )
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, labeler: StreamLabeler) -> None:
+    """Every job of this process gets ``labeler`` where it would make its own."""
+    monkeypatch.setattr(load, "_make_labeler", lambda job: labeler)
 
 
 def outputs(out: Path) -> dict[str, list[WireModel]]:

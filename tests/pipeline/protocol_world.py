@@ -30,8 +30,8 @@ from grpo_tta.pipeline.checkpoint.partition import Partition
 from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.graph import OpenSlice, WriteStates
-from grpo_tta.pipeline.run import bounded as run
 from grpo_tta.pipeline.run import live
+from grpo_tta.pipeline.run import slice as run
 from grpo_tta.pipeline.run.driver import SliceDriver
 from grpo_tta.pipeline.run.live import LiveDriver
 from grpo_tta.pipeline.watch.status import partition_url

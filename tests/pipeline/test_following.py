@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from pipeline_checkpoints import Killed, killing
 from pipeline_fakes import CountingMethod
-from pipeline_jobs import job_config, job_labeler, output_files, outputs, write_pictures
+from pipeline_jobs import job_config, job_labeler, output_files, outputs, serve, write_pictures
 
-import grpo_tta.pipeline.label.dofn as labeling
 import grpo_tta.pipeline.run.bounded as run
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
@@ -25,6 +24,7 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.cli.commands import run_and_report
 from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.watch import metrics
@@ -79,7 +79,7 @@ def label(monkeypatch):
 
 
 def use(monkeypatch, config):
-    monkeypatch.setattr(labeling, "_labelers", {labeling.labeler_key(config): job_labeler(config)})
+    serve(monkeypatch, job_labeler(config))
 
 
 def when_labelled(config, steps):
@@ -272,7 +272,7 @@ def test_one_checkpoint_is_not_followed_and_bounded(bring, config, label):
     with pytest.raises(ConfigurationError, match="is of the source and patterns"):
         label(config())
     with pytest.raises(ConfigurationError, match="is of the source and patterns"):
-        Following(config(), ObjectStore(config().checkpoint_url))
+        Following(ResolvedJob.of(config()), ObjectStore(config().checkpoint_url))
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,21 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.testing.util import assert_that, equal_to
 from pipeline_checkpoints import CLOCK, OURS
-from pipeline_fakes import CountingMethod, dump, events, level_of, make_labeler, make_ref
-from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, write_pictures
+from pipeline_fakes import CountingMethod, dump, events, make_labeler
+from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, serve, write_pictures
 from pipeline_tiny_model import CLASSES, SIZE, tiny_classifier
 
 import grpo_tta.pipeline.graph as graph
 import grpo_tta.pipeline.label.dofn as labeling
 import grpo_tta.pipeline.run.bounded as run
+import grpo_tta.pipeline.run.places as places
 from grpo_tta import GrpoSettings, create_method
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
+from grpo_tta.pipeline.checkpoint.partition import no_fault
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.coders import StreamBatch
 from grpo_tta.state import decode_state, encode_state
@@ -41,7 +44,7 @@ def use(monkeypatch):
     """Make a labeler the process's own for a configuration."""
 
     def install(config, labeler):
-        monkeypatch.setattr(labeling, "_labelers", {labeling.labeler_key(config): labeler})
+        serve(monkeypatch, labeler)
         return labeler
 
     return install
@@ -129,7 +132,7 @@ class Cell:
 
 
 def step_of(config, commit=None):
-    return labeling.LabelStream(config, {"storage": labeling.Origin(commit, config.checkpoint_url)})
+    return labeling.LabelStream(ResolvedJob.of(config), {"storage": labeling.Origin(commit, config.checkpoint_url)})
 
 
 CAM = ("storage", "cam")
@@ -211,7 +214,7 @@ def test_a_failing_stretch_leaves_the_cell_as_it_was(use, tmp_path):
     step.setup()
     list(step.process((CAM, StreamBatch(0, False, tuple(events(6)))), cell, stretches))
     before = cell._data
-    step._labeler.method.fail_at = level_of(make_ref(9))
+    step._labeler.method.fail_always = True
     with pytest.raises(ArithmeticError):
         list(step.process((CAM, StreamBatch(1, True, tuple(events(6, start=6)))), cell, stretches))
     assert (cell._data, stretches.read()) == (before, 1)
@@ -225,7 +228,7 @@ def test_shuffled_input_gives_the_labels_of_sorted_input(feed, tmp_path, label, 
 
     plain = job_config(feed, tmp_path / "sorted", checkpoint={"slice_records": 25})
     label(plain)
-    monkeypatch.setattr(run, "list_source", shuffled)
+    monkeypatch.setattr(places, "list_source", shuffled)
     mixed = job_config(feed, tmp_path / "shuffled", checkpoint={"slice_records": 25})
     label(mixed)
     assert output_files(tmp_path / "shuffled") == output_files(tmp_path / "sorted")
@@ -360,14 +363,20 @@ def test_settings_that_take_over_leave_no_files_of_the_old_ones(feed, tmp_path, 
 
 
 def test_a_failing_slice_is_not_committed_and_says_why(feed, tmp_path, label):
+    class Tiring(CountingMethod):
+        seen = 0
+
+        def step(self, batch, state):
+            self.seen += len(batch)
+            self.fail_always = self.fail_always or self.seen > 30
+            return super().step(batch, state)
+
     config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 20})
-    method = CountingMethod(fail_at=(7 * 20 + 20 // 3 + 5) % 251)
     with pytest.raises(JobError, match=r"slice \d of storage failed and was not committed: .*the step failed"):
-        label(config, method)
+        label(config, Tiring())
     latest = CheckpointLog(ObjectStore(config.checkpoint_url)).latest()
     committed = latest.counters.events if latest else 0
-    method.fail_at = -1
-    assert label(config, method).summary.events == 60
+    assert label(config, CountingMethod()).summary.events == 60
     label(job_config(feed, tmp_path / "undisturbed", checkpoint={"slice_records": 20}))
     assert committed < 60
     assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
@@ -541,7 +550,7 @@ def test_metrics_have_runinferences_names(tmp_path, use):
     partition = run.Partition("storage", CheckpointLog(ObjectStore(config.checkpoint_url)), OURS)
     plan = partition.new_plan(0, len(listing), CLOCK)
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    graph.build(pipeline, config, [graph.OpenSlice(plan, None, config.checkpoint_url)], run.no_fault)
+    graph.build(pipeline, ResolvedJob.of(config), [graph.OpenSlice(plan, None, config.checkpoint_url)], no_fault)
     result = pipeline.run()
     result.wait_until_finish()
     found = {metric.key.metric.name: metric for kind in result.metrics().query().values() for metric in kind}

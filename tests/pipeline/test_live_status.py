@@ -11,6 +11,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run.places import claim_outputs
 from grpo_tta.pipeline.watch.status import note_job, partition_url, read_status, request_reset
 from grpo_tta.state import encode_state
 
@@ -73,9 +74,16 @@ def test_without_a_checkpoint_there_is_nothing_to_say(tmp_path):
 def test_secrets_are_named_and_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv("PASSWORD", "hush-hush")
     note_job(ObjectStore(str(tmp_path)), SETTINGS, "group")
-    written = (tmp_path / "job.json").read_text()
+    written = (tmp_path / "live.json").read_text()
     assert "env:PASSWORD" in written
     assert "hush-hush" not in written
+
+
+def test_outputs_and_checkpoint_may_be_one_folder(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    for _ in range(2):  # the second time is the job that goes on
+        claim_outputs(store, [store])
+        note_job(store, SETTINGS, "group")
 
 
 @pytest.mark.parametrize(

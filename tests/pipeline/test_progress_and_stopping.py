@@ -6,9 +6,8 @@ import time
 
 import pytest
 from pipeline_fakes import CountingMethod
-from pipeline_jobs import job_config, job_labeler, write_pictures
+from pipeline_jobs import job_config, job_labeler, serve, write_pictures
 
-import grpo_tta.pipeline.label.dofn as labeling
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.cli.commands import _ProgressLine, run_and_report
@@ -40,7 +39,7 @@ def test_a_second_ctrl_c_in_the_middle_of_a_step_drops_the_slice(tmp_path, monke
     write_pictures(tmp_path / "feed", {"north": 40})
     config = job_config(tmp_path / "feed", tmp_path / "out", checkpoint={"slice_records": 20})
     labeler = job_labeler(config, Interrupted(), max_batch_size=8)
-    monkeypatch.setattr(labeling, "_labelers", {labeling.labeler_key(config): labeler})
+    serve(monkeypatch, labeler)
     with pytest.raises(KeyboardInterrupt):
         run_and_report(config)
     assert CheckpointLog(ObjectStore(config.checkpoint_url)).latest().position == 20

@@ -1,9 +1,8 @@
 """Several outputs at once: each gets all records, and one that fails holds back the commit for all."""
 
 import pytest
-from pipeline_jobs import job_config, job_labeler, output_files, write_pictures
+from pipeline_jobs import job_config, job_labeler, output_files, serve, write_pictures
 
-import grpo_tta.pipeline.label.dofn as labeling
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
@@ -18,7 +17,7 @@ def config(tmp_path, monkeypatch):
     broken.write_bytes(broken.read_bytes()[:20])
     output = {"url": str(tmp_path / "one"), "also": [str(tmp_path / "two")]}
     made = job_config(tmp_path / "feed", tmp_path / "one", output=output, checkpoint={"slice_records": 10})
-    monkeypatch.setattr(labeling, "_labelers", {labeling.labeler_key(made): job_labeler(made)})
+    serve(monkeypatch, job_labeler(made))
     return made
 
 

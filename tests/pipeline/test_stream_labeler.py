@@ -228,13 +228,45 @@ def test_a_failing_step_leaves_the_state_it_was_given():
     labeler = make_labeler(method, GUARD)
     state = labeler.label(events(6), labeler.initial_state()).state
     before = encode_state(state)
-    method.fail_at = level_of(make_ref(13))
+    method.fail_always = True
     with pytest.raises(ArithmeticError, match="the step failed"):
         labeler.label(events(10, start=6), state)
     assert encode_state(state) == before
-    method.fail_at = -1
+    method.fail_always = False
     again = labeler.label(events(10, start=6), state)
     assert len(again.labels) == 10
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("number", [6, 9, 15])
+def test_an_image_that_the_model_cannot_step_is_a_dead_letter_and_the_others_are_labelled(number, late):
+    def label(method, seen):
+        labeler = make_labeler(method, GUARD, allowed_lateness=0)
+        state = labeler.label(events(6), labeler.initial_state()).state
+        if late:
+            state.position["event_time"] = make_ref(1000).event_time
+        return labeler.label(seen, state)
+
+    seen = events(10, start=6)
+    out = label(CountingMethod(fail_at=level_of(make_ref(number))), seen)
+    without = label(CountingMethod(), [event for event in seen if event.ref != make_ref(number)])
+    assert out.labels == without.labels
+    assert encode_state(out.state) == encode_state(without.state)
+    (letter,) = out.dead_letters
+    assert (letter.coordinate, letter.stage) == (make_ref(number).coordinate, "step")
+    assert (letter.error_class, letter.error_message) == ("ArithmeticError", "the step failed")
+
+
+def test_want_of_memory_for_one_image_is_not_the_images_fault():
+    class Hungry(CountingMethod):
+        def step(self, batch, state):
+            if (batch.canvases == level_of(make_ref(3))).any():
+                raise MemoryError
+            return super().step(batch, state)
+
+    labeler = make_labeler(Hungry())
+    with pytest.raises(MemoryError):
+        labeler.label(events(5), labeler.initial_state())
 
 
 def test_images_are_read_ahead_within_a_bound():

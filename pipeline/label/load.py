@@ -1,0 +1,223 @@
+"""What a process makes of a job before it labels: the model, the guard's reference, the reader of images, the labeler.
+
+A labeler, and with it the model, is shared by all that runs for one job in a process, and goes when the last of them
+lets go of it: jobs side by side keep each other's, jobs one after another do not pile up.
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifier
+from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits, decode
+from grpo_tta.adapters.storage.fetch import Fetcher
+from grpo_tta.adapters.storage.filesystems import scheme_of
+from grpo_tta.adapters.storage.policy import UriPolicy
+from grpo_tta.classifier import ModelError
+from grpo_tta.device import resolve_device
+from grpo_tta.guard import DriftGuard, Reference
+from grpo_tta.pipeline.checkpoint.partition import Fingerprints
+from grpo_tta.pipeline.config.classes import read_labels
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
+from grpo_tta.pipeline.config.resolved import ResolvedJob
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.label.labeler import StreamLabeler
+from grpo_tta.pipeline.label.records import RecordMaker
+from grpo_tta.pipeline.versions import versions
+from grpo_tta.types import Method
+
+
+def load_job_classifier(config: JobConfig) -> Classifier:
+    """The model and classes of a job; raises `ConfigurationError`."""
+    names, prompts = read_labels(config.labels.file) if config.labels.file else (None, None)
+    if config.model.name is not None and config.labels.file is None and config.labels.class_vectors is None:
+        raise ConfigurationError(
+            f"labels.file: model {config.model.name} brings no classes: name them with --labels FILE, or give "
+            "--class-vectors FILE"
+        )
+    try:
+        return load_classifier(
+            config.model,
+            class_names=names,
+            templates=config.labels.templates or None,
+            prompts=prompts,
+            class_vectors=config.labels.class_vectors,
+        )
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def load_reference(config: JobConfig, classifier: Classifier) -> Reference | None:
+    """The guard's shared reference, if one is configured; raises `ConfigurationError`."""
+    if config.guard.reference is None:
+        return None
+    try:
+        reference = Reference.from_bytes(Path(config.guard.reference).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"reference {config.guard.reference}: {error}") from error
+    if reference.fingerprint != classifier.fingerprint:
+        raise ConfigurationError(
+            f"reference {config.guard.reference} was calibrated with model {reference.fingerprint}, this one is "
+            f"{classifier.fingerprint}: run 'grpo-tta calibrate' with this model and these classes"
+        )
+    return reference
+
+
+@dataclass
+class _Shared:
+    labeler: StreamLabeler
+    users: int
+
+
+_shared: dict[str, _Shared] = {}
+_lock = threading.Lock()
+
+
+def take_labeler(job: ResolvedJob) -> StreamLabeler:
+    """The process's labeler for a job, made where there is none; `leave_labeler` is to follow.
+
+    Raises `ConfigurationError`, also where a file that the job was begun with holds something else by now.
+    """
+    with _lock:
+        if job.key not in _shared:
+            keep_freed_memory()
+            job.check_files()
+            _shared[job.key] = _Shared(_make_labeler(job), 0)
+        shared = _shared[job.key]
+        shared.users += 1
+        return shared.labeler
+
+
+def leave_labeler(job: ResolvedJob) -> None:
+    """The counterpart of `take_labeler`: the last to leave ends the labeler's threads and lets go of the model."""
+    with _lock:
+        shared = _shared.get(job.key)
+        if shared is None:
+            return
+        shared.users -= 1
+        if shared.users <= 0:
+            del _shared[job.key]
+            shared.labeler.close()
+
+
+@contextmanager
+def labeler_of(job: ResolvedJob) -> Iterator[StreamLabeler]:
+    """`take_labeler` and `leave_labeler` around a block."""
+    labeler = take_labeler(job)
+    try:
+        yield labeler
+    finally:
+        leave_labeler(job)
+
+
+def images_labelled(job: ResolvedJob) -> int:
+    """How many this process has labelled for a job, the running slice included; 0 before the model is there."""
+    shared = _shared.get(job.key)
+    return 0 if shared is None else shared.labeler.labelled
+
+
+def _make_labeler(job: ResolvedJob) -> StreamLabeler:
+    config = job.config
+    started = time.monotonic()
+    classifier = load_job_classifier(config)
+    load_seconds = time.monotonic() - started
+    try:
+        method = create_method(config.method.name, classifier, config.method.settings)
+        guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    _check_state_size(method, config.checkpoint.max_state_bytes)
+    make = RecordMaker(
+        classifier.class_names,
+        classifier.fingerprint,
+        method.name,
+        top_k=config.output.top_k,
+        min_probability=config.output.min_probability,
+    )
+    labeler = StreamLabeler(
+        method,
+        guard,
+        make,
+        ImageReader.make(config, classifier),
+        config.event_time.windows(),
+        settings_fingerprint=job.method_fingerprint,
+        allowed_lateness=parse_duration(config.event_time.allowed_lateness),
+        max_batch_size=config.max_batch_size,
+        readers=config.run.readers,
+    )
+    labeler.load_seconds = load_seconds
+    labeler.model_bytes = sum(t.numel() * t.element_size() for t in classifier.visual.state_dict().values())
+    return labeler
+
+
+def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fingerprints:
+    """What the labels of this process depend on."""
+    device = resolve_device(job.config.model.device).type
+    packages = " ".join(f"{name}-{number}" for name, number in versions().items())
+    return Fingerprints(
+        job.fingerprint,
+        labeler.make.model_fingerprint,
+        source,
+        torch.get_num_threads(),
+        f"{device} {platform.machine()} {packages}",
+    )
+
+
+def uri_policy(config: JobConfig) -> UriPolicy:
+    """What events may point at: below the source's own folder, and ``allow_uris``; a topic has no folder.
+
+    Raises `ConfigurationError`.
+    """
+    allowed = config.source.allow_uris
+    try:
+        if is_kafka(config.source.url):
+            return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
+        return UriPolicy.for_source(config.source.url, allowed)
+    except ValueError as error:
+        raise ConfigurationError(f"source: {error}") from error
+
+
+def _check_state_size(method: Method, most: int) -> None:
+    """A stream's state goes through shuffles and checkpoints: it must stay small."""
+    state = method.initial_state()
+    size = sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, torch.Tensor))
+    if size > most:
+        raise ConfigurationError(
+            f"a stream's state of method {method.name} would take {size} bytes, checkpoint.max_state_bytes is {most}: "
+            "tune fewer parameters (--tune norm), use --mode episodic, or raise the bound"
+        )
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Fetches and decodes one event's image."""
+
+    fetcher: Fetcher
+    spec: CanvasSpec
+    limits: ImageLimits
+
+    @classmethod
+    def make(cls, config: JobConfig, classifier: Classifier) -> "ImageReader":
+        """With the source's policy and limits and the model's own preprocessing."""
+        return cls(
+            Fetcher(uri_policy(config), max_bytes=config.source.max_image_bytes),
+            canvas_of(classifier),
+            ImageLimits(max_bytes=config.source.max_image_bytes, max_pixels=config.source.max_image_pixels),
+        )
+
+    def __call__(self, ref: ImageRef) -> Canvas:
+        """uint8 ``[3, H, W]``."""
+        return decode(self.fetcher.fetch(ref), self.spec, self.limits)
+
+
+def canvas_of(classifier: Classifier) -> CanvasSpec:
+    """What an image is decoded to for this model."""
+    cfg = classifier.preprocess
+    return CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color)

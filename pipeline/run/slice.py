@@ -1,0 +1,57 @@
+"""Steps 2 and 3 of a slice: its graph, run."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name
+from grpo_tta.pipeline.checkpoint.partition import SliceResult, no_fault
+from grpo_tta.pipeline.config.resolved import ResolvedJob
+from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.graph import OpenSlice, build
+from grpo_tta.pipeline.run.garbage import collect_slice
+from grpo_tta.pipeline.run.runner import make_pipeline
+from grpo_tta.pipeline.watch import metrics
+from grpo_tta.schemas import Counters
+
+_log = logging.getLogger(__name__)
+
+
+def run_slice(
+    job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None] = no_fault
+) -> list[SliceResult]:
+    """Steps 2 and 3 of a slice, one graph over all its partitions; a result for each, in order."""
+    fault_point("before:2")
+    named = ", ".join(f"{part.plan.sequence} of {part.partition}" for part in slices)
+    metrics.begin_slice()
+    try:
+        _run_graph(job, slices, fault_point)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        _log.debug("slice %s failed", named, exc_info=True)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
+    metrics.end_slice()
+    collect_slice()
+    return [slice_result(part) for part in slices]
+
+
+def _run_graph(job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]) -> None:
+    pipeline = make_pipeline(job.config.run)
+    build(pipeline, job, slices, fault_point)
+    pipeline.run().wait_until_finish()
+
+
+def slice_result(part: OpenSlice) -> SliceResult:
+    """What step 3 wrote down of a slice's part."""
+    reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
+    record = reader.record(name)
+    counters = Counters.model_validate(record["counters"])
+    return SliceResult(name, tuple(reader.streams(name)), tuple(record["stepped"]), counters)
+
+
+def _cause(lines: list[str]) -> str:
+    """The line of a runner's traceback that names the error."""
+    named = [line for line in lines if "Error" in line.split(":", 1)[0] or "Exception" in line.split(":", 1)[0]]
+    return (named or lines)[-1]
