@@ -24,8 +24,8 @@ StateSampler.__init__.__defaults__ = (10,)
 
 
 def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
-    """Raises `ConfigurationError` for a Beam runner that cannot run this graph, or that cannot be made; of a job that is
-    ``transactional`` also for one whose steps are in other processes: the transactions' producers are in this one."""
+    """Raises `ConfigurationError` for a Beam runner that cannot run this graph, or that cannot be made; of a
+    ``transactional`` job also for one whose steps are in other processes: its producers are in this one."""
     if run.runner in _KNOWN_TO_FAIL:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
     try:
