@@ -1,16 +1,12 @@
 """`ImageRef`, one image event inside the job, `BadRecord`, what a source held instead of one, and `Arrival`, either of
 them with the time at which it came to a source that is followed.
 
-Plain typed tuples with registered Beam coders: deterministic (equal tuples, equal bytes), never pickled. A reference
+Plain typed tuples; how they travel between steps says `adapters.coders`. A reference
 travels through shuffles instead of the image; only an event that came with inline data carries bytes.
 """
 
-import json
-import struct
 from hashlib import blake2b
 from typing import NamedTuple
-
-from apache_beam import coders
 
 
 class ImageRef(NamedTuple):
@@ -65,63 +61,3 @@ def seed_of(event_id: str) -> int:
     """63 bits of the id's hash, ``0 <= seed < 2**63``: the same draw of views for the same image, in every run."""
     digest = blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-_HEADER = struct.Struct(">BI")
-
-
-class ImageRefCoder(coders.Coder):
-    """A JSON array of the fields in order; inline data follows as raw bytes."""
-
-    def encode(self, value: ImageRef) -> bytes:
-        """The reference as bytes."""
-        data = value.data
-        fields = json.dumps((*value[:5], *value[6:]), separators=(",", ":")).encode()
-        return _HEADER.pack(data is not None, len(fields)) + fields + (data or b"")
-
-    def decode(self, encoded: bytes) -> ImageRef:
-        """The inverse of `encode`."""
-        has_data, length = _HEADER.unpack_from(encoded)
-        end = _HEADER.size + length
-        coordinate, event_id, stream, time, uri, content_type, attributes, *rest = json.loads(
-            encoded[_HEADER.size : end]
-        )
-        data = encoded[end:] if has_data else None
-        pairs = tuple([(name, text) for name, text in attributes])
-        return ImageRef(coordinate, event_id, stream, time, uri, data, content_type, pairs, *rest)
-
-    def is_deterministic(self) -> bool:
-        """Equal references encode to equal bytes."""
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-class BadRecordCoder(coders.Coder):
-    """A JSON array of the fields in order."""
-
-    def encode(self, value: BadRecord) -> bytes:
-        """The record as bytes."""
-        return json.dumps(value, separators=(",", ":")).encode()
-
-    def decode(self, encoded: bytes) -> BadRecord:
-        """The inverse of `encode`."""
-        return BadRecord(*json.loads(encoded))
-
-    def is_deterministic(self) -> bool:
-        """Equal records encode to equal bytes."""
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-coders.registry.register_coder(ImageRef, ImageRefCoder)
-coders.registry.register_coder(BadRecord, BadRecordCoder)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from grpo_tta import Classifier, load_classifier
 from grpo_tta.bench.pictures import FilePictures, find_images, some_of
-from grpo_tta.classifier import ModelError
+from grpo_tta.checks import ModelError
 from grpo_tta.demo import pictures
 from grpo_tta.demo.packaged import PICTURE_SETS, class_prompts
 from grpo_tta.evaluation.plans import ScenePictures

@@ -6,18 +6,25 @@ A stream of uint8 canvases ``[B, 3, H, W]`` with one seed an image is labelled l
     method = create_method("grpo", classifier, GrpoSettings())
     state = method.initial_state()
     prediction, state, report = method.step(Batch(canvases, seeds), state)
+
+Names are imported when they are first asked for: commands that label nothing need no torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from grpo_tta._version import __version__
-from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg
-from grpo_tta.device import keep_freed_memory
-from grpo_tta.guard import Decision, DriftGuard, GuardEvent, GuardSettings, Standing
-from grpo_tta.guard.reference import Reference, ReferenceBuilder
-from grpo_tta.methods import METHODS, create_method
-from grpo_tta.models import ModelSettings, load_classifier
-from grpo_tta.settings import GrpoSettings
-from grpo_tta.state import StreamState, decode_state, encode_state
-from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
+
+if TYPE_CHECKING:
+    from grpo_tta.checks import ModelError
+    from grpo_tta.classifier import Classifier, PreprocessCfg
+    from grpo_tta.device import keep_freed_memory
+    from grpo_tta.guard import Decision, DriftGuard, GuardEvent, Reference, ReferenceBuilder, Standing
+    from grpo_tta.methods import METHODS, create_method
+    from grpo_tta.models import load_classifier
+    from grpo_tta.settings import GrpoSettings, GuardSettings, ModelSettings
+    from grpo_tta.state import StreamState, decode_state, encode_state
+    from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
 
 __all__ = [
     "METHODS",
@@ -47,3 +54,28 @@ __all__ = [
     "keep_freed_memory",
     "load_classifier",
 ]
+
+_PLACES = {
+    "checks": ("ModelError",),
+    "classifier": ("Classifier", "PreprocessCfg"),
+    "device": ("keep_freed_memory",),
+    "guard": ("Decision", "DriftGuard", "GuardEvent", "Reference", "ReferenceBuilder", "Standing"),
+    "methods": ("METHODS", "create_method"),
+    "models": ("load_classifier",),
+    "settings": ("GrpoSettings", "GuardSettings", "ModelSettings"),
+    "state": ("StreamState", "decode_state", "encode_state"),
+    "types": ("Batch", "Method", "Prediction", "Report", "State", "Update"),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'grpo_tta' has no attribute {name!r}")
+    value = getattr(import_module(f"grpo_tta.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,12 @@
-"""The rules that settings are held to, with one wording for all of them: field, rule, value."""
+"""The rules that settings are held to, with one wording for all of them: field, rule, value; and what is
+raised for a model that cannot be used."""
 
 import math
 from collections.abc import Mapping, Sequence
+
+
+class ModelError(ValueError):
+    """A model, its weights, its classes or its prompts cannot be used; the message names the value and the way out."""
 
 
 def check_fields(

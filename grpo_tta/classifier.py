@@ -19,13 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from grpo_tta.checks import ModelError
 from grpo_tta.device import autocast
 
 T = TypeVar("T")
-
-
-class ModelError(ValueError):
-    """A model, its weights, its classes or its prompts cannot be used; the message names the value and the way out."""
 
 
 @dataclass(frozen=True)

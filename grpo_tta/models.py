@@ -14,7 +14,6 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import open_clip
 import torch
@@ -22,44 +21,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grpo_tta.classifier import Classifier, ModelError, PreprocessCfg, check_names, digest_tensors
+from grpo_tta.checks import ModelError
+from grpo_tta.classifier import Classifier, PreprocessCfg, check_names, digest_tensors
 from grpo_tta.device import resolve_device
+from grpo_tta.settings.model import NAME_SCHEMES, ModelSettings
 
 __all__ = ["DEFAULT_TEMPLATE", "Classifier", "ModelError", "ModelSettings", "PreprocessCfg", "load_classifier"]
 
 _log = logging.getLogger(__name__)
 DEFAULT_TEMPLATE = "a photo of a {}."
 RANDOM = "random"
-_SCHEMAS = ("local-dir:", "hf-hub:")
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 _TEXTS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Which model, and where it runs. Raises ``ModelError`` for a combination that means nothing."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    name: str | None = None
-    """open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``; ``None``: the packaged demo model."""
-    pretrained: str | None = None
-    """With an architecture: open_clip's tag, a local weight file, or ``random`` (seeded weights, for tests of size and
-    speed)."""
-    device: str = "auto"
-    autocast: bool = False
-    """bfloat16 mixed precision; slow on CPUs without bfloat16 units."""
-    threads: int | None = None
-    """Threads of torch in this process; ``None`` leaves them as they are."""
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ModelError(f"threads must be >= 1, got {self.threads}")
-        if self.name is not None and not self.name.strip():
-            raise ModelError(f"model name must not be blank, got {self.name!r}")
-        if self.pretrained is not None and (self.name is None or self.name.startswith(_SCHEMAS)):
-            which = "the demo model" if self.name is None else f"model {self.name!r}"
-            raise ModelError(f"pretrained goes with an open_clip architecture; {which} has its own weights")
 
 
 @dataclass(frozen=True)
@@ -262,7 +235,7 @@ def _load_demo() -> _Source:
 def _load_open_clip(settings: ModelSettings, *, with_text: bool) -> _Source:
     name = settings.name
     assert name is not None
-    if not name.startswith(_SCHEMAS):
+    if not name.startswith(NAME_SCHEMES):
         _check_architecture(name, settings.pretrained)
     elif name.startswith("local-dir:"):
         _check_directory(Path(name.removeprefix("local-dir:")))

@@ -8,13 +8,12 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from grpo_tta.types import State
+    from grpo_tta.types import State
 
 VERSION = 2
 _FORMAT = "grpo-tta-stream-state"
@@ -37,8 +36,8 @@ class ForeignStateError(StateError):
 class StreamState:
     """What a stream owns between two slices."""
 
-    method: State
-    guard: State
+    method: "State"
+    guard: "State"
     counters: dict[str, int]
     """Totals since the stream began; a reset keeps them."""
     position: dict[str, int | str]
@@ -49,13 +48,29 @@ class StreamState:
     settings_fingerprint: str
 
 
-def _split(prefix: str, state: State) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+@dataclass(frozen=True)
+class StateHeader:
+    """What a state says of itself without its tensors."""
+
+    counters: dict[str, int]
+    position: dict[str, int | str]
+    method: dict[str, int | float]
+    """Its numbers."""
+    guard_names: frozenset[str]
+    """Of its tensors and numbers."""
+
+
+def _split(prefix: str, state: "State") -> "tuple[dict[str, Tensor], dict[str, int | float]]":
+    from torch import Tensor
+
     tensors = {f"{prefix}/{name}": value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
 
 
 def encode_state(state: StreamState) -> bytes:
     """The state as bytes. Not-a-number and infinite numbers keep their value."""
+    from safetensors.torch import save
+
     method_tensors, method_numbers = _split("method", state.method)
     guard_tensors, guard_numbers = _split("guard", state.guard)
     header = {
@@ -73,7 +88,7 @@ def encode_state(state: StreamState) -> bytes:
     return save(_apart({**method_tensors, **guard_tensors}), metadata={"header": text})
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _apart(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """The same tensors, a copy of each that shares its memory with one before: columns may be one and the same."""
     seen: set[int] = set()
     apart = {}
@@ -84,7 +99,8 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def _header(data: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The header, and the names of the tensors."""
     try:
         (length,) = _LENGTH.unpack_from(data)
         outer = json.loads(data[_LENGTH.size : _LENGTH.size + length])
@@ -98,12 +114,22 @@ def _header(data: bytes) -> dict[str, Any]:
             f"stream state has codec version {header.get('version')}, this build reads {VERSION}: "
             "continue with the build that wrote it, or start the streams afresh"
         )
-    return header
+    return header, [name for name in outer if name != "__metadata__"]
+
+
+def read_header(data: bytes) -> StateHeader:
+    """What can be said without torch; raises as `decode_state` does."""
+    header, names = _header(data)
+    own = {name.removeprefix("guard/") for name in names if name.startswith("guard/")}
+    return StateHeader(header["counters"], header["position"], header["method"], frozenset({*own, *header["guard"]}))
 
 
 def decode_state(data: bytes) -> StreamState:
     """The inverse of `encode_state`; raises `StateError` or `StateVersionError`."""
-    header = _header(data)
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    header, _ = _header(data)
     try:
         tensors = load(data)
     except SafetensorError as error:

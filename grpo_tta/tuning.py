@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from grpo_tta.classifier import ModelError
+from grpo_tta.checks import ModelError
 from grpo_tta.settings import GrpoSettings, Tune
 
 _LORA_SEED = 0

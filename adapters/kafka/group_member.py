@@ -22,7 +22,7 @@ from kafka.structs import MemberState
 
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
 from grpo_tta.adapters.kafka.membership import Assignment, Member, MembershipEvent, Ownership, commit_offsets
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
 from grpo_tta.adapters.kafka.wire import partition_name
 

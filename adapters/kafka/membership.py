@@ -16,7 +16,8 @@ import kafka
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
-from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, translated
 from grpo_tta.adapters.kafka.wire import parse_partition, partition_name
 
@@ -119,20 +120,6 @@ def commit_offsets(positions: Mapping[str, Committed]) -> dict[Any, Any]:
         kafka.TopicPartition(*parse_partition(name)): OffsetAndMetadata(position.offset, position.metadata, -1)
         for name, position in positions.items()
     }
-
-
-def parse_numbers(text: str) -> tuple[int, ...]:
-    """``0-3,7`` -> 0, 1, 2, 3, 7. Raises ValueError."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"partitions must be a list like 0-3,7, got {text!r}")
-        span = range(int(first), int(last or first) + 1)
-        if not span or len(span) > 100_000:
-            raise ValueError(f"partitions {text!r}: {part.strip()} is no range")
-        numbers.update(span)
-    return tuple(sorted(numbers))
 
 
 class StaticMember(Member):

@@ -24,10 +24,11 @@ from apache_beam.transforms.core import WatermarkEstimatorProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
 
+import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
 from grpo_tta.adapters.events import ImageRef
 from grpo_tta.adapters.kafka.consumers import CONSUMERS, ConsumerCache
 from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled
-from grpo_tta.adapters.kafka.offsets import OutOfRangePolicy, SkippedRange, check_policy, in_range
+from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, SkippedRange, check_policy, in_range
 from grpo_tta.adapters.kafka.ranges import INITIAL, OPEN, Claim, ClockState, EventClock, KafkaRange, Ranges
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
 from grpo_tta.adapters.kafka.wire import decode_record, parse_partition, partition_name

@@ -19,7 +19,7 @@ from kafka.structs import OffsetAndMetadata
 
 from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
 from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
 from grpo_tta.adapters.kafka.sink import CLOSE_SECONDS, close_producer, producer_options
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.adapters.storage.parquet import from_parquet, to_parquet
 from grpo_tta.schemas import WireModel
 
 FileFormat = Literal["jsonl", "parquet"]
@@ -61,6 +60,8 @@ class RecordFiles:
             return None
         rows = sorted(((key(record), _line(record), record) for record in records), key=lambda row: row[:2])
         if self._format == "parquet":
+            from grpo_tta.adapters.storage.parquet import to_parquet
+
             data = to_parquet(type(records[0]), [record for _, _, record in rows])
         else:
             data = "".join(line for _, line, _ in rows).encode()
@@ -88,4 +89,6 @@ def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]
                         raise ValueError(f"{url}/{name}, line {number}: {error}") from error
         elif name.endswith(".parquet"):
             with store.open_read(name) as file:
+                from grpo_tta.adapters.storage.parquet import from_parquet
+
                 yield from from_parquet(model, file)

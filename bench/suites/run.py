@@ -16,7 +16,7 @@ from grpo_tta.bench.suites.datasets import DATASETS, Dataset, LabelledImages, Su
 from grpo_tta.bench.suites.published import MEAN, PUBLISHED
 from grpo_tta.bench.suites.reading import read
 from grpo_tta.bench.tables import condition_of
-from grpo_tta.classifier import ModelError
+from grpo_tta.checks import ModelError
 from grpo_tta.evaluation.cells import GuardChoice, ResetRule
 from grpo_tta.evaluation.corruptions import CORRUPTIONS
 from grpo_tta.evaluation.plans import CLEAN, Condition

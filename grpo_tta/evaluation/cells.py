@@ -19,7 +19,7 @@ from grpo_tta.evaluation.run import StreamResult, run_stream
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import DriftGuard, GuardSettings
 from grpo_tta.guard.reference import Reference
-from grpo_tta.methods import ZeroShot
+from grpo_tta.methods.zero_shot import ZeroShot
 from grpo_tta.types import Method
 
 __all__ = ["RESETS", "GuardChoice", "ResetRule", "control_resets", "measured", "narrowed", "run_cell"]

@@ -25,7 +25,7 @@ changed.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from grpo_tta.guard import collapse, shift
 from grpo_tta.guard.reference import Reference
 from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after
+from grpo_tta.settings import GuardSettings
 from grpo_tta.types import Method, Report, State
 from grpo_tta.whitening import unexplained
 
@@ -47,52 +48,6 @@ _SHOWN_FRAMES = 1000
 it is forgotten that there were many."""
 _PROBE_TYPE = torch.float16
 """Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
-
-
-@dataclass(frozen=True)
-class GuardSettings:
-    """Settings of the guard; raises ``ValueError`` naming the field and the value. All frames are a stream's own."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    enabled: bool = True
-    on_shift: Literal["reset", "event"] = "event"
-    """A shift resets the stream, or is only reported; a gated stream learns anew after either. [ours]"""
-    probe_frames: int = 32
-    reference_probes: int = 20
-    """Probes that make a stream's own reference."""
-    shift_lambda: float = 15.0
-    """Page-Hinkley's threshold, in standard deviations of a probe's distance."""
-    shift_delta: float = 1.0
-    """Page-Hinkley's drift allowance a probe, in the same unit."""
-    collapse_threshold: float = 0.15
-    """Loss of diversity against the frozen encoder, over ln C (`grpo_tta.guard.collapse.lost_diversity`)."""
-    collapse_probes: int = 8
-    """Memory of the marginals, in probes; nothing is judged before it is filled."""
-    regret_threshold: float = 0.18
-    """Rise of the adapted labels' expected error over the frozen ones', as a share of it, over 4 probes; also a
-    collapse."""
-    backstop_frames: int = 64_000
-    """Frames without a reset after which the stream is pulled back; 0: never."""
-    backstop_pull: float = 0.5
-    cooldown_frames: int = 1_600
-    """Three resets by collapse or non-finite values within ten cooldowns make the guard ill: the frozen encoder serves
-    for ten cooldowns."""
-
-    def __post_init__(self) -> None:
-        if self.on_shift not in ("reset", "event"):
-            raise ValueError(f"on_shift must be one of reset, event, got {self.on_shift!r}")
-        for name, least in (("probe_frames", 1), ("reference_probes", 3), ("collapse_probes", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("shift_lambda", "collapse_threshold", "regret_threshold"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("shift_delta", "backstop_frames", "cooldown_frames"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 <= self.backstop_pull <= 1:
-            raise ValueError(f"backstop_pull must be in [0, 1], got {self.backstop_pull}")
 
 
 @dataclass(frozen=True)

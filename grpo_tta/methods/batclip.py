@@ -17,38 +17,20 @@ An image costs three forward-equivalents (four if its window comes in parts), an
 is only reported.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import Stream
 from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
 from grpo_tta.optimiser import adam
+from grpo_tta.settings import BatclipSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import State
-
-
-@dataclass(frozen=True)
-class BatclipSettings:
-    """Settings of BATCLIP; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    learning_rate: float = 5e-4
-    """AdamW's. [peer]"""
-    weight_decay: float = 0.01
-    """[peer]"""
-    update_every: int = 64
-    """Frames an update. [peer; counted in frames ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, at_least={"update_every": 2}, positive=("learning_rate",), not_negative=("weight_decay",))
 
 
 class Batclip(WindowedMethod):

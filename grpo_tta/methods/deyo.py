@@ -22,59 +22,24 @@ bound, and one for the frozen forward that is only reported.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import Part, Stream
 from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
 from grpo_tta.noise import uniforms
 from grpo_tta.optimiser import sgd
+from grpo_tta.settings import DeyoSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, State, Update
 
 _STREAM = 3
 """Of the random numbers that order patches."""
-
-
-@dataclass(frozen=True)
-class DeyoSettings:
-    """Settings of DeYO; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    learning_rate: float = 1e-3
-    """Of SGD, for 64 images an update. [peer]"""
-    momentum: float = 0.9
-    """[peer]"""
-    reliable_entropy: float = 0.5
-    """Frames of less entropy may be learnt from, as a share of ``ln C``. [peer]"""
-    weight_entropy: float = 0.4
-    """Frames of this entropy, as a share of ``ln C``, have a weight of 1 beside that of their PLPD. [peer]"""
-    least_drop: float = 0.2
-    """PLPD that a frame must exceed to be learnt from. [peer]"""
-    patches: int = 4
-    """Patches along a side. [peer]"""
-    skip_last: float = 0.25
-    """Share of the normalisation layers, at the tower's end, that stay frozen. [peer: blocks 9 to 11 and the final
-    norm]"""
-    update_every: int = 64
-    """Frames an update. [peer; counted in frames ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            at_least={"update_every": 1, "patches": 1},
-            positive=("learning_rate", "reliable_entropy"),
-            not_negative=("momentum", "weight_entropy", "least_drop", "skip_last"),
-            shares=("momentum", "reliable_entropy", "least_drop", "skip_last"),
-        )
 
 
 class Deyo(WindowedMethod):

@@ -23,42 +23,15 @@ its own methods there, and a quarter of what `grpo_tta.methods.tda` may grow to.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import check_not_empty, tensor_of
+from grpo_tta.settings import DotaSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
-
-
-@dataclass(frozen=True)
-class DotaSettings:
-    """Settings of DOTA; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    epsilon: float = 0.001
-    """Share of the identity in what is inverted. [peer]"""
-    sigma: float = 0.004
-    """Variance of a feature's every dimension at the start. [peer]"""
-    eta: float = 0.2
-    """The most that the Gaussians' logits weigh. [peer: one of its values]"""
-    rho: float = 0.02
-    """Their weight for each frame of the mean count. [peer: one of its values]"""
-    update_every: int = 16
-    """Frames that are taken in together. [ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            at_least={"update_every": 1},
-            positive=("epsilon", "sigma"),
-            not_negative=("eta", "rho"),
-            shares=("epsilon",),
-        )
 
 
 @dataclass(frozen=True)

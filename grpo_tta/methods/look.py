@@ -1,14 +1,13 @@
 """A batch as the frozen encoder sees it, in one view an image or many: where every method of views begins."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
+from grpo_tta.settings import ViewSettings
 from grpo_tta.views import make_views
 
 
@@ -37,37 +36,6 @@ class Look:
             return values
         index = self.chosen.reshape(self.chosen.shape + (1,) * (values.ndim - 2))
         return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
-
-
-@dataclass(frozen=True)
-class ViewSettings:
-    """Views as the peers make them; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    views: int = 64
-    """The plain one and ``views - 1`` random resized crops with flips. [peer:TPT, RLCF, ZERO, VTE]"""
-    confident_share: float = 0.1
-    """Share of the views, those of lowest entropy, that count; their number is rounded down. [peer:TPT, RLCF, VTE]"""
-    view_min_area: float = 0.08
-    """Smallest area of a crop, as a share of the image; the largest is 1. [peer: torchvision's default]"""
-    images_at_once: int = 4
-    """Images whose views are forwarded together; bounds memory, does not change a label. [ours]"""
-    seed: int = 0
-    """Mixed into every image's own seed."""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            at_least={"views": 1, "images_at_once": 1},
-            positive=("confident_share", "view_min_area"),
-            shares=("confident_share", "view_min_area"),
-        )
-
-    @property
-    def confident_views(self) -> int:
-        """How many of an image's views count: at least one, rounded down. [peer:TPT]"""
-        return max(1, int(self.confident_share * self.views))
 
 
 @torch.no_grad()

@@ -13,31 +13,15 @@ What is reported to the guard is the encoder's own prediction, before the correc
 nothing to collapse. An image costs one forward-equivalent. There are no updates.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from grpo_tta import rewards
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import check_not_empty, check_strength, tensor_of
+from grpo_tta.settings import PriorCorrectionSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
-
-
-@dataclass(frozen=True)
-class PriorCorrectionSettings:
-    """Settings of the prior correction; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    strength: float = 1.0
-    """Exponent of the marginal; 0 corrects nothing. [ours]"""
-    marginal_frames_per_class: float = 30.0
-    """Memory of the marginal in frames, per class. [ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, positive=("marginal_frames_per_class",), not_negative=("strength",))
 
 
 class PriorCorrection(Method):

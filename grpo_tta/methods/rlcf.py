@@ -18,55 +18,21 @@ Item by item, [peer] is RLCF's own code and script:
 An image costs ``V + 3 S T + 1`` forward-equivalents, 64 + 54 + 1 by default. Nothing is spent on reporting.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from grpo_tta import policy, rewards
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.episodic import Episodes, EpisodicMethod, tune_each
-from grpo_tta.methods.look import Look, ViewSettings, look_by
+from grpo_tta.methods.look import Look, look_by
 from grpo_tta.methods.online import STATISTICS, statistics
 from grpo_tta.objective import advantages
 from grpo_tta.per_image import PerImageTower
+from grpo_tta.settings import RlcfSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch
-
-_LEARNING_RATES = {"norm": 1e-3, "full": 1e-5}
-
-
-@dataclass(frozen=True)
-class RlcfSettings(ViewSettings):
-    """Settings of RLCF; raises ``ValueError`` naming the field, the rule and the value."""
-
-    tune: Literal["norm", "full"] = "full"
-    """Tuned part of the visual encoder. [peer: full, norm by a flag]"""
-    group_size: int = 3
-    """Candidates a view, at most the number of classes. [peer]"""
-    inner_steps: int = 3
-    """Steps an image. [peer]"""
-    learning_rate: float | None = None
-    """AdamW's; ``None``: 1e-5 for ``full`` [peer], 1e-3 for ``norm`` [peers: WATT, CLIPArTT]."""
-    weight_decay: float = 5e-4
-    """[peer]"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(
-            self,
-            choices={"tune": ("norm", "full")},
-            at_least={"group_size": 2, "inner_steps": 1},
-            not_negative=("weight_decay",),
-            optional_positive=("learning_rate",),
-        )
-
-    @property
-    def step_size(self) -> float:
-        """The learning rate in use."""
-        return self.learning_rate if self.learning_rate is not None else _LEARNING_RATES[self.tune]
 
 
 class Rlcf(EpisodicMethod):

@@ -20,58 +20,23 @@ that is only reported.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import Stream
 from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
 from grpo_tta.optimiser import sgd
+from grpo_tta.settings import SarSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import State
 
 _NONE_YET = -1.0
 _SMALLEST_NORM = 1e-12
-
-
-@dataclass(frozen=True)
-class SarSettings:
-    """Settings of SAR; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    learning_rate: float = 1e-3
-    """Of SGD, for 64 images an update. [peer]"""
-    momentum: float = 0.9
-    """[peer]"""
-    rho: float = 0.05
-    """Length of the perturbation. [peer]"""
-    reliable_entropy: float = 0.4
-    """Frames of less entropy are learnt from, as a share of ``ln C``. [peer]"""
-    recovery_entropy: float = 0.2
-    """Under this running mean, in nats, everything learnt is dropped; 0: never. [peer]"""
-    recovery_memory: float = 0.9
-    """Share of the running mean that an update keeps. [peer]"""
-    skip_last: float = 0.25
-    """Share of the normalisation layers, at the tower's end, that stay frozen. [peer: blocks 9 to 11 and the final
-    norm]"""
-    update_every: int = 64
-    """Frames an update. [peer; counted in frames ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            at_least={"update_every": 1},
-            positive=("learning_rate", "rho", "reliable_entropy"),
-            not_negative=("momentum", "recovery_entropy", "recovery_memory", "skip_last"),
-            shares=("momentum", "reliable_entropy", "recovery_memory", "skip_last"),
-        )
 
 
 class Sar(WindowedMethod):

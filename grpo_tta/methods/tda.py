@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.look import Look, ViewSettings, look_by
+from grpo_tta.methods.look import Look, look_by
 from grpo_tta.methods.online import Part, check_not_empty, joined, tensor_of
+from grpo_tta.settings import TdaSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _KINDS = {
@@ -38,46 +38,6 @@ _KINDS = {
     "negative": ("keys", "classes", "entropies", "masks"),
 }
 """What a cache holds of each entry."""
-
-
-@dataclass(frozen=True)
-class TdaSettings(ViewSettings):
-    """Settings of TDA; raises ``ValueError`` naming the field, the rule and the value."""
-
-    views: int = 1
-    """[peer: 1 for cross-domain sets, 64 for ImageNet's variants]"""
-    positive_shots: int = 3
-    """[peer]"""
-    positive_weight: float = 2.0
-    """Alpha. [peer:ImageNet]"""
-    positive_sharpness: float = 5.0
-    """Beta. [peer:ImageNet]"""
-    negative_shots: int = 2
-    """[peer]"""
-    negative_weight: float = 0.117
-    """[peer]"""
-    negative_sharpness: float = 1.0
-    """[peer]"""
-    entropy_from: float = 0.2
-    """Entropies over log2 C that the negative cache takes. [peer]"""
-    entropy_to: float = 0.5
-    mask_from: float = 0.03
-    """Probabilities that a negative entry speaks against. [peer]"""
-    mask_to: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        weights = ("positive_weight", "positive_sharpness", "negative_weight", "negative_sharpness")
-        bounds = ("entropy_from", "entropy_to", "mask_from", "mask_to")
-        check_fields(
-            self,
-            at_least={"positive_shots": 1, "negative_shots": 1},
-            not_negative=(*weights, *bounds),
-            shares=bounds,
-        )
-        for low, high in (("entropy_from", "entropy_to"), ("mask_from", "mask_to")):
-            if not getattr(self, low) < getattr(self, high):
-                raise ValueError(f"{low} must be < {high}, {getattr(self, high)}, got {getattr(self, low)}")
 
 
 @dataclass(frozen=True)

@@ -15,36 +15,20 @@ Item by item, [peer] is Tent as run on CLIP by CLIPArTT and BATCLIP:
 An image costs three forward-equivalents, and one more for the frozen forward that is only reported.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import STATISTICS, OnlineMethod, Part, Stream, statistics, update_of
 from grpo_tta.optimiser import adam
+from grpo_tta.settings import TentSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, State, Update
 
 _LOGGED = ("loss", *STATISTICS)
 _OWN_COST, _REPORTING_COST = 3.0, 1.0
-
-
-@dataclass(frozen=True)
-class TentSettings:
-    """Settings of Tent; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    learning_rate: float = 1e-3
-    """Adam's. [peer:CLIPArTT, BATCLIP's CIFAR configuration]"""
-    update_every: int = 64
-    """Frames an update. [peer:BATCLIP's ImageNet-C configuration; counted in frames ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, at_least={"update_every": 1}, positive=("learning_rate",))
 
 
 class Tent(OnlineMethod[Stream]):

@@ -17,37 +17,20 @@ Item by item, [peer] is TPT's own code:
 An image costs ``V + 3 S T + 1`` forward-equivalents, 64 + 18 + 1 by default. Nothing is spent on reporting.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from grpo_tta import policy
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.episodic import Episodes, EpisodicMethod, tune_each
-from grpo_tta.methods.look import ViewSettings, look_by
+from grpo_tta.methods.look import look_by
 from grpo_tta.methods.online import STATISTICS, statistics
 from grpo_tta.per_image import PerImageTower
+from grpo_tta.settings import TptNormSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch
-
-
-@dataclass(frozen=True)
-class TptNormSettings(ViewSettings):
-    """Settings of TPT's loss on norm layers; raises ``ValueError`` naming the field, the rule and the value."""
-
-    learning_rate: float = 1e-3
-    """AdamW's. [peers: WATT, CLIPArTT, for norm layers]"""
-    weight_decay: float = 0.01
-    """[peer:TPT]"""
-    inner_steps: int = 1
-    """Steps an image. [peer:TPT]"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, at_least={"inner_steps": 1}, positive=("learning_rate",), not_negative=("weight_decay",))
 
 
 class TptNorm(EpisodicMethod):

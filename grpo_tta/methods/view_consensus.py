@@ -16,7 +16,6 @@ them.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -26,21 +25,9 @@ from torch.nn import functional as F
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.episodic import Episodes, EpisodicMethod
-from grpo_tta.methods.look import Look, ViewSettings, look_by
+from grpo_tta.methods.look import Look, look_by
+from grpo_tta.settings import ViewSettings, VteSettings, ZeroSettings
 from grpo_tta.types import Batch
-
-
-@dataclass(frozen=True)
-class ZeroSettings(ViewSettings):
-    """Settings of ZERO's vote; raises ``ValueError`` naming the field, the rule and the value."""
-
-    confident_share: float = 0.3
-    """Share of the views that vote, those of lowest entropy; rounded down. [peer:ZERO]"""
-
-
-@dataclass(frozen=True)
-class VteSettings(ViewSettings):
-    """Settings of VTE's mean feature; raises ``ValueError`` naming the field, the rule and the value."""
 
 
 class _ViewConsensus(EpisodicMethod):

@@ -8,35 +8,19 @@ What is reported to the guard is the encoder's own prediction, before all that: 
 collapse. There are no updates.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from grpo_tta import rewards
-from grpo_tta.checks import check_fields
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.known import Known, memory
 from grpo_tta.methods.online import check_not_empty, tensor_of
+from grpo_tta.settings import WhitenedSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _WINDOW = 16
-
-
-@dataclass(frozen=True)
-class WhitenedSettings:
-    """Settings of the whitened encoder; raises ``ValueError`` naming the field, the rule and the value."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    logit_adjustment: float = 0.5
-    """Labels are those of the logits minus this times the log of the marginal of runners-up; 0: as they are. [ours]"""
-    marginal_frames_per_class: float = 1.0
-    """Memory of the marginal in frames, per class; at least 160 frames. [ours]"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, positive=("marginal_frames_per_class",), not_negative=("logit_adjustment",))
 
 
 class Whitened(Method):

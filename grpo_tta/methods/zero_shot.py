@@ -1,19 +1,12 @@
 """The frozen classifier as a method: nothing is learnt, everything is reported, so that a guard can watch it."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from grpo_tta.classifier import Classifier
+from grpo_tta.settings import ZeroShotSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
-
-
-@dataclass(frozen=True)
-class ZeroShotSettings:
-    """There is nothing to set."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 class ZeroShot(Method):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure
 from grpo_tta.adapters.kafka.membership import Member
-from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.transactions import TransactionalSink
 from grpo_tta.pipeline.checkpoint.partition import Partition, SliceResult, no_fault
 from grpo_tta.pipeline.errors import ConfigurationError

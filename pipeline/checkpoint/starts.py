@@ -8,7 +8,8 @@ begins, for as long as it has no commit and ``kafka.start`` says the same.
 
 import json
 
-from grpo_tta.adapters.kafka.offsets import KafkaOffsets, Start
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.errors import ConfigurationError
 

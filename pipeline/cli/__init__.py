@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version as installed_version
 
 from grpo_tta.pipeline.cli.json_log import JsonLines
@@ -16,6 +17,15 @@ from grpo_tta.pipeline.versions import versions
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
 
+_MODULES = {
+    **dict.fromkeys(("label", "check", "calibrate"), "label"),
+    **dict.fromkeys(("status", "reset", "dead_letters"), "checkpoint"),
+    "evaluate": "evaluate",
+    "config": "config",
+    "bench": "bench",
+    "demo": "demo",
+}
+"""Where each command lies; only that module is imported."""
 STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "step", "sink")
 
 
@@ -54,11 +64,14 @@ def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
         for name, number in versions().items():
             print(f"{name} {number}")
         return 0
-    from grpo_tta.pipeline.cli import bench, commands, demo, live
-
-    places = {"bench": bench, "demo": demo, "status": live, "reset": live, "dead_letters": live}
     name = parsed.command.replace("-", "_")
-    return int(getattr(places.get(name, commands), name)(parsed, beam_options))
+    if name in ("label", "check"):  # what is wrong with the configuration is said before torch is imported
+        from grpo_tta.pipeline.cli.flags import job_values
+        from grpo_tta.pipeline.config.job import make_config
+
+        make_config(job_values(parsed, beam_options))
+    module = import_module(f"grpo_tta.pipeline.cli.{_MODULES[name]}")
+    return int(getattr(module, name)(parsed, beam_options))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

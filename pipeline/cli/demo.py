@@ -11,7 +11,8 @@ from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.cli.commands import figures, run_and_report
+from grpo_tta.pipeline.cli.evaluate import figures
+from grpo_tta.pipeline.cli.label import run_and_report
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.run.evaluate import evaluate, read_truth, row

@@ -2,27 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from grpo_tta.methods import METHODS
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.settings import GrpoSettings
 
-METHOD_NAMES = (
-    "grpo",
-    "zero-shot",
-    "whitened",
-    "zero",
-    "vte",
-    "tent",
-    "sar",
-    "deyo",
-    "tpt-norm",
-    "rlcf",
-    "tda",
-    "dota",
-    "batclip",
-    "prior-correction",
-)
-"""The keys of ``grpo_tta.METHODS``, spelt here so that ``--help`` need not import torch."""
 _METHOD_SETTING = "method.settings."
 
 _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
@@ -73,7 +59,7 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         "source.follow",
         {"action": "store_true", "help": "go on with files that come to the folder or bucket, until stopped"},
     ),
-    ("--method", "method.name", {"choices": METHOD_NAMES, "help": "default: grpo"}),
+    ("--method", "method.name", {"choices": tuple(METHODS), "help": "default: grpo"}),
     ("--mode", "method.settings.mode", {"choices": ["online", "episodic"], "help": "of grpo; default: online"}),
     (
         "--tune",
@@ -194,10 +180,8 @@ def _check_method_flags(values: dict[str, Any], flags: dict[str, Any]) -> None:
     """Refuse a flag for a setting that the chosen method does not have."""
     given = flags.get("method", {}).get("settings", {})
     name = _section(values, "method").get("name", "grpo")
-    if not given or name not in METHOD_NAMES:
+    if not given or name not in METHODS:
         return
-    from grpo_tta.methods import METHODS
-
     for flag, key, _ in _LABEL_FLAGS:
         field = key.removeprefix(_METHOD_SETTING)
         if field != key and field in given and not METHODS[name].has(field):
@@ -211,10 +195,7 @@ def _episodic(values: dict[str, Any]) -> dict[str, Any]:
     settings = _section(method, "settings")
     if method.get("name", "grpo") != "grpo" or settings.get("mode") != "episodic":
         return values
-    from dataclasses import asdict
-
     from grpo_tta.pipeline.config.job import merged
-    from grpo_tta.settings import GrpoSettings
 
     return merged({"method": {"settings": asdict(GrpoSettings.episodic())}}, values)
 

@@ -25,18 +25,16 @@ from pydantic import (
     model_validator,
 )
 
-from grpo_tta.adapters.kafka.membership import parse_numbers
-from grpo_tta.adapters.kafka.offsets import OutOfRangePolicy, Start
-from grpo_tta.adapters.kafka.settings import KafkaAddress, KafkaSecurity
+from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
+from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
-from grpo_tta.guard import GuardSettings
 from grpo_tta.methods import METHODS
-from grpo_tta.models import ModelSettings
 from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.windows import Windows
+from grpo_tta.settings import GuardSettings, ModelSettings
 
 _NOT_OF_LABELS = {
     "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),

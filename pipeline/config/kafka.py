@@ -2,10 +2,12 @@
 
 import os
 
+from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.group_member import GroupMember
-from grpo_tta.adapters.kafka.membership import Member, StaticMember, parse_numbers
+from grpo_tta.adapters.kafka.membership import Member, StaticMember
 from grpo_tta.adapters.kafka.offsets import KafkaOffsets
-from grpo_tta.adapters.kafka.settings import KafkaAddress, KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.positions import parse_numbers
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from grpo_tta.adapters.kafka.offsets import Start
-from grpo_tta.adapters.kafka.settings import KafkaAddress
+from grpo_tta.adapters.kafka.address import KafkaAddress
+from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
 from grpo_tta.pipeline.label.windows import SECOND
 

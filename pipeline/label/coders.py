@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from apache_beam import coders
 
-from grpo_tta.adapters.events import ImageRefCoder
+from grpo_tta.adapters.coders import ImageRefCoder
 from grpo_tta.pipeline.label.records import WindowedRef
 from grpo_tta.state import StreamState, decode_state, encode_state
 

@@ -20,7 +20,7 @@ from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits, decode
 from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.adapters.storage.filesystems import scheme_of
 from grpo_tta.adapters.storage.policy import UriPolicy
-from grpo_tta.classifier import ModelError
+from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
 from grpo_tta.guard import DriftGuard, Reference
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from torch import Tensor
@@ -11,22 +10,12 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.adapters.storage.manifest import LinePointer
 from grpo_tta.guard import GuardEvent
-from grpo_tta.pipeline.label.windows import Window
+from grpo_tta.pipeline.label.windows import Window, to_datetime
 from grpo_tta.schemas import UNKNOWN, AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, ResetCause
 from grpo_tta.types import Prediction, Update
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = datetime.max.replace(tzinfo=UTC)
 MAX_MESSAGE = 2000
 MAX_EVENT = 4096
-
-
-def to_datetime(microseconds: int) -> datetime:
-    """Microseconds since the epoch as UTC; what lies outside the years datetime knows is clamped."""
-    try:
-        return _EPOCH + timedelta(microseconds=microseconds)
-    except OverflowError:
-        return _LAST if microseconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

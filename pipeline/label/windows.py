@@ -8,12 +8,23 @@ into slices; its end is the one known when the record was written. All times are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 Window = tuple[int, int]
 """``[start, end)`` in microseconds since the epoch."""
 
 SECOND = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """Microseconds since the epoch as UTC; what lies outside the years datetime knows is clamped."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return _LAST if microseconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

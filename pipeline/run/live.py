@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from grpo_tta.adapters.kafka.consumers import CONSUMERS
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
 from grpo_tta.adapters.kafka.membership import Member
-from grpo_tta.adapters.kafka.offsets import KafkaOffsets, SkippedRange, Start
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import SkippedRange, Start
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, SliceResult, no_fault

@@ -13,7 +13,7 @@ from contextlib import suppress
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from grpo_tta import Standing
-from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.adapters.kafka.positions import SkippedRange
 from grpo_tta.schemas import AdaptationLog, LabeledImage
 
 _log = logging.getLogger(__name__)

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.offsets import KafkaOffsets
-from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.records import to_datetime
-from grpo_tta.state import StreamState, decode_state
+from grpo_tta.pipeline.label.windows import to_datetime
+from grpo_tta.state import StateHeader, read_header
 
 PARTITIONS = "partitions"
 _JOB = "live.json"
@@ -136,7 +137,7 @@ def read_status(checkpoint_url: str) -> Status:
         reader = PackReader(store)
         for stream, pack in sorted((commit.states if commit else {}).items()):
             data = reader.read(pack, stream)
-            streams.append(_stream(stream, name, decode_state(data), len(data)))
+            streams.append(_stream(stream, name, read_header(data), len(data)))
     return Status(partitions, streams)
 
 
@@ -176,7 +177,7 @@ def _ends(root: ObjectStore, names: list[str]) -> dict[str, int]:
         return {}
 
 
-def _stream(stream: str, partition: str, state: StreamState, size: int) -> StreamStatus:
+def _stream(stream: str, partition: str, state: StateHeader, size: int) -> StreamStatus:
     def time_of(key: str) -> str | None:
         return to_datetime(int(state.position[key])).isoformat() if key in state.position else None
 
@@ -188,7 +189,7 @@ def _stream(stream: str, partition: str, state: StreamState, size: int) -> Strea
         updates=state.counters.get("updates", 0),
         newest=time_of("event_time"),
         frames_since_reset=int(state.method.get("frames", 0)),
-        warming_up="rows" in state.guard,
+        warming_up="rows" in state.guard_names,
         resets={
             name.removeprefix("resets_"): count
             for name, count in sorted(state.counters.items())

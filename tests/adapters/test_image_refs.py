@@ -7,7 +7,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_tta.adapters.events import BadRecord, BadRecordCoder, ImageRef, ImageRefCoder, seed_of
+from grpo_tta.adapters.coders import BadRecordCoder, ImageRefCoder
+from grpo_tta.adapters.events import BadRecord, ImageRef, seed_of
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 REFS = st.builds(

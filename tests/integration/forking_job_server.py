@@ -19,7 +19,7 @@ import torch
 
 torch.set_num_threads(1)
 
-import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
+import grpo_tta.pipeline.cli.label  # noqa: E402, F401
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed  # noqa: E402
 from grpo_tta.pipeline.cli import main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402

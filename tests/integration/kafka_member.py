@@ -10,7 +10,7 @@ import time
 
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.group_member import GroupMember
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 

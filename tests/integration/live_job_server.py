@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 import apache_beam.runners.portability.fn_api_runner  # noqa: E402, F401
 
 import grpo_tta.adapters.kafka.group_member  # noqa: E402
-import grpo_tta.pipeline.cli.commands  # noqa: E402, F401
+import grpo_tta.pipeline.cli.label  # noqa: E402, F401
 from grpo_tta.adapters.storage import fetch  # noqa: E402
 from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402

@@ -14,7 +14,8 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.consumers import ConsumerCache
 from grpo_tta.adapters.kafka.errors import OffsetOutOfRange, ReadStalled, TopicMissing
 from grpo_tta.adapters.kafka.membership import StaticMember
-from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets, SkippedRange, Start
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Committed, SkippedRange, Start
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits

@@ -17,7 +17,8 @@ from kafka_records import wait_for
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
 from grpo_tta.adapters.kafka.group_member import GroupMember
 from grpo_tta.adapters.kafka.membership import StaticMember
-from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 MEMBER = Path(__file__).with_name("kafka_member.py")

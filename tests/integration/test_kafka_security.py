@@ -2,9 +2,10 @@
 
 import pytest
 
+from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.errors import KafkaUnreachable
 from grpo_tta.adapters.kafka.offsets import KafkaOffsets
-from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.topics import TopicPlan, ensure_topics
 
 PASSWORD = "wrong-and-secret"

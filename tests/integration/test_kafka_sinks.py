@@ -10,7 +10,8 @@ from kafka_records import consume, label, wait_for
 from grpo_tta.adapters.kafka.delivery import DeliveryLimits
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable, TopicMissing
 from grpo_tta.adapters.kafka.group_member import GroupMember
-from grpo_tta.adapters.kafka.offsets import Committed, KafkaOffsets
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics

@@ -7,7 +7,7 @@ from pipeline_checkpoints import CLOCK, FakeGraph
 
 from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaUnreachable
 from grpo_tta.adapters.kafka.membership import Member, Ownership
-from grpo_tta.adapters.kafka.offsets import Committed, SkippedRange, in_range
+from grpo_tta.adapters.kafka.positions import Committed, SkippedRange, in_range
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints

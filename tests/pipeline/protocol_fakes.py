@@ -7,7 +7,7 @@ from live_fakes import FakeMember
 from pipeline_checkpoints import Killed
 
 from grpo_tta.adapters.kafka.errors import Fenced
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 
 
 class WorldStore:

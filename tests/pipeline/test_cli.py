@@ -253,8 +253,43 @@ def test_version_names_what_a_label_depends_on(run: Run) -> None:
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert lines.keys() == {"grpo_tta", "python", "torch", "open_clip", "beam"}
     assert lines["torch"] == version("torch")
-    alone = "import sys; from pipeline.cli import main; main(['version']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", alone], stdout=subprocess.DEVNULL).returncode == 0
+
+
+HEAVY = ("torch", "apache_beam", "open_clip", "timm", "torchvision", "pyarrow")
+ALONE = """
+import sys
+from grpo_tta.pipeline.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as ended:
+    code = ended.code
+print(code, *(name for name in sys.modules if name in {heavy}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["label"], 2),
+        (["label", "--sauce", "x"], 2),
+        (["check", "--source", "x", "--out", "y", "--method", "none"], 2),
+        (["version"], 0),
+        (["config", "schema"], 0),
+        (["config", "show", "--source", "x", "--method", "tent"], 0),
+        (["status", "--checkpoint", "CHECKPOINT"], 0),
+        (["reset", "--checkpoint", "CHECKPOINT", "--stream", "cam-01"], 0),
+        (["dead-letters", "replay", "--from", "OUT", "--source", "kafka://127.0.0.1:9/t", "--stage", "sink"], 0),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_what_loads_no_model_imports_neither_torch_nor_beam(arguments: list[str], code: int, labelled: Path) -> None:
+    places = {"OUT": str(labelled), "CHECKPOINT": str(labelled / "checkpoint")}
+    given = [places.get(argument, argument) for argument in arguments]
+    alone = [sys.executable, "-c", ALONE.replace("{heavy}", str(HEAVY)), *given]
+    done = subprocess.run(alone, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [str(code)], done.stderr
 
 
 def test_evaluate_as_json(run: Run, feed: Path, labelled: Path) -> None:

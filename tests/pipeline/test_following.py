@@ -22,7 +22,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import SourceError
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
-from grpo_tta.pipeline.cli.commands import run_and_report
+from grpo_tta.pipeline.cli.label import run_and_report
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError

@@ -6,7 +6,8 @@ import pytest
 from live_fakes import FakeMember, LiveWorld
 from pipeline_fakes import make_labeler
 
-from grpo_tta.adapters.kafka.settings import KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.address import KafkaSecurity
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack

@@ -5,7 +5,7 @@ from live_fakes import FakeMember, FakeOffsets
 from pipeline_checkpoints import CLOCK, OURS, FakeGraph
 
 from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaUnreachable
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline import sinks
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict

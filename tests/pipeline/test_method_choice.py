@@ -12,7 +12,7 @@ from pipeline_tiny_model import CLASSES, blobs, tiny_classifier
 
 from grpo_tta import METHODS, GrpoSettings, create_method
 from grpo_tta.guard import GuardSettings
-from grpo_tta.pipeline.cli.flags import METHOD_NAMES, add_job_flags, job_values
+from grpo_tta.pipeline.cli.flags import add_job_flags, job_values
 from grpo_tta.pipeline.config.job import JobConfig, make_config, read_config_file
 from grpo_tta.pipeline.errors import ConfigurationError
 
@@ -28,10 +28,6 @@ def by_flags(*flags: str) -> JobConfig:
     parser = argparse.ArgumentParser()
     add_job_flags(parser, label=True)
     return make_config(job_values(parser.parse_args(["--source", "/data", "--out", "/out", *flags]), []))
-
-
-def test_the_flag_knows_every_method() -> None:
-    assert list(METHOD_NAMES) == list(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -44,13 +44,13 @@ def test_the_wheel_lives_beside_a_project_with_the_same_folders(site: Path, tmp_
         (tmp_path / room / "__init__.py").write_text("OWN = True\n")
     (tmp_path / "main.py").write_text(
         "import adapters, bench, pipeline, schemas\n"
-        "import grpo_tta.pipeline.graph, grpo_tta.bench.rows\n"
+        "import grpo_tta.pipeline.config.job, grpo_tta.bench.rows\n"
         "assert adapters.OWN and bench.OWN and pipeline.OWN and schemas.OWN\n"
-        "print(grpo_tta.pipeline.graph.__file__)\n"
+        "print(grpo_tta.pipeline.config.job.__file__)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     for arguments, said in (
-        (["main.py"], str(site / "grpo_tta/pipeline/graph.py")),
+        (["main.py"], str(site / "grpo_tta/pipeline/config/job.py")),
         (["-m", "grpo_tta.pipeline.cli", "config", "show", "--source", "in", "--out", "out"], "url: in"),
     ):
         done = subprocess.run(

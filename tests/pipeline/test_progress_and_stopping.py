@@ -10,7 +10,7 @@ from pipeline_jobs import job_config, job_labeler, serve, write_pictures
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
-from grpo_tta.pipeline.cli.commands import _ProgressLine, run_and_report
+from grpo_tta.pipeline.cli.label import _ProgressLine, run_and_report
 from grpo_tta.pipeline.cli.stopping import StopRequest
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.run.driver import Progress

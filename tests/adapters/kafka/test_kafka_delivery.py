@@ -11,7 +11,7 @@ from grpo_tta.adapters.kafka import sink as sink_module
 from grpo_tta.adapters.kafka import transactions as transactions_module
 from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, cut_to_fit, outgoing
 from grpo_tta.adapters.kafka.errors import CommitUnknown, Fenced, KafkaFailure, SendFailed
-from grpo_tta.adapters.kafka.offsets import Committed
+from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan

@@ -17,7 +17,7 @@ from kafka_fakes import FakeConsumer, Record
 from grpo_tta.adapters.events import BadRecord
 from grpo_tta.adapters.kafka.consumers import ConsumerCache
 from grpo_tta.adapters.kafka.errors import OffsetOutOfRange, ReadStalled
-from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.adapters.kafka.positions import SkippedRange
 from grpo_tta.adapters.kafka.ranges import INITIAL, OPEN, Claim, EventClock, KafkaRange, OpenRange, Ranges
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits, _ReadRange

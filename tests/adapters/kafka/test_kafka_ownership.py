@@ -11,7 +11,8 @@ from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaUnreachable
 from grpo_tta.adapters.kafka.group_member import GroupMember, _Listener
-from grpo_tta.adapters.kafka.membership import MembershipEvent, Ownership, StaticMember, parse_numbers
+from grpo_tta.adapters.kafka.membership import MembershipEvent, Ownership, StaticMember
+from grpo_tta.adapters.kafka.positions import parse_numbers
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(("h:1",))

@@ -7,7 +7,7 @@ from kafka_fakes import FakeConsumer
 
 from grpo_tta.adapters.kafka.consumers import ConsumerCache
 from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaForbidden, OffsetOutOfRange, ReadStalled
-from grpo_tta.adapters.kafka.offsets import SkippedRange
+from grpo_tta.adapters.kafka.positions import SkippedRange
 from grpo_tta.adapters.kafka.ranges import RangeTracker
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.source import ReadImagesFromKafka, ReadLimits, _Reader

@@ -8,15 +8,9 @@ from dataclasses import asdict
 import pytest
 from kafka import errors as kafka_errors
 
+from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity, read_secret
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaForbidden, KafkaUnreachable, TopicMissing
-from grpo_tta.adapters.kafka.settings import (
-    KafkaAddress,
-    KafkaSecurity,
-    KafkaSettings,
-    as_failure,
-    read_secret,
-    translated,
-)
+from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
 
 SCRAM = {"protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "username": "env:USER_NAME", "password": "env:PASSWORD"}
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from grpo_tta.adapters.kafka.errors import OffsetOutOfRange
-from grpo_tta.adapters.kafka.offsets import SkippedRange, Start, check_policy, in_range
+from grpo_tta.adapters.kafka.positions import SkippedRange, Start, check_policy, in_range
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import re
 import pytest
 from kafka_fakes import Record
 
-from grpo_tta.adapters.events import BadRecord, BadRecordCoder, ImageRef, ImageRefCoder
+from grpo_tta.adapters.coders import BadRecordCoder, ImageRefCoder
+from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.wire import (
     coordinate_of,
     decode_record,

@@ -9,7 +9,7 @@ import torch
 from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings, State, create_method
 from grpo_tta.evaluation.run import run_stream
 from grpo_tta.evaluation.streams import Frames
-from grpo_tta.methods import OnlineGrpo
+from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.online import tensor_of
 
 Batches = Callable[..., Batch]

@@ -9,8 +9,9 @@ from method_runs import assert_close, run
 
 from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings
 from grpo_tta.evaluation import Frames, StreamResult, run_stream
-from grpo_tta.methods import OnlineGrpo, ZeroShot
 from grpo_tta.methods.gate import EVERY, Gate
+from grpo_tta.methods.grpo_online import OnlineGrpo
+from grpo_tta.methods.zero_shot import ZeroShot
 from grpo_tta.state import StreamState, decode_state, encode_state
 
 Batches = Callable[..., Batch]

@@ -8,7 +8,7 @@ import torch
 
 from grpo_tta import Batch, Classifier, GrpoSettings
 from grpo_tta.classifier import digest_tensors
-from grpo_tta.methods import EpisodicGrpo
+from grpo_tta.methods.grpo_episodic import EpisodicGrpo
 
 Batches = Callable[..., Batch]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from grpo_tta import Batch, Classifier, GrpoSettings, State, create_method
 from grpo_tta.classifier import digest_tensors
-from grpo_tta.methods import EpisodicGrpo, OnlineGrpo
+from grpo_tta.methods.grpo_episodic import EpisodicGrpo
+from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.known import Known
 from grpo_tta.optimiser import adam
 from grpo_tta.rewards import marginal_dispersion, runner_up

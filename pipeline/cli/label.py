@@ -1,40 +1,39 @@
-"""What each command does, given its parsed flags; each returns the exit code."""
+"""``grpo-tta label``, ``check`` and ``calibrate``: the commands that load a model and read a source."""
 
 import argparse
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.storage.sink import read_records
-from grpo_tta.pipeline.cli import live
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import job_values
 from grpo_tta.pipeline.cli.stopping import StopRequest
-from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config, merged
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import check_job
 from grpo_tta.pipeline.run.driver import Progress
-from grpo_tta.pipeline.run.evaluate import evaluate as evaluate_labels
+from grpo_tta.pipeline.run.live import LiveProgress
+from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import DeadLetter
 
 Flags = argparse.Namespace
+_PROGRESS_SECONDS = 5.0
 
 
 def label(flags: Flags, beam_options: list[str]) -> int:
     """Run or resume a job."""
     config = make_config(job_values(flags, beam_options))
-    return live.run_live(config) if is_kafka(config.source.url) else run_and_report(config)
+    return run_live(config) if is_kafka(config.source.url) else run_and_report(config)
 
 
 def run_and_report(config: JobConfig) -> int:
@@ -119,41 +118,69 @@ def _rate(rate: float) -> str:
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def evaluate(flags: Flags, beam_options: list[str]) -> int:
-    """Print accuracy, gain and calibration."""
-    by = [key for key in flags.by.split(",") if key]
-    result = evaluate_labels(flags.labels, flags.truth, by)
-    if flags.json:
-        print(json.dumps(result, indent=2))
-        return 0
-    _table(by, result)
-    for key in ("labels_without_truth", "truth_without_label", "dead_letters"):
-        if result[key]:
-            print(f"{key.replace('_', ' ')}: {result[key]}")
-    return 0
+def run_live(config: JobConfig) -> int:
+    """Label until asked to stop or until ``kafka.until``; the exit code."""
+    watch = _LiveLine()
+    with StopRequest() as stop:
+        try:
+            run_live_job(config, progress=watch, stop=stop)
+        except KafkaFailure as error:
+            raise JobError(str(error)) from error
+    watch.say()
+    print(f"{watch.images} images labelled, {watch.dead_letters} dead letters; positions are committed")
+    return 130 if stop() else 0
 
 
-def _table(by: list[str], result: dict[str, Any]) -> None:
-    head = [*by, "n", "frozen", "adapted", "gain", "interval", "ece"]
-    lines = [head]
-    rows = [*result["groups"], {**dict.fromkeys(by, ""), **result["all"]}]
-    lines += [[*(row[key] for key in by), *figures(row)] for row in rows]
-    print_columns(lines)
+class _LiveLine:
+    """A line every few seconds: how many, how fast, how far behind."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.dead_letters = 0
+        self._resets = 0
+        self._last: LiveProgress | None = None
+        self._said_at = time.monotonic()
+        self._said_images = 0
+
+    def __call__(self, progress: LiveProgress) -> None:
+        self.images += progress.images
+        self.dead_letters += sum(result.counters.dead_letters for result in progress.results)
+        self._resets += sum(sum(result.counters.resets.values()) for result in progress.results)
+        self._last = progress
+        if time.monotonic() - self._said_at >= _PROGRESS_SECONDS:
+            self.say()
+
+    def say(self) -> None:
+        """Print it."""
+        now, age = time.monotonic(), metrics.recent_age(0.95)
+        rate = (self.images - self._said_images) / max(now - self._said_at, 1e-9)
+        owned, lag = (len(self._last.owned), sum(self._last.lag.values())) if self._last else (0, 0)
+        shown = "" if age is None else f", p95 age {age:.1f} s"
+        print(
+            f"{self.images} images, {rate:.0f}/s, lag {lag} in {owned} partitions{shown}, resets {self._resets}",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._said_at, self._said_images = now, self.images
 
 
-def figures(row: dict[str, Any]) -> list[str]:
-    """n, frozen, adapted, gain, interval and calibration error of a row of `pipeline.run.evaluate`, as text."""
-    if not row["n"]:
-        return ["0", "", "", "", "", ""]
-    frozen = "accuracy_frozen" in row
-    return [
-        str(row["n"]),
-        f"{100 * row['accuracy_frozen']:.1f}" if frozen else "",
-        f"{100 * row['accuracy']:.1f}",
-        f"{100 * row['gain']:+.1f}" if frozen else "",
-        f"{100 * row['interval'][0]:+.1f} to {100 * row['interval'][1]:+.1f}" if frozen else "",
-        f"{row['ece']:.3f}",
+def check(flags: Flags, beam_options: list[str]) -> int:
+    """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
+    config = make_config(job_values(flags, beam_options))
+    made, labeled = check_job(config, images=10)
+    print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
+    lines = [["stream", "id", "label", "probability", "frozen"]]
+    lines += [
+        [record.stream, record.id, record.label, f"{record.probability:.3f}", record.frozen_label or ""]
+        for record in labeled.labels
     ]
+    print_columns(lines)
+    for letter in labeled.dead_letters:
+        print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
+    print(
+        f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
+    )
+    return 1 if labeled.dead_letters else 0
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:
@@ -181,35 +208,3 @@ def _replace(path: Path, data: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def check(flags: Flags, beam_options: list[str]) -> int:
-    """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
-    config = make_config(job_values(flags, beam_options))
-    made, labeled = check_job(config, images=10)
-    print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
-    lines = [["stream", "id", "label", "probability", "frozen"]]
-    lines += [
-        [record.stream, record.id, record.label, f"{record.probability:.3f}", record.frozen_label or ""]
-        for record in labeled.labels
-    ]
-    print_columns(lines)
-    for letter in labeled.dead_letters:
-        print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
-    print(
-        f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
-    )
-    return 1 if labeled.dead_letters else 0
-
-
-def config(flags: Flags, beam_options: list[str]) -> int:
-    """The effective configuration as YAML, or the JSON schema."""
-    if flags.what == "schema":
-        print(json.dumps(JobConfig.model_json_schema(), indent=2))
-        return 0
-    given = job_values(flags, beam_options)
-    plain = make_config(merged({"source": {"url": "?"}, "output": {"url": "?"}}, given)).shown()
-    for section in ("source", "output"):
-        plain[section]["url"] = given.get(section, {}).get("url", "")
-    print(yaml.safe_dump(plain, sort_keys=False), end="")
-    return 0

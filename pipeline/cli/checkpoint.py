@@ -1,72 +1,19 @@
-"""The commands of live jobs: label a Kafka source, look at a checkpoint, ask for a reset, send dead letters again."""
+"""``grpo-tta status``, ``reset`` and ``dead-letters``: asked of a checkpoint or of outputs, without a model."""
 
 import argparse
-import sys
-import time
 from collections.abc import Iterator
 
+from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.replay import read_values, replay
-from grpo_tta.adapters.kafka.settings import KafkaAddress, KafkaSecurity, KafkaSettings
+from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.cli.stopping import StopRequest
-from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config, merged, read_config_file
+from grpo_tta.pipeline.config.job import is_kafka, make_config, merged, read_config_file
 from grpo_tta.pipeline.config.kafka import security_of
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.run.live import LiveProgress
-from grpo_tta.pipeline.run.live_job import run_live_job
-from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.status import Status, read_status, request_reset
 from grpo_tta.schemas import DeadLetter
-
-_PROGRESS_SECONDS = 5.0
-
-
-def run_live(config: JobConfig) -> int:
-    """Label until asked to stop or until ``kafka.until``; the exit code."""
-    watch = _LiveLine()
-    with StopRequest() as stop:
-        try:
-            run_live_job(config, progress=watch, stop=stop)
-        except KafkaFailure as error:
-            raise JobError(str(error)) from error
-    watch.say()
-    print(f"{watch.images} images labelled, {watch.dead_letters} dead letters; positions are committed")
-    return 130 if stop() else 0
-
-
-class _LiveLine:
-    """A line every few seconds: how many, how fast, how far behind."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.dead_letters = 0
-        self._resets = 0
-        self._last: LiveProgress | None = None
-        self._said_at = time.monotonic()
-        self._said_images = 0
-
-    def __call__(self, progress: LiveProgress) -> None:
-        self.images += progress.images
-        self.dead_letters += sum(result.counters.dead_letters for result in progress.results)
-        self._resets += sum(sum(result.counters.resets.values()) for result in progress.results)
-        self._last = progress
-        if time.monotonic() - self._said_at >= _PROGRESS_SECONDS:
-            self.say()
-
-    def say(self) -> None:
-        """Print it."""
-        now, age = time.monotonic(), metrics.recent_age(0.95)
-        rate = (self.images - self._said_images) / max(now - self._said_at, 1e-9)
-        owned, lag = (len(self._last.owned), sum(self._last.lag.values())) if self._last else (0, 0)
-        shown = "" if age is None else f", p95 age {age:.1f} s"
-        print(
-            f"{self.images} images, {rate:.0f}/s, lag {lag} in {owned} partitions{shown}, resets {self._resets}",
-            file=sys.stderr,
-            flush=True,
-        )
-        self._said_at, self._said_images = now, self.images
 
 
 def status(flags: argparse.Namespace, beam_options: list[str]) -> int:

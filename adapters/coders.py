@@ -1,0 +1,68 @@
+"""Beam coders of events, registered where this module is imported: deterministic (equal tuples, equal bytes), never
+pickled."""
+
+import json
+import struct
+
+from apache_beam import coders
+
+from grpo_tta.adapters.events import BadRecord, ImageRef
+
+_HEADER = struct.Struct(">BI")
+
+
+class ImageRefCoder(coders.Coder):
+    """A JSON array of the fields in order; inline data follows as raw bytes."""
+
+    def encode(self, value: ImageRef) -> bytes:
+        """The reference as bytes."""
+        data = value.data
+        fields = json.dumps((*value[:5], *value[6:]), separators=(",", ":")).encode()
+        return _HEADER.pack(data is not None, len(fields)) + fields + (data or b"")
+
+    def decode(self, encoded: bytes) -> ImageRef:
+        """The inverse of `encode`."""
+        has_data, length = _HEADER.unpack_from(encoded)
+        end = _HEADER.size + length
+        coordinate, event_id, stream, time, uri, content_type, attributes, *rest = json.loads(
+            encoded[_HEADER.size : end]
+        )
+        data = encoded[end:] if has_data else None
+        pairs = tuple([(name, text) for name, text in attributes])
+        return ImageRef(coordinate, event_id, stream, time, uri, data, content_type, pairs, *rest)
+
+    def is_deterministic(self) -> bool:
+        """Equal references encode to equal bytes."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class BadRecordCoder(coders.Coder):
+    """A JSON array of the fields in order."""
+
+    def encode(self, value: BadRecord) -> bytes:
+        """The record as bytes."""
+        return json.dumps(value, separators=(",", ":")).encode()
+
+    def decode(self, encoded: bytes) -> BadRecord:
+        """The inverse of `encode`."""
+        return BadRecord(*json.loads(encoded))
+
+    def is_deterministic(self) -> bool:
+        """Equal records encode to equal bytes."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+coders.registry.register_coder(ImageRef, ImageRefCoder)
+coders.registry.register_coder(BadRecord, BadRecordCoder)

@@ -1,0 +1,36 @@
+"""Which model, and where it runs."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from grpo_tta.checks import ModelError
+
+NAME_SCHEMES = ("local-dir:", "hf-hub:")
+"""What a model's name may begin with: a folder, a hub."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and where it runs. Raises ``ModelError`` for a combination that means nothing."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    name: str | None = None
+    """open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``; ``None``: the packaged demo model."""
+    pretrained: str | None = None
+    """With an architecture: open_clip's tag, a local weight file, or ``random`` (seeded weights, for tests of size and
+    speed)."""
+    device: str = "auto"
+    autocast: bool = False
+    """bfloat16 mixed precision; slow on CPUs without bfloat16 units."""
+    threads: int | None = None
+    """Threads of torch in this process; ``None`` leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ModelError(f"threads must be >= 1, got {self.threads}")
+        if self.name is not None and not self.name.strip():
+            raise ModelError(f"model name must not be blank, got {self.name!r}")
+        if self.pretrained is not None and (self.name is None or self.name.startswith(NAME_SCHEMES)):
+            which = "the demo model" if self.name is None else f"model {self.name!r}"
+            raise ModelError(f"pretrained goes with an open_clip architecture; {which} has its own weights")
