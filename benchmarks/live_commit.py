@@ -22,6 +22,7 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, no_fault
 from grpo_tta.pipeline.config.job import JobConfig, make_config
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.graph import OpenSlice, WriteStates
 from grpo_tta.pipeline.label.dofn import StreamKey
 from grpo_tta.pipeline.run.bounded import run_label_job
@@ -51,7 +52,7 @@ def commit_slice(config: JobConfig, partition: Partition, store: ObjectStore, ch
     part = OpenSlice(plan, partition.latest, store.url)
     states: list[tuple[StreamKey, bytes]] = [((PARTITION, stream), state) for stream, state in changed.items()]
     started = time.perf_counter()
-    WriteStates(config, no_fault)(part, states, [(PARTITION, counters)], [], [])
+    WriteStates(ResolvedJob.of(config), no_fault)(part, states, [(PARTITION, counters)], [], [])
     partition.commit(plan, slice_result(part), 0.0)
     partition.collect_garbage()
     return time.perf_counter() - started

@@ -25,11 +25,13 @@ from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name, write_pack
+from grpo_tta.pipeline.checkpoint.partition import SliceResult
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.coders import StreamBatch
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStream, Origin, StreamKey
+from grpo_tta.pipeline.label.load import states_held
 from grpo_tta.pipeline.label.records import WindowedRef, bad_record
 from grpo_tta.pipeline.label.windows import Windows
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
@@ -38,6 +40,8 @@ from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
 
 _BAD = "bad"
 T = TypeVar("T")
+done: dict[tuple[str, str], SliceResult] = {}
+"""What step 3 gave, by store and pack, where it ran in this process; who runs the slice takes it from here."""
 STRETCH = 512
 """Events of a stream in one element: images are read ahead within one, states pass the runner once each."""
 
@@ -47,12 +51,14 @@ class OpenSlice:
     """One partition's part of a slice: the plan, the commit it goes on from, and where the partition's log lies.
 
     ``dated``: output files go into a folder of the plan's day, UTC; a job of months must not fill one folder.
+    ``rerun``: the plan may have been run before.
     """
 
     plan: Plan
     commit: Commit | None
     checkpoint_url: str
     dated: bool = False
+    rerun: bool = False
 
     @property
     def partition(self) -> str:
@@ -132,7 +138,7 @@ class WriteStates:
     or other settings, give other records.
     """
 
-    config: JobConfig
+    job: ResolvedJob
     fault_point: Callable[[str], None]
 
     def __call__(
@@ -146,26 +152,29 @@ class WriteStates:
         """Write the pack. ``files`` and ``sent`` are what step 2 wrote: inputs, so that it comes before."""
         store = ObjectStore(part.checkpoint_url)
         written = _of(part.partition, files)
-        if not CheckpointLog(store).superseded(part.plan.epoch):  # else they may be the next owner's files
-            for url in self.config.folders:
+        if part.rerun and not CheckpointLog(store).superseded(part.plan.epoch):  # else they may be the next owner's
+            for url in self.job.config.folders:
                 output = ObjectStore(url)
                 for name in leftovers(part.stem, written):
                     output.delete(name)
         self.fault_point("after:2")
         changed = {stream: state for (partition, stream), state in states if partition == part.partition}
+        reader, name = PackReader(store, states_held(self.job)), pack_name(part.plan)
         if part.commit:
-            keep = self.config.checkpoint.keep
-            changed |= PackReader(store).carried(part.commit.states, changed, part.plan.sequence, keep)
+            keep = self.job.config.checkpoint.keep
+            changed |= reader.carried(part.commit, changed, part.plan.sequence, keep)
         total = Counters()
         for count in _of(part.partition, counters):
             total = total.plus(count)
-        record = {
+        record: dict[str, Any] = {
             "stepped": sorted(stream for (partition, stream), _ in states if partition == part.partition),
             "counters": total.model_dump(mode="json"),
             "files": sorted(set(written)),
         }
         self.fault_point("before:3")
-        write_pack(store, pack_name(part.plan), changed, record)
+        write_pack(store, name, changed, record)
+        reader.remember(name, changed)
+        done[store.url, name] = SliceResult(name, tuple(sorted(changed)), tuple(record["stepped"]), total)
         self.fault_point("after:3")
 
 
@@ -208,7 +217,7 @@ def build(
         | "Partitions" >> beam.Create(list(slices), reshuffle=False)
         | "WriteStates"
         >> beam.Map(
-            WriteStates(config, fault_point),
+            WriteStates(job, fault_point),
             beam.pvalue.AsList(labelled[STATES]),
             beam.pvalue.AsList(counters),
             beam.pvalue.AsList(_write_files(records, config, slices)),

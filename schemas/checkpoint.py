@@ -80,6 +80,8 @@ class Commit(WireModel):
     """The next one to read."""
     states: dict[str, str]
     """Stream -> name of the packed file that holds its newest state."""
+    packs: dict[str, int] = Field(default_factory=dict)
+    """Of these files, how many states each was written with."""
     resets: list[str] = Field(default_factory=list)
     """Requests of the plan that were done: forgotten next, or by whoever finds this commit."""
     counters: Counters

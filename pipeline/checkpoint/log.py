@@ -3,9 +3,10 @@
 ``plans/EPOCH-SEQUENCE.json`` is written before a slice produces any output, ``commits/EPOCH-SEQUENCE.json`` is the one
 moment after which it counts. A restart that finds a plan without its commit runs exactly that plan again.
 
-Where owners change, each claims an epoch (``epochs/EPOCH.json``) before it reads anything here. An owner looks for a
-higher one after it has written a plan and before it commits. So a plan that produced any output was there when the next
-owner looked for open plans, and what the older owner still writes is never the newest.
+Where owners or settings change, the new one claims an epoch (``epochs/EPOCH.json``), an owner before it reads anything
+here. Whoever runs slices looks for a higher one after it has written a plan and before it commits. So a plan that
+produced any output was there when the next owner looked for open plans, and what the older owner still writes is never
+the newest.
 """
 
 import json
@@ -114,16 +115,21 @@ class CheckpointLog:
             self._store.delete(name)
 
     def check_epoch(self, epoch: int) -> None:
-        """Raises `Conflict` where there is a higher one."""
-        highest = self._highest_epoch()
+        """Raises `Conflict` where a higher one was claimed."""
+        highest = self._claimed()
         if highest > epoch:
             raise Conflict(f"epoch {highest} has begun after {epoch}: another process has taken over")
 
     def superseded(self, epoch: int) -> bool:
-        """Whether there is a higher one."""
-        return self._highest_epoch() > epoch
+        """Whether a higher one was claimed."""
+        return self._claimed() > epoch
+
+    def _claimed(self) -> int:
+        names = self._store.names("epochs/")
+        return _epoch(names[-1]) if names else 0
 
     def _highest_epoch(self) -> int:
+        """Of anything here: a checkpoint may have lost its claims, never its commits."""
         folders = ("epochs/", "plans/", "commits/")
         return max((_epoch(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
 

@@ -7,14 +7,16 @@ plan, so a plan that runs again writes the same bytes under the same name.
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.schemas import Plan
+from grpo_tta.pipeline.checkpoint.cache import StateCache
+from grpo_tta.schemas import Commit, Plan
 
 _MAGIC = b"GTTAPK01"
 _LENGTH = struct.Struct("<Q")
+_NEARLY_EMPTY, _FEW = 4, 4
 
 
 class PackError(OSError):
@@ -44,10 +46,11 @@ def write_pack(store: ObjectStore, name: str, states: Mapping[str, bytes], recor
 
 
 class PackReader:
-    """Reads states and records; keeps the headers of the packs it has seen."""
+    """Reads states and records; keeps the headers of the packs it has seen, and in ``cache`` the states."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, cache: StateCache | None = None) -> None:
         self._store = store
+        self._cache = cache
         self._headers: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def _header(self, name: str) -> tuple[int, dict[str, Any]]:
@@ -74,6 +77,20 @@ class PackReader:
 
     def read(self, name: str, stream: str) -> bytes:
         """One stream's encoded state; raises `PackError` where it is not there or damaged."""
+        place = (self._store.url, name, stream)
+        held = self._cache.get(place) if self._cache is not None else None
+        if held is None:
+            held = self._fetched(name, stream)
+            self.remember(name, {stream: held})
+        return held
+
+    def remember(self, name: str, states: Mapping[str, bytes]) -> None:
+        """Hold what a pack has in the cache, if there is one."""
+        if self._cache is not None:
+            for stream, state in states.items():
+                self._cache.put((self._store.url, name, stream), state)
+
+    def _fetched(self, name: str, stream: str) -> bytes:
         base, header = self._header(name)
         place = header["states"].get(stream)
         if place is None:
@@ -84,14 +101,23 @@ class PackReader:
             raise PackError(f"the state of stream {stream!r} in {name} is damaged")
         return data
 
-    def carried(self, states: Mapping[str, str], changed: Iterable[str], sequence: int, keep: int) -> dict[str, bytes]:
-        """States of unchanged streams that move into the pack of slice ``sequence``, so that an idle stream does not
-        keep a file alive that is older than ``keep`` slices.
+    def carried(self, commit: Commit, changed: Collection[str], sequence: int, keep: int) -> dict[str, bytes]:
+        """States of idle streams that move into the pack of slice ``sequence``, out of packs that are older than
+        ``keep`` slices and nearly empty: a quarter or less of what they were written with is still the newest. So what
+        lies in packs is at most four times what is needed, and a stream that stays idle is not written again and again.
 
-        All that lie in such a file, and in any case the oldest of one stream in ``keep``: moved a few at a time, idle
-        streams never make one slice slow.
+        Not more states than the slice has ``changed``, and a few.
         """
-        changed = set(changed)
-        idle = sorted((pack_sequence(name), stream, name) for stream, name in states.items() if stream not in changed)
-        due = sum(written <= sequence - keep for written, _, _ in idle)
-        return {stream: self.read(name, stream) for _, stream, name in idle[: max(due, -(-len(idle) // keep))]}
+        left: dict[str, list[str]] = {}
+        for stream, name in sorted(commit.states.items()):
+            if stream not in changed:
+                left.setdefault(name, []).append(stream)
+        moved: dict[str, bytes] = {}
+        for name, streams in sorted(left.items()):
+            old = pack_sequence(name) <= sequence - keep
+            if not old or _NEARLY_EMPTY * len(streams) > commit.packs.get(name, 0):
+                continue
+            if len(moved) + len(streams) > len(changed) + _FEW:
+                break
+            moved.update({stream: self.read(name, stream) for stream in streams})
+        return moved

@@ -5,7 +5,7 @@ The order of writing of its part of a slice: 1. the plan, by exclusive create; 2
 source keeps positions of its own, they are told, for lag monitors only; 6. garbage collection. Steps 1, 4 and 6 are
 methods here, 2 and 3 are the graph's (`pipeline.graph`). Each is bracketed by a ``fault_point``: ``before:1`` to
 ``after:5``, ``before:collect`` and ``after:collect``, for transactions have a step more; between a commit and
-forgetting what it has done is ``before:forget``.
+forgetting what it has done is ``before:forget``. Every ``2 keep``-th slice collects, the others pass by.
 
 An open plan, one without its commit, is run again exactly as it was. Where other settings or another owner take over it
 is replaced by one of a higher epoch: same range and clock, so that its outputs lie on the old one's.
@@ -66,6 +66,8 @@ class Partition:
     epoch: int | None = None
     fault_point: Callable[[str], None] = no_fault
     latest: Commit | None = field(default=None, init=False)
+    rerun: bool = field(default=False, init=False)
+    """The plan that is being run may have been run before: by it alone can there be anything left to delete."""
 
     def restore(self) -> None:
         """Load the newest commit; raises where it was made under other conditions."""
@@ -79,6 +81,7 @@ class Partition:
     def open_plan(self) -> Plan | None:
         """The plan that must be run before any other, in the form in which this owner runs it."""
         found = self.log.open_plan(self.latest)
+        self.rerun = found is not None
         if found is None:
             return None
         self._check(found)
@@ -99,7 +102,7 @@ class Partition:
 
     def new_plan(self, start: int, stop: int, clock: datetime) -> Plan:
         """Step 1: the plan of positions ``start <= p < stop``, written."""
-        before = self.latest
+        before, self.rerun = self.latest, False
         plan = Plan(
             epoch=self.epoch or (before.epoch if before else FIRST_EPOCH),
             sequence=before.sequence + 1 if before else 0,
@@ -144,7 +147,8 @@ class Partition:
         """The last step: delete what the newest commit does not need."""
         if self.latest is not None:
             self.fault_point("before:collect")
-            self.log.collect_garbage(self.latest, self.keep)  # 6
+            if (self.latest.sequence + 1) % (2 * self.keep) == 0:
+                self.log.collect_garbage(self.latest, self.keep)  # 6
             self.fault_point("after:collect")
 
     def _commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
@@ -156,12 +160,16 @@ class Partition:
             )
         before = self.latest
         counters = result.counters.model_copy(update={"seconds": seconds})
+        states = {**(before.states if before else {}), **dict.fromkeys(result.streams, result.pack)}
+        packs = {**(before.packs if before else {}), result.pack: len(result.streams)}
+        live = set(states.values())
         return Commit(
             epoch=plan.epoch,
             sequence=plan.sequence,
             partition=self.name,
             position=plan.span.stop,
-            states={**(before.states if before else {}), **dict.fromkeys(result.streams, result.pack)},
+            states=states,
+            packs={name: count for name, count in packs.items() if name in live},
             resets=[name for stream in result.stepped for name in plan.resets.get(stream, ())],
             counters=before.counters.plus(counters) if before else counters,
             config_fingerprint=plan.config_fingerprint,
@@ -179,7 +187,8 @@ class Partition:
         same = all(getattr(plan, name) == value for name, value in ours.items())
         if same and self.epoch in (None, plan.epoch):
             return plan
-        return plan.model_copy(update={**ours, "epoch": self.epoch or plan.epoch + 1})
+        epoch = self.epoch or self.log.claim("other settings, or another model")
+        return plan.model_copy(update={**ours, "epoch": epoch})
 
     def _check(self, record: Plan | Commit) -> None:
         """A checkpoint made under other conditions would continue with labels that a replay cannot repeat."""

@@ -23,7 +23,7 @@ from grpo_tta.pipeline.config.job import is_kafka
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.coders import StreamBatch, StreamStateCoder
 from grpo_tta.pipeline.label.labeler import Labeled
-from grpo_tta.pipeline.label.load import leave_labeler, take_labeler
+from grpo_tta.pipeline.label.load import leave_labeler, states_held, take_labeler
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.status import partition_logs
 from grpo_tta.schemas import Commit, DriftEvent
@@ -66,7 +66,10 @@ class LabelStream(beam.DoFn):
         self._labeler = take_labeler(self._job)
         self._loaded = False
         self._known: dict[str, frozenset[str]] | None = None
-        self._packs = {name: PackReader(ObjectStore(at.checkpoint_url)) for name, at in self._origins.items()}
+        self._packs = {
+            name: PackReader(ObjectStore(at.checkpoint_url), states_held(self._job))
+            for name, at in self._origins.items()
+        }
         torch.set_grad_enabled(True)
 
     def teardown(self) -> None:

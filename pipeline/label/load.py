@@ -23,6 +23,7 @@ from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
 from grpo_tta.guard import DriftGuard, Reference
+from grpo_tta.pipeline.checkpoint.cache import StateCache
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.config.classes import read_labels
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
@@ -74,6 +75,7 @@ def load_reference(config: JobConfig, classifier: Classifier) -> Reference | Non
 class _Shared:
     labeler: StreamLabeler
     users: int
+    states: StateCache
 
 
 _shared: dict[str, _Shared] = {}
@@ -89,7 +91,7 @@ def take_labeler(job: ResolvedJob) -> StreamLabeler:
         if job.key not in _shared:
             keep_freed_memory()
             job.check_files()
-            _shared[job.key] = _Shared(_make_labeler(job), 0)
+            _shared[job.key] = _Shared(_make_labeler(job), 0, StateCache())
         shared = _shared[job.key]
         shared.users += 1
         return shared.labeler
@@ -115,6 +117,12 @@ def labeler_of(job: ResolvedJob) -> Iterator[StreamLabeler]:
         yield labeler
     finally:
         leave_labeler(job)
+
+
+def states_held(job: ResolvedJob) -> StateCache | None:
+    """What this process holds of a job's states; ``None`` where nothing runs for it here."""
+    shared = _shared.get(job.key)
+    return None if shared is None else shared.states
 
 
 def images_labelled(job: ResolvedJob) -> int:

@@ -106,7 +106,7 @@ def _driver(
 
     return SliceDriver(
         partition,
-        lambda plan, commit: run_slice(job, [_open_slice(job.config, plan, commit)], fault_point)[0],
+        lambda plan, commit: run_slice(job, [_open_slice(job.config, partition, plan, commit)], fault_point)[0],
         total=source.total,
         slice_records=checkpoint.slice_records,
         grow=source.grow,
@@ -115,8 +115,8 @@ def _driver(
     )
 
 
-def _open_slice(config: JobConfig, plan: Plan, commit: Commit | None) -> OpenSlice:
-    return OpenSlice(plan, commit, config.checkpoint_url, dated=config.source.follow)
+def _open_slice(config: JobConfig, partition: Partition, plan: Plan, commit: Commit | None) -> OpenSlice:
+    return OpenSlice(plan, commit, config.checkpoint_url, dated=config.source.follow, rerun=partition.rerun)
 
 
 def _check_same(done: Commit, config: str, model: str) -> None:

@@ -51,20 +51,22 @@ class SliceDriver:
     def run(self) -> Commit | None:
         """Run to the end of the source or until ``stop()``; the newest commit."""
         self.partition.restore()
-        total = self.total
+        total, fresh = self.total, True
         while not self.stop():
             position = self.partition.position or 0
             if position >= total:
                 total = self.grow(position)
                 if total <= position:
                     break
-            self._slice(total)
+            self._slice(total, fresh=fresh)
+            fresh = False
         return self.partition.latest
 
-    def _slice(self, total: int) -> None:
+    def _slice(self, total: int, *, fresh: bool) -> None:
+        """``fresh``: a plan of a process before may be open."""
         started = time.monotonic()
         partition = self.partition
-        plan = partition.open_plan()
+        plan = partition.open_plan() if fresh else None
         if plan is None:
             start = partition.position or 0
             plan = partition.new_plan(start, min(start + self.slice_records, total), self.clock())

@@ -287,7 +287,10 @@ class LiveDriver:
     def _slice(self, plans: list[tuple[Owned, Plan]], member: Member) -> None:
         """Steps 2 to 6."""
         self._begun = started = time.monotonic()
-        parts = [OpenSlice(plan, owned.partition.latest, owned.store.url, dated=True) for owned, plan in plans]
+        parts = [
+            OpenSlice(plan, owned.partition.latest, owned.store.url, dated=True, rerun=owned.partition.rerun)
+            for owned, plan in plans
+        ]
         self._truth.begin([owned.partition for owned, _ in plans])
         results = self._run_slice(parts)  # 2, 3
         held = member.assignment().partitions

@@ -8,7 +8,7 @@ from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name
 from grpo_tta.pipeline.checkpoint.partition import SliceResult, no_fault
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.graph import OpenSlice, build
+from grpo_tta.pipeline.graph import OpenSlice, build, done
 from grpo_tta.pipeline.run.garbage import collect_slice
 from grpo_tta.pipeline.run.runner import make_pipeline
 from grpo_tta.pipeline.watch import metrics
@@ -44,8 +44,12 @@ def _run_graph(job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Calla
 
 
 def slice_result(part: OpenSlice) -> SliceResult:
-    """What step 3 wrote down of a slice's part."""
-    reader, name = PackReader(ObjectStore(part.checkpoint_url)), pack_name(part.plan)
+    """What step 3 wrote down of a slice's part; read only where another process did it."""
+    store, name = ObjectStore(part.checkpoint_url), pack_name(part.plan)
+    known = done.pop((store.url, name), None)
+    if known is not None:
+        return known
+    reader = PackReader(store)
     record = reader.record(name)
     counters = Counters.model_validate(record["counters"])
     return SliceResult(name, tuple(reader.streams(name)), tuple(record["stepped"]), counters)

@@ -29,6 +29,7 @@ from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.checkpoint.partition import Partition
 from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
 from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.graph import OpenSlice, WriteStates
 from grpo_tta.pipeline.run import live
 from grpo_tta.pipeline.run import slice as run
@@ -129,9 +130,10 @@ class ProtocolWorld:
         name, point = PARTITIONS[0], self._point(process)
         store = self.store(name)
         fingerprints = replace(OURS, source=f"kafka:{name}")
+        partition = Partition(name, CheckpointLog(store), fingerprints, keep=2, fault_point=point)
         return SliceDriver(
-            Partition(name, CheckpointLog(store), fingerprints, keep=2, fault_point=point),
-            lambda plan, commit: self.run_slice([OpenSlice(plan, commit, store.url)], None, point)[0],
+            partition,
+            lambda *slice: self.run_slice([OpenSlice(*slice, store.url, rerun=partition.rerun)], None, point)[0],
             self.offsets.ends[name], SLICE, clock=self._clock,
         )  # fmt: skip
 
@@ -150,7 +152,7 @@ class ProtocolWorld:
             files += self._write(part, rows, sinks)
         results = []
         for part, (_, states, counters) in zip(parts, done, strict=True):
-            WriteStates(self.config, point)(part, states, [(part.partition, counters)], files, [])
+            WriteStates(ResolvedJob.of(self.config), point)(part, states, [(part.partition, counters)], files, [])
             results.append(run.slice_result(part))
         return results
 

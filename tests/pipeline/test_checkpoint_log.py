@@ -84,6 +84,7 @@ def test_of_racing_claims_each_gets_its_own(store):
 
 def test_who_was_taken_over_does_not_commit(log):
     log.write_plan(make_plan(3, epoch=1))
+    assert log.claim("other settings") == 2
     log.write_plan(make_plan(3, epoch=2))
     with pytest.raises(Conflict, match="epoch 2 has begun after 1: another process has taken over"):
         log.write_commit(make_commit(3, epoch=1))

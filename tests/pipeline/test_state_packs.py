@@ -1,9 +1,12 @@
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_checkpoints import make_plan
+from pipeline_checkpoints import make_commit, make_plan
 
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.cache import StateCache
 from grpo_tta.pipeline.checkpoint.packs import PackError, PackReader, pack_name, pack_sequence, write_pack
 
 NAME = "states/000001-000000000007.pack"
@@ -70,32 +73,57 @@ def test_another_file_is_not_taken_for_a_pack(store):
         PackReader(store).streams(NAME)
 
 
-def test_idle_streams_move_out_of_old_packs(store):
-    old, new = "states/000001-000000000002.pack", "states/000001-000000000005.pack"
-    write_pack(store, old, {"idle": b"i", "busy": b"b0"}, {})
-    write_pack(store, new, {"recent": b"r"}, {})
-    states = {"idle": old, "busy": old, "recent": new}
-    reader = PackReader(store)
-    first, second = pack_sequence(old), pack_sequence(new)
-    assert reader.carried(states, {"busy", "recent"}, first + 8, 8) == {"idle": b"i"}
-    assert reader.carried(states, {}, second + 8, 8) == {"idle": b"i", "busy": b"b0", "recent": b"r"}
+def run_slices(store, busy, slices, keep=4):
+    """Slices of which each steps the streams of ``busy(sequence)``; the last commit and what each carried along."""
+    commit, moved = make_commit(0, states={}), []
+    for sequence in range(1, slices):
+        changed = {stream: f"{stream} {sequence}".encode() for stream in busy(sequence)}
+        carried = PackReader(store).carried(commit, changed, sequence, keep)
+        name = f"states/000001-{sequence:012d}.pack"
+        write_pack(store, name, {**changed, **carried}, {})
+        moved.append(carried)
+        states = {**commit.states, **dict.fromkeys([*changed, *carried], name)}
+        packs = {**commit.packs, name: len(changed) + len(carried)}
+        live = set(states.values())
+        commit = make_commit(sequence, states=states, packs={n: count for n, count in packs.items() if n in live})
+    return commit, moved
 
 
-@pytest.mark.parametrize("begin", ["all in one pack", "spread"])
-def test_idle_streams_are_carried_a_few_at_a_time_and_none_is_left_in_an_old_pack(store, begin):
-    keep, streams = 4, [f"s{number:02d}" for number in range(18)]
-    names = [f"states/000001-{sequence:012d}.pack" for sequence in range(30)]
-    first = [streams, [], [], []] if begin == "all in one pack" else [streams[i::4] for i in range(4)]
-    states: dict[str, str] = {}
-    for name, part in zip(names, first, strict=False):
-        write_pack(store, name, {stream: stream.encode() for stream in part}, {})
-        states |= dict.fromkeys(part, name)
-    most = []
-    for sequence in range(4, 30):
-        moved = PackReader(store).carried(states, {}, sequence, keep)
-        assert all(data == stream.encode() for stream, data in moved.items())
-        write_pack(store, names[sequence], moved, {})
-        states |= dict.fromkeys(moved, names[sequence])
-        assert min(map(pack_sequence, states.values())) > sequence - keep
-        most.append(len(moved))
-    assert max(most[keep:]) <= 5
+def test_states_that_stay_idle_together_are_not_written_again(store):
+    idle = [f"s{number:02d}" for number in range(18)]
+    commit, moved = run_slices(store, lambda sequence: idle if sequence == 1 else ["busy"], 60)
+    assert moved == [{}] * len(moved)
+    assert {commit.states[stream] for stream in idle} == {"states/000001-000000000001.pack"}
+
+
+@pytest.mark.parametrize("streams", [20, 40])
+def test_packs_hold_at_most_four_times_what_is_needed_and_a_few_move_at_a_time(store, streams):
+    chance, keep = random.Random(streams), 4
+    seen: dict[str, int] = {}
+
+    def busy(sequence):
+        stepped = [f"s{number}" for number in range(streams) if chance.random() < 0.1 * (1 + number % 3) / 3]
+        seen.update(dict.fromkeys(stepped, sequence))
+        return stepped
+
+    commit, moved = run_slices(store, busy, 120, keep)
+    assert 0 < max(map(len, moved)) <= streams / 2 + 4
+    for stream, name in commit.states.items():
+        assert PackReader(store).read(name, stream) == f"{stream} {seen[stream]}".encode()
+    old = {name: count for name, count in commit.packs.items() if pack_sequence(name) <= 120 - 2 * keep}
+    needed = sum(name in old for name in commit.states.values())
+    assert sum(old.values()) <= 4 * needed + streams, "one pack may wait for room"
+
+
+def test_what_was_written_or_read_is_not_fetched_again(store, monkeypatch):
+    write_pack(store, NAME, {"a": b"1", "b": b"2"}, {})
+    cache = StateCache(most_bytes=2)
+    assert PackReader(store, cache).read(NAME, "a") == b"1"
+    PackReader(store, cache).remember(NAME, {"b": b"2"})
+    monkeypatch.setattr(type(store), "read_range", None)
+    assert [PackReader(store, cache).read(NAME, stream) for stream in ("a", "b")] == [b"1", b"2"]
+    cache.put(("elsewhere", NAME, "c"), b"3")
+    with pytest.raises(TypeError):
+        PackReader(store, cache).read(NAME, "a")
+    cache.put(("elsewhere", NAME, "large"), b"4444")
+    assert cache.get(("elsewhere", NAME, "large")) is None, "what is larger than the cache is not held"
