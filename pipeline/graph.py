@@ -1,10 +1,10 @@
 """The one file to read: the events of a slice in, records, states and counts out.
 
-    the source's records -> keyed by partition and stream -> grouped, sorted, cut into windows and stretches
-        -> LabelStream (stateful) -> files or topics of labels, adaptation log, drift events, dead letters
+    the source's records -> keyed by partition and shard of its streams -> grouped
+        -> LabelStreams -> files or topics of labels, adaptation log, drift events, dead letters
         -> one packed file of states a partition
 
-References travel through the shuffles; pixels exist only inside `LabelStream`. The packed file waits for the other
+References travel through the shuffles; pixels exist only inside `LabelStreams`. The packed file waits for the other
 files: it is step 3 of the order of writing (`pipeline.checkpoint.partition`). One graph serves all partitions of a
 slice.
 """
@@ -12,11 +12,12 @@ slice.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from zlib import crc32
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
 
+import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka
@@ -29,11 +30,10 @@ from grpo_tta.pipeline.checkpoint.partition import SliceResult
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.label.coders import StreamBatch
-from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStream, Origin, StreamKey
+from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
-from grpo_tta.pipeline.label.records import WindowedRef, bad_record
-from grpo_tta.pipeline.label.windows import Windows
+from grpo_tta.pipeline.label.records import bad_record
+from grpo_tta.pipeline.run.runner import workers_of
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
@@ -42,8 +42,6 @@ _BAD = "bad"
 T = TypeVar("T")
 done: dict[tuple[str, str], SliceResult] = {}
 """What step 3 gave, by store and pack, where it ran in this process; who runs the slice takes it from here."""
-STRETCH = 512
-"""Events of a stream in one element: images are read ahead within one, states pass the runner once each."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class OpenSlice:
 
     @property
     def origin(self) -> "Origin":
-        """What `LabelStream` starts its streams from."""
+        """What `LabelStreams` starts its streams from."""
         return Origin(self.commit, self.checkpoint_url, tuple(self.plan.resets))
 
 
@@ -92,42 +90,26 @@ class ReadListing(beam.DoFn):
             yield span.partition, record
 
 
-class KeyByStream(beam.DoFn):
-    """``(partition, record)`` -> ``((partition, stream), ImageRef)``; what is no event goes, as ``(partition,
+class KeyByShard(beam.DoFn):
+    """``(partition, record)`` -> ``((partition, shard), ImageRef)``; what is no event goes, as ``(partition,
     DeadLetter)``, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped."""
 
-    def __init__(self, latest_times: Mapping[str, int]) -> None:
+    def __init__(self, latest_times: Mapping[str, int], shards: int) -> None:
         self._latest = dict(latest_times)
+        self._shards = shards
 
     def process(self, element: tuple[str, ImageRef | BadRecord]) -> Iterator[Any]:
         """One record."""
         partition, record = element
-        cap = self._latest[partition]
         if isinstance(record, BadRecord):
             for name in ("events", "dead_letters"):
-                Metrics.counter(LabelStream, name).inc()
+                Metrics.counter(LabelStreams, name).inc()
             yield beam.pvalue.TaggedOutput(_BAD, (partition, bad_record(record)))
-        elif record.event_time > cap:
-            yield (partition, record.stream), record._replace(event_time=cap, time_capped=True)
-        else:
-            yield (partition, record.stream), record
-
-
-class CutStretches(beam.DoFn):
-    """``(key, refs)`` -> ``(key, StreamBatch)`` in order of (event time, coordinate), events with their runs."""
-
-    def __init__(self, windows: Windows) -> None:
-        self._windows = windows
-
-    def process(self, element: tuple[StreamKey, Iterable[ImageRef]]) -> Iterator[tuple[StreamKey, StreamBatch]]:
-        """All of a stream's events of the slice at once."""
-        key, refs = element
-        ordered = sorted(refs, key=lambda ref: (ref.event_time, ref.coordinate))
-        spans = self._windows.runs([ref.event_time for ref in ordered])
-        events = [WindowedRef(ref, span) for ref, span in zip(ordered, spans, strict=True)]
-        for index, start in enumerate(range(0, len(events), STRETCH)):
-            stop = start + STRETCH
-            yield key, StreamBatch(index, stop >= len(events), tuple(events[start:stop]))
+            return
+        cap = self._latest[partition]
+        if record.event_time > cap:
+            record = record._replace(event_time=cap, time_capped=True)
+        yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards), record
 
 
 @dataclass(frozen=True)
@@ -189,17 +171,14 @@ def build(
     config = job.config
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
-    keyed = _read(pipeline, config, slices) | "KeyByStream" >> beam.ParDo(KeyByStream(latest_times)).with_outputs(
-        _BAD, main="refs"
-    ).with_output_types(tuple[StreamKey, ImageRef])
+    keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(
+        KeyByShard(latest_times, workers_of(config.run.beam_options))
+    ).with_outputs(_BAD, main="refs").with_output_types(tuple[ShardKey, ImageRef])
     labelled = (
         keyed.refs
-        | "ByStream" >> beam.GroupByKey()
-        | "CutStretches"
-        >> beam.ParDo(CutStretches(config.event_time.windows())).with_output_types(tuple[StreamKey, StreamBatch])
-        | "GlobalWindow" >> beam.WindowInto(GlobalWindows())
-        | "LabelStream"
-        >> beam.ParDo(LabelStream(job, {part.partition: part.origin for part in slices})).with_outputs(
+        | "ByShard" >> beam.GroupByKey()
+        | "LabelStreams"
+        >> beam.ParDo(LabelStreams(job, {part.partition: part.origin for part in slices})).with_outputs(
             STATES, COUNTERS, main="records"
         )
     )

@@ -1,29 +1,28 @@
-"""`LabelStream`, the stateful step as a Beam DoFn keyed by partition and stream.
+"""`LabelStreams`, the step as a Beam DoFn: all events of a shard of a slice in, records and new states out.
 
-Beam state is per key *and window*, so the graph re-windows to global before it. A stream's state comes from the last
-commit when the slice first meets the stream, is read and written through our own codec, and is written last: a batch
-that fails leaves it as it was.
+A shard is a partition's streams whose names hash alike, so one call sees many streams and reads their images ahead. A
+stream's state comes from the last commit and is given out once, behind its records: a slice that fails changes none.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import torch
-from apache_beam.coders import VarIntCoder
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
+from grpo_tta.adapters.events import ImageRef
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.config.job import is_kafka
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.label.coders import StreamBatch, StreamStateCoder
 from grpo_tta.pipeline.label.labeler import Labeled
 from grpo_tta.pipeline.label.load import leave_labeler, states_held, take_labeler
+from grpo_tta.pipeline.label.reader import ReadAhead
+from grpo_tta.pipeline.label.records import WindowedRef
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.status import partition_logs
 from grpo_tta.schemas import Commit, DriftEvent
@@ -32,6 +31,8 @@ from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, ch
 _log = logging.getLogger(__name__)
 
 STATES, COUNTERS = "states", "counters"
+ShardKey = tuple[str, int]
+"""Partition and the number of a shard of its streams."""
 StreamKey = tuple[str, str]
 """Partition and stream: a stream lives in one partition, its state is the partition's."""
 
@@ -45,16 +46,12 @@ class Origin(NamedTuple):
     resets: tuple[str, ...] = ()
 
 
-class LabelStream(beam.DoFn):
-    """``((partition, stream), StreamBatch)`` -> ``(partition, record)``, and the tagged outputs ``states`` of
+class LabelStreams(beam.DoFn):
+    """``((partition, shard), references)`` -> ``(partition, record)``, and the tagged outputs ``states`` of
     ``((partition, stream), encoded state)`` and ``counters`` of ``(partition, Counters)``.
 
     ``origins``: what each partition's streams start from.
     """
-
-    STATE = ReadModifyWriteStateSpec("stream", StreamStateCoder())
-    STRETCHES = ReadModifyWriteStateSpec("stretches", VarIntCoder())
-    """How many the slice has stepped: a runner that lets one overtake another is noticed."""
 
     def __init__(self, job: ResolvedJob, origins: Mapping[str, Origin]) -> None:
         self._job = job
@@ -76,26 +73,23 @@ class LabelStream(beam.DoFn):
         """Let go of the labeler."""
         leave_labeler(self._job)
 
-    def process(
-        self,
-        element: tuple[StreamKey, StreamBatch],
-        cell: Any = beam.DoFn.StateParam(STATE),
-        stretches: Any = beam.DoFn.StateParam(STRETCHES),
-    ) -> Iterator[Any]:
-        """Step one stretch of a stream."""
+    def process(self, element: tuple[ShardKey, Iterable[ImageRef]]) -> Iterator[Any]:
+        """Step all streams of a shard, one after another; images are read ahead over all of them."""
         self._count_load()
-        key, batch = element
-        partition, stream = key
-        expected = stretches.read() or 0
-        if batch.index != expected:
-            raise RuntimeError(f"stream {stream!r}: stretch {batch.index} came where {expected} was expected")
-        state = cell.read()
-        drift: list[DriftEvent] = []
-        if state is None:
-            state, drift = self._first(partition, stream, batch)
-        reset = batch.index == 0 and stream in self._origins[partition].resets
+        (partition, _), refs = element
+        by_stream: dict[str, list[ImageRef]] = {}
+        for ref in refs:
+            by_stream.setdefault(ref.stream, []).append(ref)
+        streams = {stream: self._labeler.in_windows(by_stream[stream]) for stream in sorted(by_stream)}
+        with self._labeler.reading(event.ref for events in streams.values() for event in events) as images:
+            for stream, events in streams.items():
+                yield from self._stream(partition, stream, events, images)
+
+    def _stream(self, partition: str, stream: str, events: list[WindowedRef], images: ReadAhead) -> Iterator[Any]:
+        state, drift = self._first(partition, stream, events[0])
+        reset = stream in self._origins[partition].resets
         try:
-            labeled = self._labeler.label(batch.events, state, reset=reset)
+            labeled = self._labeler.label(events, state, reset=reset, images=images)
         except Exception:
             Metrics.counter(type(self), "failed_batches_counter").inc()
             raise
@@ -105,17 +99,15 @@ class LabelStream(beam.DoFn):
             for record in kind:
                 yield partition, record
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
-        encoded = encode_state(labeled.state) if batch.last else None
-        if encoded is not None:
-            self._distribution("state_bytes", len(encoded))
-            metrics.STATE_BYTES.observe(len(encoded))
-            guard = self._labeler.guard
-            metrics.observe_guard(guard.standing(labeled.state.guard), guard.thresholds())
-            yield beam.pvalue.TaggedOutput(STATES, (key, encoded))
-        cell.write(labeled.state)
-        stretches.write(batch.index + 1)
+        encoded = encode_state(labeled.state)
+        self._distribution("state_bytes", len(encoded))
+        metrics.STATE_BYTES.observe(len(encoded))
+        guard = self._labeler.guard
+        metrics.observe_guard(guard.standing(labeled.state.guard), guard.thresholds())
+        yield beam.pvalue.TaggedOutput(STATES, ((partition, stream), encoded))
 
-    def _first(self, partition: str, stream: str, batch: StreamBatch) -> tuple[StreamState, list[DriftEvent]]:
+    def _first(self, partition: str, stream: str, event: WindowedRef) -> tuple[StreamState, list[DriftEvent]]:
+        """What the stream goes on from, and what is to be told of it."""
         commit = self._origins[partition].commit
         pack = commit.states.get(stream) if commit else None
         if pack is None:
@@ -125,7 +117,7 @@ class LabelStream(beam.DoFn):
                 return fresh, []
             said = f"the stream was in partition {before} before: it starts afresh here"
             _log.warning("stream %s in partition %s: %s", stream, partition, said)
-            return fresh, [self._labeler.make.foreign_state(batch.events[0], said, frame=0)]
+            return fresh, [self._labeler.make.foreign_state(event, said, frame=0)]
         try:
             state = decode_state(self._packs[partition].read(pack, stream))
             make = self._labeler.make
@@ -134,8 +126,7 @@ class LabelStream(beam.DoFn):
             if not self._reset_foreign:
                 raise
             _log.warning("stream %s starts afresh: %s", stream, error)
-            fresh = self._labeler.initial_state()
-            return fresh, [self._labeler.make.foreign_state(batch.events[0], str(error), frame=0)]
+            return self._labeler.initial_state(), [self._labeler.make.foreign_state(event, str(error), frame=0)]
         return state, []
 
     def _elsewhere(self, partition: str, stream: str) -> str | None:

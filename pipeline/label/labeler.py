@@ -14,9 +14,10 @@ encoder's stands in for it.
 
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
+from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
 from grpo_tta.pipeline.label.windows import Window, Windows
 from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, SkipReason
@@ -37,10 +39,6 @@ from grpo_tta.types import Batch, Method, Prediction, Report, State
 _log = logging.getLogger(__name__)
 
 _GREY = 127
-Canvas = np.ndarray
-"""uint8 ``[3, H, W]``, RGB, the model's input size."""
-Read = Callable[[ImageRef], Canvas]
-"""Fetch and decode; raises `PermanentFetchError` or `ImageError` for a dead letter, anything else fails the slice."""
 
 
 class BatchTiming(NamedTuple):
@@ -141,11 +139,39 @@ class StreamLabeler:
             settings_fingerprint=self._settings_fingerprint,
         )
 
-    def label(self, events: Sequence[WindowedRef], state: StreamState, *, reset: bool = False) -> Labeled:
+    def in_windows(self, refs: Iterable[ImageRef]) -> list[WindowedRef]:
+        """One stream's events of a slice in order of (event time, coordinate), each with the run that it is in."""
+        ordered = sorted(refs, key=lambda ref: (ref.event_time, ref.coordinate))
+        runs = self._windows.runs([ref.event_time for ref in ordered])
+        return [WindowedRef(ref, run) for ref, run in zip(ordered, runs, strict=True)]
+
+    @contextmanager
+    def reading(self, refs: Iterable[ImageRef]) -> Iterator[ReadAhead]:
+        """Read the images of ``refs`` ahead, whosever they are: `label` is then called with them in that order."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="read-image")
+        ahead = ReadAhead(self._pool, self._read, refs, self._read_ahead)
+        try:
+            yield ahead
+        finally:
+            ahead.close()
+
+    def label(
+        self,
+        events: Sequence[WindowedRef],
+        state: StreamState,
+        *,
+        reset: bool = False,
+        images: ReadAhead | None = None,
+    ) -> Labeled:
         """Step through ``events``, which are one stream's in order of (event time, coordinate).
 
-        ``reset``: before the first of them, as asked for from outside; its log record names that event.
+        ``reset``: before the first of them, as asked for from outside; its log record names that event. ``images``: of
+        these events, and of others behind them; by default their own.
         """
+        if images is None:
+            with self.reading(event.ref for event in events) as images:
+                return self.label(events, state, reset=reset, images=images)
         out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
         if reset:
             decision, guard_state = self.guard.manual(state.guard)
@@ -157,9 +183,9 @@ class StreamLabeler:
             late = [event for event in events if event.ref.event_time < horizon]
             on_time = events[len(late) :]
             late = self._placed_late(late, _window(state))
-            for batch, canvases in self._batches(late, out, lambda: self._max_batch_size):
+            for batch, canvases in self._batches(late, images, out, lambda: self._max_batch_size):
                 self._label_late(batch, canvases, out)
-        for batch, canvases in self._batches(on_time, out, lambda: self._next_cut(out.state)):
+        for batch, canvases in self._batches(on_time, images, out, lambda: self._next_cut(out.state)):
             started = time.monotonic()
             self._step(batch, canvases, out)
             size = sum(canvas.nbytes for canvas in canvases)
@@ -176,14 +202,14 @@ class StreamLabeler:
         return limit
 
     def _batches(
-        self, events: Sequence[WindowedRef], out: Labeled, limit: Callable[[], int]
+        self, events: Sequence[WindowedRef], images: ReadAhead, out: Labeled, limit: Callable[[], int]
     ) -> Iterator[tuple[list[WindowedRef], list[Canvas]]]:
         """Readable images in batches of at most ``limit()``, asked before each; the rest goes to the dead letters."""
         batch: list[WindowedRef] = []
         canvases: list[Canvas] = []
-        for event, future in self._reading(events):
+        for event in events:
             try:
-                canvas = future.result()
+                canvas = images.take(event.ref)
             except (PermanentFetchError, ImageError) as error:
                 stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
                 out.dead_letters.append(dead_letter(event.ref, stage, error))
@@ -197,21 +223,6 @@ class StreamLabeler:
         if batch:
             yield batch, canvases
             self.labelled += len(batch)
-
-    def _reading(self, events: Sequence[WindowedRef]) -> Iterator[tuple[WindowedRef, Future[Canvas]]]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="read-image")
-        waiting: deque[tuple[WindowedRef, Future[Canvas]]] = deque()
-        try:
-            for event in events:
-                waiting.append((event, self._pool.submit(self._read, event.ref)))
-                if len(waiting) > self._read_ahead:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
     def _batch(self, events: list[WindowedRef], canvases: list[Canvas]) -> Batch:
         seeds = torch.tensor([seed_of(event.ref.id) for event in events], dtype=torch.int64)

@@ -1,5 +1,6 @@
 """Which Beam runners can run the graph, and a pipeline made for one."""
 
+import os
 import shutil
 from collections.abc import Sequence
 
@@ -14,13 +15,11 @@ from grpo_tta.pipeline.errors import ConfigurationError
 
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
-    "DaskRunner": "it runs no stateful step",
-    "SparkRunner": "nobody has seen it keep the state of a Python step",
+    "DaskRunner": "nobody has run this graph on it",
+    "SparkRunner": "nobody has run this graph on it",
 }
 
-# Each bundle, of which a slice has several, ends by waiting for a thread that samples what it did; left alone, the
-# thread sleeps up to 200 ms at a time.
-StateSampler.__init__.__defaults__ = (10,)
+_SAMPLING_MILLISECONDS = 10
 
 
 def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
@@ -47,6 +46,12 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
         )
 
 
+def workers_of(options: Sequence[str]) -> int:
+    """How many workers the in-process runner is asked for; each labels a shard of a partition's streams at a time."""
+    asked = int(PipelineOptions(list(options)).view_as(DirectOptions).direct_num_workers)
+    return asked or os.cpu_count() or 1
+
+
 def _other_processes(options: Sequence[str]) -> bool:
     return str(PipelineOptions(list(options)).view_as(DirectOptions).direct_running_mode) == "multi_processing"
 
@@ -60,5 +65,13 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 
 
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
-    """An empty one."""
+    """An empty one, whose bundles end at once."""
+    _sample_often()
     return beam.Pipeline(runner=run.runner, options=PipelineOptions(list(run.beam_options)))
+
+
+def _sample_often() -> None:
+    """Each bundle, of which a slice has several, ends by waiting for a thread that samples what it did, and that sleeps
+    up to 200 ms at a time. Beam has no option for it; what is changed here is a default that
+    `test_runner.py::test_beam_samples_as_this_package_expects` looks at."""
+    StateSampler.__init__.__defaults__ = (_SAMPLING_MILLISECONDS,)

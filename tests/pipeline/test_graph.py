@@ -2,23 +2,18 @@
 
 import json
 import random
+import threading
 
 import apache_beam as beam
-import apache_beam.testing.test_stream as beam_stream
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
-from apache_beam.testing.util import assert_that, equal_to
 from pipeline_checkpoints import CLOCK, OURS
-from pipeline_fakes import CountingMethod, dump, events, make_labeler
+from pipeline_fakes import CountingMethod, canvas, dump, level_of, make_labeler, make_ref
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, serve, write_pictures
-from pipeline_tiny_model import CLASSES, SIZE, tiny_classifier
 
 import grpo_tta.pipeline.graph as graph
 import grpo_tta.pipeline.label.dofn as labeling
 import grpo_tta.pipeline.run.bounded as run
 import grpo_tta.pipeline.run.places as places
-from grpo_tta import GrpoSettings, create_method
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
@@ -26,7 +21,8 @@ from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
 from grpo_tta.pipeline.checkpoint.partition import no_fault
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.coders import StreamBatch
+from grpo_tta.pipeline.graph import KeyByShard
+from grpo_tta.pipeline.run.runner import workers_of
 from grpo_tta.state import decode_state, encode_state
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
@@ -78,30 +74,7 @@ def of_stream(rows, stream):
     return dump([row for row in rows if row.stream == stream])
 
 
-# ---- order, stretches, bundles ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tiny_job(tmp_path_factory):
-    """Pictures of blobs, and what makes a labeler of a tiny encoder that adapts."""
-    folder = tmp_path_factory.mktemp("blobs")
-    write_pictures(folder, {"a": 40, "b": 13}, side=SIZE)
-    classifier = tiny_classifier()
-    method = create_method("grpo", classifier, GrpoSettings(update_every=8, group_size=4))
-    return folder, method, {"side": SIZE, "vectors": classifier.class_vectors, "names": CLASSES, "max_batch_size": 8}
-
-
-@pytest.mark.parametrize("stretch", [8, 16])
-def test_many_elements_of_a_key_equal_one_bit_for_bit(tiny_job, tmp_path, label, monkeypatch, stretch):
-    folder, method, options = tiny_job
-    configs = {}
-    for name, length in (("one", 512), ("many", stretch)):
-        monkeypatch.setattr(graph, "STRETCH", length)
-        configs[name] = job_config(folder, tmp_path / name)
-        label(configs[name], method, **options)
-    assert output_files(tmp_path / "one") == output_files(tmp_path / "many")
-    assert states(configs["one"]) == states(configs["many"])
-    assert len(outputs(tmp_path / "one")["adaptation"]) == 6
+# ---- order, shards --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slice_records", [13, 20])
@@ -118,38 +91,17 @@ def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label,
     assert states(cut) == states(whole)
 
 
-class Cell:
-    """A state cell as a runner between bundles has it: bytes."""
-
-    def __init__(self, encode=None, decode=None):
-        self._data, self._encode, self._decode = None, encode, decode
-
-    def read(self):
-        return None if self._data is None else self._decode(self._data)
-
-    def write(self, value):
-        self._data = self._encode(value)
-
-
 def step_of(config, commit=None):
-    return labeling.LabelStream(ResolvedJob.of(config), {"storage": labeling.Origin(commit, config.checkpoint_url)})
+    origin = labeling.Origin(commit, config.checkpoint_url)
+    return labeling.LabelStreams(ResolvedJob.of(config), {"storage": origin})
 
 
-CAM = ("storage", "cam")
-
-
-def bundles(config, batches, commit=None):
-    """Each element in a bundle of its own, in a DoFn of its own; records without their partition."""
-    cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
-    found = []
-    for batch in batches:
-        step = step_of(config, commit)
-        step.setup()
-        found += list(step.process((CAM, batch), cell, stretches))
-    return found
-
-
-def split(found):
+def stepped(config, refs, commit=None):
+    """A shard of references through a DoFn of its own: records without their partition, and states by stream."""
+    step = step_of(config, commit)
+    step.setup()
+    found = list(step.process((("storage", 0), refs)))
+    step.teardown()
     records = [row[1] for row in found if not hasattr(row, "tag")]
     return records, {row.value[0][1]: row.value[1] for row in found if getattr(row, "tag", None) == labeling.STATES}
 
@@ -160,64 +112,46 @@ def fake_job(use, tmp_path, **sections):
     return config
 
 
-def test_a_bundle_each_equals_one_bundle(use, tmp_path):
+def test_a_shard_gives_what_its_streams_give_alone_in_whatever_order_it_comes(use, tmp_path):
     config = fake_job(use, tmp_path)
-    rows = events(23)
-    one, one_state = split(bundles(config, [StreamBatch(0, True, tuple(rows))]))
-    parts = [rows[0:8], rows[8:9], rows[9:20], rows[20:]]
-    batches = [StreamBatch(index, index == 3, tuple(part)) for index, part in enumerate(parts)]
-    many, many_state = split(bundles(config, batches))
-    assert sorted(dump(many)) == sorted(dump(one))
-    assert many_state == one_state
-    assert list(one_state) == ["cam"]
+    refs = {stream: [make_ref(number, stream) for number in range(count)] for stream, count in (("a", 9), ("b", 23))}
+    mixed = [*refs["a"], *refs["b"]]
+    random.Random(3).shuffle(mixed)
+    records, states = stepped(config, mixed)
+    alone = {stream: stepped(config, own) for stream, own in refs.items()}
+    assert dump(records) == dump([*alone["a"][0], *alone["b"][0]])
+    assert states == {**alone["a"][1], **alone["b"][1]}
 
 
-def test_several_bundles_of_a_runner_equal_one_element(use, tmp_path, monkeypatch):
-    """Beam's in-process runner makes one bundle of a slice; this older one makes one of each element."""
-    config, rows, started = fake_job(use, tmp_path), events(23), []
-    one, one_state = split(bundles(config, [StreamBatch(0, True, tuple(rows))]))
-    monkeypatch.setattr(labeling.LabelStream, "start_bundle", lambda self: started.append(1), raising=False)
-    stream = beam_stream.TestStream()
-    for index, part in enumerate([rows[0:8], rows[8:9], rows[9:20], rows[20:]]):
-        stream.add_elements([(CAM, StreamBatch(index, index == 3, tuple(part)))]).advance_watermark_to(index + 1)
-    stream.advance_watermark_to_infinity()
-    pipeline = beam.Pipeline(BundleBasedDirectRunner(), options=PipelineOptions(["--streaming"]))
-    found = (
-        pipeline
-        | stream.with_output_types(tuple[labeling.StreamKey, StreamBatch])
-        | beam.ParDo(step_of(config)).with_outputs(labeling.STATES, labeling.COUNTERS, main="records")
-    )
-    text = found.records | beam.Map(lambda pair: pair[1].model_dump_json())
-    assert_that(text, equal_to(dump(one)), label="records")
-    assert_that(found[labeling.STATES], equal_to([(CAM, one_state["cam"])]), label="states")
-    pipeline.run().wait_until_finish()
-    assert len(started) == 4
+def test_images_are_read_ahead_over_the_streams_of_a_shard(use, tmp_path):
+    started, release = [], threading.Event()
+
+    def read(ref):
+        started.append(ref.stream)
+        if ref.stream == "cam-0":
+            assert release.wait(10)
+        return canvas(level_of(ref))
+
+    config = job_config(tmp_path, tmp_path / "out")
+    use(config, make_labeler(read=read, settings_fingerprint=config.method_fingerprint(), readers=3))
+    refs = [make_ref(0, f"cam-{number}") for number in range(6)]
+    labelling = threading.Thread(target=lambda: stepped(config, refs))
+    labelling.start()
+    for _ in range(1000):
+        if len(started) == 6:
+            break
+        threading.Event().wait(0.005)
+    assert started[0] == "cam-0"
+    assert len(started) == 6, "while the first stream's only image is not there"
+    release.set()
+    labelling.join(10)
 
 
-def test_only_the_last_stretch_gives_a_state(use, tmp_path):
-    config = fake_job(use, tmp_path)
-    _, found = split(bundles(config, [StreamBatch(0, False, tuple(events(3)))]))
-    assert found == {}
-
-
-@pytest.mark.parametrize("order", [[1], [0, 2], [0, 0]])
-def test_a_stretch_out_of_order_is_refused(use, tmp_path, order):
-    config = fake_job(use, tmp_path)
-    with pytest.raises(RuntimeError, match=f"stretch {order[-1]} came where {len(order) - 1} was expected"):
-        bundles(config, [StreamBatch(index, False, tuple(events(2, start=index * 2))) for index in order])
-
-
-def test_a_failing_stretch_leaves_the_cell_as_it_was(use, tmp_path):
-    config = fake_job(use, tmp_path)
-    cell, stretches = Cell(encode_state, decode_state), Cell(str, int)
-    step = step_of(config)
-    step.setup()
-    list(step.process((CAM, StreamBatch(0, False, tuple(events(6)))), cell, stretches))
-    before = cell._data
-    step._labeler.method.fail_always = True
-    with pytest.raises(ArithmeticError):
-        list(step.process((CAM, StreamBatch(1, True, tuple(events(6, start=6)))), cell, stretches))
-    assert (cell._data, stretches.read()) == (before, 1)
+@pytest.mark.parametrize(("options", "shards"), [([], 1), (["--direct_num_workers=3"], 3)])
+def test_a_partition_has_a_shard_for_each_worker(options, shards):
+    key = KeyByShard({"p-0": 10**18}, workers_of(options))
+    keys = {next(iter(key.process(("p-0", make_ref(0, f"cam-{number}")))))[0] for number in range(60)}
+    assert keys == {("p-0", shard) for shard in range(shards)}
 
 
 def test_shuffled_input_gives_the_labels_of_sorted_input(feed, tmp_path, label, monkeypatch):
@@ -444,17 +378,17 @@ def test_a_damaged_state_is_never_reset(feed, tmp_path, label):
 def test_a_state_of_other_settings_is_met_by_policy(use, tmp_path, policy):
     config = fake_job(use, tmp_path, checkpoint={"on_state_mismatch": policy})
     store = ObjectStore(config.checkpoint_url)
-    _, found = split(bundles(config, [StreamBatch(0, True, tuple(events(6)))]))
+    _, found = stepped(config, [make_ref(number) for number in range(6)])
     foreign = decode_state(found["cam"])
     object.__setattr__(foreign, "settings_fingerprint", "others")
     write_pack(store, "states/000001-000000000000.pack", {"cam": encode_state(foreign)}, {})
     commit = type("Commit", (), {"states": {"cam": "states/000001-000000000000.pack"}})
-    batch = StreamBatch(0, True, tuple(events(6, start=6)))
+    refs = [make_ref(number) for number in range(6, 12)]
     if policy == "fail":
         with pytest.raises(ValueError, match="of another settings: it has others, this job has"):
-            bundles(config, [batch], commit)
+            stepped(config, refs, commit)
         return
-    records, state = split(bundles(config, [batch], commit))
+    records, state = stepped(config, refs, commit)
     assert decode_state(state["cam"]).counters == {"frames": 6, "updates": 1}
     assert [row.signal for row in records if hasattr(row, "signal")] == ["state"]
 
