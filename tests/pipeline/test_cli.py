@@ -280,7 +280,7 @@ print(code, *(name for name in sys.modules if name in {heavy}))
         (["config", "show", "--source", "x", "--method", "tent"], 0),
         (["status", "--checkpoint", "CHECKPOINT"], 0),
         (["reset", "--checkpoint", "CHECKPOINT", "--stream", "cam-01"], 0),
-        (["dead-letters", "replay", "--from", "OUT", "--source", "kafka://127.0.0.1:9/t", "--stage", "sink"], 0),
+        (["dead-letters", "replay", "--from", "OUT", "--source", "kafka://127.0.0.1:9/t", "--stage", "sink"], 1),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )

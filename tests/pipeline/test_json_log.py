@@ -49,4 +49,4 @@ def test_the_command_line_chooses_the_form(
     if is_json:
         assert json.loads(line)["message"] == "owned in epoch 3"
     else:
-        assert line == "INFO pipeline.live: owned in epoch 3"
+        assert line == "INFO grpo_tta.pipeline.run.live: owned in epoch 3"
