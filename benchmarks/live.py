@@ -30,8 +30,8 @@ from grpo_tta.demo.feed import write_feed
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.driver import Progress
-from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.watch.progress import LiveProgress
 
 SETTLE_SECONDS = 10.0
 

@@ -26,8 +26,8 @@ from benchmarks.topics import PARTITIONS, make_topic
 from demo.broker import LocalBroker
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
-from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.watch.progress import LiveProgress
 
 SLOPE_BAR = 20.0
 """KB a slice."""

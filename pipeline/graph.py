@@ -33,7 +33,6 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
 from grpo_tta.pipeline.label.records import bad_record
-from grpo_tta.pipeline.run.runner import workers_of
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
@@ -165,15 +164,22 @@ def _of(partition: str, pairs: Iterable[tuple[str, T]]) -> list[T]:
 
 
 def build(
-    pipeline: beam.Pipeline, job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]
+    pipeline: beam.Pipeline,
+    job: ResolvedJob,
+    slices: Sequence[OpenSlice],
+    fault_point: Callable[[str], None],
+    shards: int = 1,
 ) -> None:
-    """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here."""
+    """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here.
+
+    ``shards``: of a partition's streams, stepped side by side where a runner has as many workers.
+    """
     config = job.config
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
-    keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(
-        KeyByShard(latest_times, workers_of(config.run.beam_options))
-    ).with_outputs(_BAD, main="refs").with_output_types(tuple[ShardKey, ImageRef])
+    keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(KeyByShard(latest_times, shards)).with_outputs(
+        _BAD, main="refs"
+    ).with_output_types(tuple[ShardKey, ImageRef])
     labelled = (
         keyed.refs
         | "ByShard" >> beam.GroupByKey()

@@ -21,9 +21,9 @@ from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import check_job
 from grpo_tta.pipeline.run.driver import Progress
-from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.run.live_job import run_live_job
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.schemas import DeadLetter
 
 Flags = argparse.Namespace

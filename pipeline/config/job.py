@@ -33,7 +33,7 @@ from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.windows import Windows
+from grpo_tta.pipeline.windows import Windows
 from grpo_tta.settings import GuardSettings, ModelSettings
 
 _NOT_OF_LABELS = {

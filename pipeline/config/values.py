@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from grpo_tta.adapters.kafka.address import KafkaAddress
 from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
-from grpo_tta.pipeline.label.windows import SECOND
+from grpo_tta.pipeline.windows import SECOND
 
 _UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

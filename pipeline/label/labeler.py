@@ -31,7 +31,7 @@ from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
-from grpo_tta.pipeline.label.windows import Window, Windows
+from grpo_tta.pipeline.windows import Window, Windows
 from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, SkipReason
 from grpo_tta.state import StreamState
 from grpo_tta.types import Batch, Method, Prediction, Report, State

@@ -10,7 +10,7 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.adapters.storage.manifest import LinePointer
 from grpo_tta.guard import GuardEvent
-from grpo_tta.pipeline.label.windows import Window, to_datetime
+from grpo_tta.pipeline.windows import Window, to_datetime
 from grpo_tta.schemas import UNKNOWN, AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, ResetCause
 from grpo_tta.types import Prediction, Update
 

@@ -17,8 +17,8 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run.driver import PARTITION, Progress
-from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.watch.health import LiveStatus
+from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.schemas import Commit
 
 _log = logging.getLogger(__name__)

@@ -31,6 +31,7 @@ from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice
 from grpo_tta.pipeline.sinks import close_sinks
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 from grpo_tta.pipeline.watch.status import partition_url
 from grpo_tta.schemas import Plan
 
@@ -74,34 +75,6 @@ class Owned:
         return self.jump.resumed if self.jump is not None and self.jump.wanted == position else position
 
 
-@dataclass(frozen=True)
-class LiveProgress:
-    """After a slice: what it did, and how far behind its owner is."""
-
-    images: int
-    seconds: float
-    owned: Mapping[str, int]
-    """Position by partition."""
-    lag: Mapping[str, int]
-    results: tuple[SliceResult, ...] = ()
-
-
-class Watcher:
-    """Is told what a live job does; this one tells nobody."""
-
-    def owns(self, partitions: int) -> None:
-        """So many partitions are this process's, before it makes a slice of them."""
-
-    def turned(self) -> None:
-        """The driver has come round, and nothing failed."""
-
-    def failed(self, error: Exception) -> None:
-        """A slice was dropped and will be tried again."""
-
-    def committed(self, progress: LiveProgress) -> None:
-        """A slice was committed."""
-
-
 class LiveDriver:
     """``truth``: what makes a slice count. Raises `JobError` when it gives up, and what cannot pass at once."""
 
@@ -116,7 +89,7 @@ class LiveDriver:
         *,
         truth: Truth | None = None,
         stop: Callable[[], bool] = lambda: False,
-        watcher: "Watcher | None" = None,
+        watcher: Watcher | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         fault_point: Callable[[str], None] = no_fault,
     ) -> None:

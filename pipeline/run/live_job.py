@@ -17,11 +17,12 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.load import fingerprints_of, images_labelled, labeler_of
 from grpo_tta.pipeline.run.garbage import settled_heap
-from grpo_tta.pipeline.run.live import LiveDriver, LiveProgress, Watcher
+from grpo_tta.pipeline.run.live import LiveDriver
 from grpo_tta.pipeline.run.places import claim_outputs, output_stores
 from grpo_tta.pipeline.run.runner import check_runner
 from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
+from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 from grpo_tta.pipeline.watch.status import note_job
 
 _STALE_SLICES = 12

@@ -10,7 +10,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
 from grpo_tta.pipeline.run.garbage import collect_slice
-from grpo_tta.pipeline.run.runner import make_pipeline
+from grpo_tta.pipeline.run.runner import make_pipeline, workers_of
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
 
@@ -39,7 +39,7 @@ def run_slice(
 
 def _run_graph(job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]) -> None:
     pipeline = make_pipeline(job.config.run)
-    build(pipeline, job, slices, fault_point)
+    build(pipeline, job, slices, fault_point, workers_of(job.config.run.beam_options))
     pipeline.run().wait_until_finish()
 
 

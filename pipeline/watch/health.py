@@ -12,8 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.run.live import LiveProgress, Watcher
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 
 _log = logging.getLogger(__name__)
 

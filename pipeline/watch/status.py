@@ -14,7 +14,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.windows import to_datetime
+from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.state import StateHeader, read_header
 
 PARTITIONS = "partitions"

@@ -16,7 +16,7 @@ from grpo_tta.adapters.events import ImageRef
 from grpo_tta.guard import DriftGuard, GuardSettings
 from grpo_tta.pipeline.label.labeler import Read, StreamLabeler
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef
-from grpo_tta.pipeline.label.windows import SECOND, Windows
+from grpo_tta.pipeline.windows import SECOND, Windows
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
 
 NAMES = ("ant", "bee", "cat", "dog")

@@ -18,8 +18,8 @@ from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.label import load
 from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.label.load import ImageReader
-from grpo_tta.pipeline.label.windows import SECOND
 from grpo_tta.pipeline.sinks import FOLDERS
+from grpo_tta.pipeline.windows import SECOND
 from grpo_tta.schemas import WireModel
 from grpo_tta.types import Method
 

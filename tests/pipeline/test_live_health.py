@@ -11,9 +11,9 @@ import pytest
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.errors import KafkaUnreachable
 from grpo_tta.pipeline.checkpoint.partition import SliceResult
-from grpo_tta.pipeline.run.live import LiveProgress
 from grpo_tta.pipeline.watch import health, metrics
 from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.schemas import Counters
 
 

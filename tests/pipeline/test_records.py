@@ -8,7 +8,7 @@ from grpo_tta.adapters.events import BadRecord
 from grpo_tta.adapters.images import CorruptImage
 from grpo_tta.guard import GuardEvent
 from grpo_tta.pipeline.label.records import MAX_EVENT, MAX_MESSAGE, RecordMaker, bad_record, dead_letter
-from grpo_tta.pipeline.label.windows import to_datetime
+from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import AdaptationLog
 from grpo_tta.types import Prediction, Update
 

@@ -24,7 +24,7 @@ from grpo_tta import GrpoSettings, create_method
 from grpo_tta.adapters.images import CorruptImage
 from grpo_tta.adapters.storage.fetch import ForbiddenByPolicy, NotFound, TransientFetchError
 from grpo_tta.guard import GuardSettings
-from grpo_tta.pipeline.label.windows import SECOND, Windows
+from grpo_tta.pipeline.windows import SECOND, Windows
 from grpo_tta.schemas import AdaptationLog
 from grpo_tta.state import encode_state
 

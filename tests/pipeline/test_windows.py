@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_tta.pipeline.label.windows import Windows
+from grpo_tta.pipeline.windows import Windows
 
 TIMES = st.lists(st.integers(-10_000, 10_000), max_size=40).map(sorted)
 
