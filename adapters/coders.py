@@ -1,5 +1,4 @@
-"""Beam coders of events, registered where this module is imported: deterministic (equal tuples, equal bytes), never
-pickled."""
+"""Beam coders of events and rows, registered where this module is imported: deterministic, never pickled."""
 
 import json
 import struct
@@ -7,6 +6,7 @@ import struct
 from apache_beam import coders
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.rows import Row
 
 _HEADER = struct.Struct(">BI")
 
@@ -64,5 +64,32 @@ class BadRecordCoder(coders.Coder):
         return hash(type(self))
 
 
+class RowCoder(coders.Coder):
+    """A JSON array of what a row is sorted by; its value follows as it is."""
+
+    def encode(self, value: Row) -> bytes:
+        """The row as bytes."""
+        fields = json.dumps(value[:-1], separators=(",", ":")).encode()
+        return _HEADER.pack(True, len(fields)) + fields + value.value
+
+    def decode(self, encoded: bytes) -> Row:
+        """The inverse of `encode`."""
+        _, length = _HEADER.unpack_from(encoded)
+        end = _HEADER.size + length
+        kind, stream, time, coordinate, frame, reset = json.loads(encoded[_HEADER.size : end])
+        return Row(kind, stream, time, coordinate, frame, reset, encoded[end:])
+
+    def is_deterministic(self) -> bool:
+        """Equal rows encode to equal bytes."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
 coders.registry.register_coder(ImageRef, ImageRefCoder)
+coders.registry.register_coder(Row, RowCoder)
 coders.registry.register_coder(BadRecord, BadRecordCoder)

@@ -22,6 +22,7 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka
 from grpo_tta.adapters.kafka.wire import parse_partition
+from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
@@ -33,7 +34,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
 from grpo_tta.pipeline.label.records import bad_record
-from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, encoded, leftovers
+from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
 
@@ -91,7 +92,7 @@ class ReadListing(beam.DoFn):
 
 class KeyByShard(beam.DoFn):
     """``(partition, record)`` -> ``((partition, shard), ImageRef)``; what is no event goes, as ``(partition,
-    DeadLetter)``, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped."""
+    Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped."""
 
     def __init__(self, latest_times: Mapping[str, int], shards: int) -> None:
         self._latest = dict(latest_times)
@@ -103,7 +104,7 @@ class KeyByShard(beam.DoFn):
         if isinstance(record, BadRecord):
             for name in ("events", "dead_letters"):
                 Metrics.counter(LabelStreams, name).inc()
-            yield beam.pvalue.TaggedOutput(_BAD, (partition, bad_record(record)))
+            yield beam.pvalue.TaggedOutput(_BAD, (partition, Row.of(bad_record(record))))
             return
         cap = self._latest[partition]
         if record.event_time > cap:
@@ -188,11 +189,7 @@ def build(
             STATES, COUNTERS, main="records"
         )
     )
-    records = (
-        (labelled.records, keyed[_BAD])
-        | "Records" >> beam.Flatten()
-        | "Encode" >> beam.MapTuple(lambda partition, record: (partition, encoded(record)))
-    )
+    records = (labelled.records, keyed[_BAD]) | "Records" >> beam.Flatten()
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
     )
@@ -236,7 +233,10 @@ def _write_files(
     stems = {part.partition: part.stem for part in slices}
     grouped = (
         records
-        | "ByKind" >> beam.MapTuple(lambda partition, line: ((partition, line[0]), line[1]))
+        | "ByKind"
+        >> beam.MapTuple(lambda partition, row: ((partition, row.kind), row)).with_output_types(
+            tuple[tuple[str, str], Row]
+        )
         | "GroupKinds" >> beam.GroupByKey()
     )
     written = [
@@ -253,7 +253,11 @@ def _send(records: beam.PCollection, config: JobConfig) -> Iterable[beam.PCollec
     topics = [url for url in config.outputs if is_kafka(url)]
     if not topics:
         return records.pipeline | "Sent" >> beam.Create([], reshuffle=False)
-    grouped = records | "GroupPartitions" >> beam.GroupByKey()
+    grouped = (
+        records
+        | "ByPartition" >> beam.Map(lambda pair: pair).with_output_types(tuple[str, Row])
+        | "GroupPartitions" >> beam.GroupByKey()
+    )
     sent = [
         grouped | f"SendRecords {number}" >> beam.ParDo(SendRecords(config, url)).with_output_types(str)
         for number, url in enumerate(topics)

@@ -13,57 +13,41 @@ import apache_beam as beam
 
 from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.transactions import TransactionalSink
+from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.adapters.storage.sink import FORMATS, RecordFiles, default_key
+from grpo_tta.adapters.storage.sink import FORMATS, RecordFiles
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.kafka import out_settings
-from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
-
-FOLDERS: dict[str, type[WireModel]] = {
-    "labels": LabeledImage,
-    "adaptation": AdaptationLog,
-    "drift": DriftEvent,
-    "dead_letters": DeadLetter,
-}
-FOLDER_OF = {model: folder for folder, model in FOLDERS.items()}
-Encoded = tuple[str, bytes]
-"""Folder and JSON of a record."""
 
 _producers: dict[str, KafkaSink] = {}
 _transactions: dict[str, TransactionalSink] = {}
 _lock = threading.Lock()
 
 
-def encoded(record: WireModel) -> Encoded:
-    """As it travels through a shuffle."""
-    return FOLDER_OF[type(record)], record.model_dump_json(exclude_none=True).encode()
-
-
 def leftovers(stem: str, written: Iterable[str]) -> list[str]:
     """Names of output files that an attempt at this slice could have written, but for those in ``written``."""
-    possible = {f"{folder}/{stem}.{ending}" for folder in FOLDERS for ending in FORMATS}
+    possible = {f"{folder}/{stem}.{ending}" for folder in KINDS for ending in FORMATS}
     return sorted(possible.difference(written))
 
 
 class WriteRecords(beam.DoFn):
-    """``((partition, folder), encoded records)`` -> one complete file below ``url``; yields partition and name."""
+    """``((partition, kind), rows)`` -> one complete file below ``url``; yields partition and name."""
 
     def __init__(self, url: str, file_format: Any, stems: Mapping[str, str]) -> None:
         self._url = url
         self._format = file_format
         self._stems = dict(stems)
 
-    def process(self, element: tuple[tuple[str, str], Iterable[bytes]]) -> Iterator[tuple[str, str]]:
+    def process(self, element: tuple[tuple[str, str], Iterable[Row]]) -> Iterator[tuple[str, str]]:
         """One kind of one partition's records."""
-        (partition, folder), lines = element
-        records = [FOLDERS[folder].model_validate_json(line) for line in lines]
-        name = RecordFiles(ObjectStore(self._url), folder, self._format).write(self._stems[partition], records)
+        (partition, kind), rows = element
+        name = RecordFiles(ObjectStore(self._url), kind, self._format).write(self._stems[partition], rows)
         if name is not None:
             yield partition, name
 
 
 class SendRecords(beam.DoFn):
-    """``(partition, encoded records)`` -> the topics of ``url``, every record acknowledged; yields the partition.
+    """``(partition, rows)`` -> the topics of ``url``, every record acknowledged; yields the partition.
 
     With ``transactional`` into the transaction that the driver has begun for the partition.
     """
@@ -72,17 +56,15 @@ class SendRecords(beam.DoFn):
         self._config = config
         self._url = url
 
-    def process(self, element: tuple[str, Iterable[Encoded]]) -> Iterator[str]:
-        """All of a partition's records, in the order in which files have them."""
-        partition, lines = element
-        ordered = sorted(lines)
-        records = [FOLDERS[folder].model_validate_json(line) for folder, line in ordered]
-        rank = list(FOLDERS)
-        records.sort(key=lambda record: (rank.index(FOLDER_OF[type(record)]), default_key(record)))
+    def process(self, element: tuple[str, Iterable[Row]]) -> Iterator[str]:
+        """All of a partition's records, kind by kind in the order in which files have them."""
+        partition, rows = element
+        kinds = list(KINDS)
+        ordered = sorted(rows, key=lambda row: (kinds.index(row.kind), row))
         if self._config.kafka.transactional:
-            _transactions[partition].send_all(records)
+            _transactions[partition].send_all(ordered)
         else:
-            producer(self._config, self._url).send_all(records)
+            producer(self._config, self._url).send_all(ordered)
         yield partition
 
 

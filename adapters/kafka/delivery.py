@@ -16,6 +16,7 @@ from kafka import errors as kafka_errors
 from grpo_tta.adapters.kafka.errors import KafkaFailure, SendFailed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
 from grpo_tta.adapters.kafka.topics import OutTopics
+from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.schemas import DeadLetter, WireModel
 
 _OVERHEAD = 128
@@ -37,17 +38,15 @@ class Outgoing(NamedTuple):
         return _OVERHEAD + len(self.key) + len(self.value) + headers
 
 
-def outgoing(record: WireModel, topics: OutTopics) -> Outgoing:
+def outgoing(row: Row, topics: OutTopics) -> Outgoing:
     """Keyed by stream, or by coordinate where the stream is not known, so that a replay goes to the same partition."""
-    coordinate: str = getattr(record, "coordinate", "")
-    key: str = getattr(record, "stream", None) or coordinate
+    model = KINDS[row.kind]
     headers = [
-        ("coordinate", coordinate.encode("utf-8", "replace")),
-        ("schema", type(record).__name__.encode()),
-        ("schema_version", str(getattr(record, "schema_version", "1")).encode()),
+        ("coordinate", row.coordinate.encode("utf-8", "replace")),
+        ("schema", model.__name__.encode()),
+        ("schema_version", str(model.model_fields["schema_version"].default).encode()),
     ]
-    value = record.model_dump_json(exclude_none=True).encode()
-    return Outgoing(topics.of(record), key.encode("utf-8", "replace"), value, headers)
+    return Outgoing(topics.of(row.kind), (row.stream or row.coordinate).encode("utf-8", "replace"), row.value, headers)
 
 
 def too_large(record: WireModel, message: str) -> DeadLetter:
@@ -66,17 +65,17 @@ def too_large(record: WireModel, message: str) -> DeadLetter:
 
 def cut_to_fit(letter: DeadLetter, topics: OutTopics, limit: int) -> Outgoing:
     """The dead letter with as much of its event as ``limit`` bytes hold. Raises `KafkaFailure` if none do."""
-    sending = outgoing(letter, topics)
+    sending = outgoing(Row.of(letter), topics)
     if sending.size <= limit:
         return sending
     event = letter.event if isinstance(letter.event, str) else None
     while event:
         event = event[: len(event) // 2]
-        sending = outgoing(letter.model_copy(update={"event": event or None, "truncated": True}), topics)
+        sending = outgoing(Row.of(letter.model_copy(update={"event": event or None, "truncated": True})), topics)
         if sending.size <= limit:
             return sending
     short = {"event": None, "truncated": True, "error_message": letter.error_message[:200]}
-    sending = outgoing(letter.model_copy(update=short), topics)
+    sending = outgoing(Row.of(letter.model_copy(update=short)), topics)
     if sending.size > limit:
         raise KafkaFailure(
             f"the dead letter of {letter.coordinate} takes {sending.size} bytes, {topics.dead_letters} only {limit}: "
@@ -124,10 +123,10 @@ class Delivery:
     _sent: dict[str, int] = field(default_factory=dict)
     _too_large: list[DeadLetter] = field(default_factory=list)
 
-    def send_all(self, records: Iterable[WireModel]) -> None:
+    def send_all(self, rows: Iterable[Row]) -> None:
         """Send in order. Raises a `KafkaFailure` at the first that is known to have failed."""
-        for record in records:
-            self._send(self._fitting(record))
+        for row in rows:
+            self._send(self._fitting(row))
 
     def finish(self) -> SinkResult:
         """Wait for all acknowledgements; raises `SendFailed` or another `KafkaFailure` unless every one came."""
@@ -135,13 +134,14 @@ class Delivery:
             self._acknowledge()
         return SinkResult(dict(self._sent), self._bytes, tuple(self._too_large))
 
-    def _fitting(self, record: WireModel) -> Outgoing:
-        if isinstance(record, DeadLetter):
-            return cut_to_fit(record, self.topics, self.max_bytes[self.topics.dead_letters])
-        sending = outgoing(record, self.topics)
+    def _fitting(self, row: Row) -> Outgoing:
+        sending = outgoing(row, self.topics)
         limit = self.max_bytes[sending.topic]
         if sending.size <= limit:
             return sending
+        record = row.record()
+        if isinstance(record, DeadLetter):
+            return cut_to_fit(record, self.topics, limit)
         letter = too_large(
             record, f"{type(record).__name__} takes {sending.size} bytes, topic {sending.topic} at most {limit}"
         )

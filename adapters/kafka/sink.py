@@ -12,7 +12,7 @@ from typing import Any
 from grpo_tta.adapters.kafka.delivery import Delivery, DeliveryLimits, SinkResult
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
-from grpo_tta.schemas import WireModel
+from grpo_tta.adapters.rows import Row
 
 _log = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
@@ -55,7 +55,7 @@ class KafkaSink:
         if self._producer is None:
             self._producer = self._settings.producer(**producer_options(self._max_bytes.values(), self._limits))
 
-    def send_all(self, records: Iterable[WireModel]) -> SinkResult:
+    def send_all(self, rows: Iterable[Row]) -> SinkResult:
         """Send the records in order and wait until every one is acknowledged; else raises a `KafkaFailure`.
 
         After an error some may have been written: send all of them again.
@@ -64,7 +64,7 @@ class KafkaSink:
             self.open()
             assert self._max_bytes is not None
             delivery = Delivery(self._producer, self._settings, self._topics, self._max_bytes, self._limits)
-            delivery.send_all(records)
+            delivery.send_all(rows)
             result = delivery.finish()
         except BaseException:
             self._discard()

@@ -9,7 +9,6 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from grpo_tta.adapters.kafka.errors import KafkaForbidden, TopicMissing
 from grpo_tta.adapters.kafka.settings import KafkaSettings
-from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
 
 DEFAULT_MAX_MESSAGE_BYTES = 2**20 + 12
 """Kafka's own default of ``max.message.bytes``, assumed where the broker does not let us read it."""
@@ -44,17 +43,9 @@ class OutTopics:
         """All four, labels first."""
         return (self.labels, self.adaptation, self.drift, self.dead_letters)
 
-    def of(self, record: WireModel) -> str:
-        """The topic of a record's kind. Raises TypeError for one that has none."""
-        if isinstance(record, LabeledImage):
-            return self.labels
-        if isinstance(record, AdaptationLog):
-            return self.adaptation
-        if isinstance(record, DriftEvent):
-            return self.drift
-        if isinstance(record, DeadLetter):
-            return self.dead_letters
-        raise TypeError(f"{type(record).__name__} has no topic")
+    def of(self, kind: str) -> str:
+        """The topic of a kind of record, as `adapters.rows` names them."""
+        return str(getattr(self, kind))
 
 
 @dataclass(frozen=True)

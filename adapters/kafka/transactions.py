@@ -24,7 +24,7 @@ from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
 from grpo_tta.adapters.kafka.sink import CLOSE_SECONDS, close_producer, producer_options
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
 from grpo_tta.adapters.kafka.wire import parse_partition
-from grpo_tta.schemas import WireModel
+from grpo_tta.adapters.rows import Row
 
 MAX_METADATA = 4096
 """Kafka's default of ``offset.metadata.max.bytes``."""
@@ -89,11 +89,11 @@ class TransactionalSink:
         """Step 1."""
         self._call("begin a transaction for", lambda producer: producer.begin_transaction())
 
-    def send_all(self, records: Iterable[WireModel]) -> SinkResult:
+    def send_all(self, rows: Iterable[Row]) -> SinkResult:
         """Step 2: as `KafkaSink.send_all`; nothing can be seen by read_committed readers yet."""
         delivery = Delivery(self._producer, self._settings, self._topics, self._max_bytes, self._limits)
         try:
-            delivery.send_all(records)
+            delivery.send_all(rows)
             return delivery.finish()
         except KafkaFailure as error:
             raise self._fenced(error.__cause__) or error from error.__cause__

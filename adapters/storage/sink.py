@@ -1,4 +1,4 @@
-"""Output files: wire records in, one file a call, JSON Lines or Parquet, and the reader of both.
+"""Output files: rows in, one file a call, JSON Lines or Parquet, and the reader of both.
 
 A file is complete before it appears and its bytes depend on nothing but its records: they are sorted by a total order
 and no time or host is written. The caller gives stable names, so that a replay overwrites what the first attempt
@@ -6,10 +6,10 @@ wrote.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeVar
 
+from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.schemas import WireModel
 
@@ -18,18 +18,6 @@ FORMATS: tuple[FileFormat, ...] = ("jsonl", "parquet")
 Record = TypeVar("Record", bound=WireModel)
 _STEM = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
 _DATED = re.compile(r"^(\d{4}-\d{2}-\d{2}/)?[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
-_NO_TIME = datetime.min.replace(tzinfo=UTC)
-
-
-def default_key(record: WireModel) -> tuple[Any, ...]:
-    """By stream, event time, coordinate, frame; an update before the reset it led to."""
-    return (
-        getattr(record, "stream", None) or "",
-        getattr(record, "event_time", None) or _NO_TIME,
-        getattr(record, "coordinate", ""),
-        getattr(record, "frame", 0),
-        getattr(record, "reset", False),
-    )
 
 
 class RecordFiles:
@@ -51,26 +39,19 @@ class RecordFiles:
             raise ValueError(f"file name must be of letters, digits, '_', '.', '-', got {name_stem!r}")
         return f"{self._folder}/{name_stem}.{self._format}"
 
-    def write(
-        self, name_stem: str, records: Sequence[WireModel], key: Callable[[WireModel], Any] = default_key
-    ) -> str | None:
-        """Write the records, sorted by ``key`` and then by their text; the object's name, None where there are none."""
-        path = self.path(name_stem)
-        if not records:
+    def write(self, name_stem: str, rows: Iterable[Row]) -> str | None:
+        """Write rows of one kind in their order; the object's name, None where there are none."""
+        path, ordered = self.path(name_stem), sorted(rows)
+        if not ordered:
             return None
-        rows = sorted(((key(record), _line(record), record) for record in records), key=lambda row: row[:2])
         if self._format == "parquet":
             from grpo_tta.adapters.storage.parquet import to_parquet
 
-            data = to_parquet(type(records[0]), [record for _, _, record in rows])
+            data = to_parquet(KINDS[ordered[0].kind], [row.record() for row in ordered])
         else:
-            data = "".join(line for _, line, _ in rows).encode()
+            data = b"".join(row.value + b"\n" for row in ordered)
         self._store.write(path, data)
         return path
-
-
-def _line(record: WireModel) -> str:
-    return record.model_dump_json(exclude_none=True) + "\n"
 
 
 def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]:

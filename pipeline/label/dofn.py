@@ -14,6 +14,7 @@ import torch
 from apache_beam.metrics import Metrics
 
 from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
@@ -47,7 +48,7 @@ class Origin(NamedTuple):
 
 
 class LabelStreams(beam.DoFn):
-    """``((partition, shard), references)`` -> ``(partition, record)``, and the tagged outputs ``states`` of
+    """``((partition, shard), references)`` -> ``(partition, Row)``, and the tagged outputs ``states`` of
     ``((partition, stream), encoded state)`` and ``counters`` of ``(partition, Counters)``.
 
     ``origins``: what each partition's streams start from.
@@ -97,7 +98,7 @@ class LabelStreams(beam.DoFn):
         self._count(labeled)
         for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
             for record in kind:
-                yield partition, record
+                yield partition, Row.of(record)
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
         encoded = encode_state(labeled.state)
         self._distribution("state_bytes", len(encoded))

@@ -7,6 +7,7 @@ from kafka_records import TIME, consume
 from grpo_tta.adapters.kafka import replay
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.wire import coordinate_of
+from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.pipeline.cli import main
@@ -42,7 +43,9 @@ def write(tmp_path):
     """Dead letters into a job's folder; its URL."""
 
     def write(letters):
-        RecordFiles(ObjectStore(str(tmp_path)), "dead_letters", "jsonl").write("images-1-000000000000", letters)
+        RecordFiles(ObjectStore(str(tmp_path)), "dead_letters", "jsonl").write(
+            "images-1-000000000000", map(Row.of, letters)
+        )
         return str(tmp_path)
 
     return write

@@ -16,7 +16,12 @@ from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan, ensure_topics
 from grpo_tta.adapters.kafka.transactions import TransactionalSink
+from grpo_tta.adapters.rows import Row
 from grpo_tta.schemas import DeadLetter, LabeledImage
+
+
+def rows(records):
+    return [Row.of(record) for record in records]
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def test_records_go_to_their_topics_keyed_by_stream_with_their_coordinate(settin
     sink = KafkaSink(settings, out, plan=TopicPlan(partitions=3))
     letter = DeadLetter(coordinate="images-0-5", stage="fetch", error_class="NotFound", error_message="gone")
     labels = [label(number) for number in range(30)]
-    result = sink.send_all([*labels, letter])
+    result = sink.send_all(rows([*labels, letter]))
     sink.close()
     assert result.sent == {out.labels: 30, out.dead_letters: 1}
     found = consume(settings, out.labels)
@@ -55,7 +60,7 @@ def test_records_go_to_their_topics_keyed_by_stream_with_their_coordinate(settin
 
 def test_topics_that_may_not_be_made(settings, out, topic):
     with pytest.raises(TopicMissing, match=f"{out.labels}, {out.adaptation}.* do not exist"):
-        KafkaSink(settings, out, plan=TopicPlan(create=False)).send_all([label(0)])
+        KafkaSink(settings, out, plan=TopicPlan(create=False)).send_all(rows([label(0)]))
     small = topic(config={"max.message.bytes": "20000"})
     assert ensure_topics(settings, [small], TopicPlan()) == {small: 20000}
 
@@ -66,7 +71,7 @@ def test_a_record_too_large_for_its_topic_becomes_a_dead_letter_that_fits(settin
     letter = DeadLetter(
         coordinate="images-0-9", stage="decode_event", error_class="NotJson", error_message="no", event="ü" * 30_000
     )
-    result = sink.send_all([label(0), large, label(2), letter])
+    result = sink.send_all(rows([label(0), large, label(2), letter]))
     assert result.sent == {out.labels: 2, out.dead_letters: 2}
     assert [one.coordinate for one in result.too_large] == [large.coordinate]
     dead = [DeadLetter.model_validate_json(one.value) for one in consume(settings, out.dead_letters)]
@@ -81,7 +86,7 @@ def test_a_record_too_large_for_its_topic_becomes_a_dead_letter_that_fits(settin
 def test_a_broker_s_refusal_does_not_outlive_the_call(settings, out):
     """A topic whose limit shrinks behind our back: the refusal poisons the producer, the next call has a new one."""
     sink = KafkaSink(settings, out, limits=DeliveryLimits(seconds=10))
-    sink.send_all([label(0)])
+    sink.send_all(rows([label(0)]))
     with settings.admin() as admin:
         resource = kafka.admin.ConfigResource(
             kafka.admin.ConfigResourceType.TOPIC, out.labels, {"max.message.bytes": "16000"}
@@ -90,24 +95,24 @@ def test_a_broker_s_refusal_does_not_outlive_the_call(settings, out):
     time.sleep(0.5)
     large = label(1, attributes={"text": "x" * 30_000})
     with pytest.raises(KafkaFailure, match="MessageSizeTooLarge"):
-        sink.send_all([large])
-    assert sink.send_all([large, label(2)]).sent == {out.labels: 1, out.dead_letters: 1}
+        sink.send_all(rows([large]))
+    assert sink.send_all(rows([large, label(2)])).sent == {out.labels: 1, out.dead_letters: 1}
     sink.close()
 
 
 def test_a_broker_that_is_down_is_told_in_bounded_time_and_the_sink_recovers(settings, out, broker_to_disturb):
     sink = KafkaSink(settings, out, limits=DeliveryLimits(seconds=2))
-    sink.send_all([label(0)])
+    sink.send_all(rows([label(0)]))
     broker_to_disturb.kill()
     started = time.monotonic()
     with pytest.raises(KafkaFailure) as caught:
-        sink.send_all([label(1)])
+        sink.send_all(rows([label(1)]))
     assert caught.value.retriable
     with pytest.raises(KafkaUnreachable):
-        sink.send_all([label(1)])
+        sink.send_all(rows([label(1)]))
     assert time.monotonic() - started < 15
     broker_to_disturb.restart()
-    assert sink.send_all([label(1)]).sent == {out.labels: 1}
+    assert sink.send_all(rows([label(1)])).sent == {out.labels: 1}
     sink.close()
 
 
@@ -134,16 +139,16 @@ def test_a_commit_shows_outputs_and_position_together_and_an_abort_neither(setti
     metadata = kafka.structs.ConsumerGroupMetadata(transactional.group)
     sink = transactional()
     sink.begin()
-    assert sink.send_all([label(0), label(1)]).sent == {out.labels: 2}
+    assert sink.send_all(rows([label(0), label(1)])).sent == {out.labels: 2}
     sink.send_offsets({partition: Committed(2, "manifest-1")}, metadata)
     assert consume(settings, out.labels, "read_committed") == []
     sink.commit()
     sink.begin()
-    sink.send_all([label(2)])
+    sink.send_all(rows([label(2)]))
     sink.send_offsets({partition: Committed(3, "manifest-2")}, metadata)
     sink.abort()
     sink.begin()
-    sink.send_all([label(3)])
+    sink.send_all(rows([label(3)]))
     sink.commit()
     seen = [LabeledImage.model_validate_json(one.value).id for one in consume(settings, out.labels, "read_committed")]
     assert sorted(seen) == ["e0", "e1", "e3"]
@@ -154,12 +159,12 @@ def test_a_commit_shows_outputs_and_position_together_and_an_abort_neither(setti
 def test_a_new_owner_aborts_and_fences_the_old_one(settings, out, transactional):
     old = transactional()
     old.begin()
-    old.send_all([label(0)])
+    old.send_all(rows([label(0)]))
     new = transactional()
     with pytest.raises(Fenced, match=f"partition {transactional.partition} has another owner"):
         old.commit()
     new.begin()
-    new.send_all([label(2)])
+    new.send_all(rows([label(2)]))
     new.commit()
     seen = [LabeledImage.model_validate_json(one.value).id for one in consume(settings, out.labels, "read_committed")]
     assert seen == ["e2"]

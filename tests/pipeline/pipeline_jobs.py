@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline_fakes import NAMES, SIDE, VECTORS, CountingMethod, make_labeler
 
 from grpo_tta.adapters.images import CanvasSpec, ImageLimits
+from grpo_tta.adapters.rows import KINDS
 from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.sink import read_records
@@ -18,7 +19,6 @@ from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.label import load
 from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.label.load import ImageReader
-from grpo_tta.pipeline.sinks import FOLDERS
 from grpo_tta.pipeline.windows import SECOND
 from grpo_tta.schemas import WireModel
 from grpo_tta.types import Method
@@ -88,7 +88,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, labeler: StreamLabeler) -> None:
 
 def outputs(out: Path) -> dict[str, list[WireModel]]:
     """All records by folder."""
-    return {folder: list(read_records(str(out), folder, model)) for folder, model in FOLDERS.items()}
+    return {folder: list(read_records(str(out), folder, model)) for folder, model in KINDS.items()}
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -97,4 +97,4 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def output_files(out: Path) -> dict[str, bytes]:
-    return {name: data for name, data in files(out).items() if name.split("/")[0] in FOLDERS}
+    return {name: data for name, data in files(out).items() if name.split("/")[0] in KINDS}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
@@ -35,7 +36,7 @@ def label(name: str, stream: str, said: str, frozen: str | None) -> LabeledImage
 
 
 def write(folder: Path, labels: list[LabeledImage], truth: list[dict[str, str]]) -> tuple[str, str]:
-    RecordFiles(ObjectStore(str(folder)), "labels").write("storage-0", labels)
+    RecordFiles(ObjectStore(str(folder)), "labels").write("storage-0", map(Row.of, labels))
     path = folder / "truth.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in truth))
     return str(folder), str(path)

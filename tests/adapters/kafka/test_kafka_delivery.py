@@ -16,7 +16,13 @@ from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.topics import OutTopics, TopicPlan
 from grpo_tta.adapters.kafka.transactions import TransactionalSink, transactional_id
+from grpo_tta.adapters.rows import Row
 from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
+
+
+def rows(records):
+    return [Row.of(record) for record in records]
+
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = KafkaSettings(("h:1",))
@@ -48,7 +54,11 @@ def test_topics():
         stream="s", coordinate="c", event_time=TIME, frame=1, signal="shift", reset=True, message="m",
         model_fingerprint="m", method="grpo",
     )  # fmt: skip
-    assert [TOPICS.of(record) for record in (label(), drift, letter())] == ["labels", "alarms", "labels.dead_letters"]
+    assert [TOPICS.of(Row.of(record).kind) for record in (label(), drift, letter())] == [
+        "labels",
+        "alarms",
+        "labels.dead_letters",
+    ]
     with pytest.raises(ValueError, match="a topic of its own"):
         OutTopics.beside("labels", drift="labels")
     for fields in ({"partitions": 0}, {"replication": 0}, {"max_message_bytes": 10}):
@@ -57,39 +67,39 @@ def test_topics():
 
 
 def test_what_a_record_looks_like():
-    sent = outgoing(label(attributes={"a": "ü"}), TOPICS)
+    sent = outgoing(Row.of(label(attributes={"a": "ü"})), TOPICS)
     assert (sent.topic, sent.key) == ("labels", b"cam")
     assert sent.headers == [("coordinate", b"images-0-0"), ("schema", b"LabeledImage"), ("schema_version", b"1")]
     assert LabeledImage.model_validate_json(sent.value) == label(attributes={"a": "ü"})
     assert b"null" not in sent.value
-    assert sent == outgoing(label(attributes={"a": "ü"}), TOPICS)
-    assert outgoing(letter(), TOPICS).key == b"images-0-9"
-    assert outgoing(letter(stream="cam"), TOPICS).key == b"cam"
+    assert sent == outgoing(Row.of(label(attributes={"a": "ü"})), TOPICS)
+    assert outgoing(Row.of(letter()), TOPICS).key == b"images-0-9"
+    assert outgoing(Row.of(letter(stream="cam")), TOPICS).key == b"cam"
 
 
 def test_all_are_sent_in_order_and_every_future_is_asked_with_a_time_out():
     producer = FakeProducer()
     batch = delivery(producer, seconds=7)
-    batch.send_all([label(0), letter(), label(1)])
+    batch.send_all(rows([label(0), letter(), label(1)]))
     result = batch.finish()
     assert [value for _, _, value, _ in producer.sent] == [
-        outgoing(one, TOPICS).value for one in (label(0), letter(), label(1))
+        outgoing(Row.of(one), TOPICS).value for one in (label(0), letter(), label(1))
     ]
     assert [future.asked for future in producer.futures] == [[7]] * 3
     assert result.sent == {"labels": 2, "labels.dead_letters": 1}
-    assert result.bytes == sum(outgoing(one, TOPICS).size for one in (label(0), letter(), label(1)))
+    assert result.bytes == sum(outgoing(Row.of(one), TOPICS).size for one in (label(0), letter(), label(1)))
 
 
 def test_bytes_in_flight_are_bounded_and_one_record_always_goes():
-    size = outgoing(label(), TOPICS).size
+    size = outgoing(Row.of(label()), TOPICS).size
     producer = FakeProducer()
     batch = delivery(producer, in_flight_bytes=3 * size)
-    batch.send_all([label()] * 10)
+    batch.send_all(rows([label()] * 10))
     assert [len(future.asked) for future in producer.futures] == [1] * 7 + [0] * 3
     batch.finish()
     assert [len(future.asked) for future in producer.futures] == [1] * 10
     small = delivery(FakeProducer(), in_flight_bytes=1)
-    small.send_all([label()] * 2)
+    small.send_all(rows([label()] * 2))
     assert small.finish().sent == {"labels": 2}
 
 
@@ -107,7 +117,7 @@ def test_bytes_in_flight_are_bounded_and_one_record_always_goes():
 def test_one_failure_among_many_is_an_error(outcome, message, retriable):
     batch = delivery(FakeProducer([None, outcome, None]))
     with pytest.raises(KafkaFailure, match=message) as caught:  # noqa: PT012 - either may be the one that raises
-        batch.send_all([label()] * 3)
+        batch.send_all(rows([label()] * 3))
         batch.finish()
     assert caught.value.retriable is retriable
 
@@ -115,7 +125,7 @@ def test_one_failure_among_many_is_an_error(outcome, message, retriable):
 def test_what_its_topic_does_not_take_becomes_a_dead_letter():
     producer = FakeProducer()
     batch = delivery(producer)
-    batch.send_all([label(0), label(1, attributes={"a": "x" * 5000}), label(2)])
+    batch.send_all(rows([label(0), label(1, attributes={"a": "x" * 5000}), label(2)]))
     result = batch.finish()
     assert result.sent == {"labels": 2, "labels.dead_letters": 1}
     (dead,) = result.too_large
@@ -133,7 +143,7 @@ def test_a_dead_letter_is_cut_to_what_its_topic_takes(event):
     if isinstance(event, str):
         assert event.startswith(cut.event)
         assert len(sent.value) > 700
-    assert cut_to_fit(letter(event="short"), TOPICS, 2000) == outgoing(letter(event="short"), TOPICS)
+    assert cut_to_fit(letter(event="short"), TOPICS, 2000) == outgoing(Row.of(letter(event="short")), TOPICS)
 
 
 def test_a_dead_letter_that_does_not_fit_at_all():
@@ -162,9 +172,9 @@ def test_a_poisoned_producer_is_not_used_again(producers):
     producers.outcomes += [[None, kafka_errors.MessageSizeTooLargeError()], []]
     sink = KafkaSink(SETTINGS, TOPICS)
     with pytest.raises(SendFailed):
-        sink.send_all([label(0), label(1)])
-    assert sink.send_all([label(0), label(1)]).sent == {"labels": 2}
-    assert sink.send_all([label(2)]).sent == {"labels": 1}
+        sink.send_all(rows([label(0), label(1)]))
+    assert sink.send_all(rows([label(0), label(1)])).sent == {"labels": 2}
+    assert sink.send_all(rows([label(2)])).sent == {"labels": 1}
     sink.close()
     assert [producer.closed for producer in producers.made] == [[0], [5.0]]
     assert producers.made[0].options["batch_size"] == 262144
@@ -241,7 +251,7 @@ def test_a_group_that_rebalances_costs_the_slice_and_not_the_job(transactional, 
 def test_a_record_of_one_that_is_replaced(transactional, producers):
     producers.made[0].outcomes.append(kafka_errors.InvalidProducerEpochError())
     with pytest.raises(Fenced):
-        transactional.send_all([label()])
+        transactional.send_all(rows([label()]))
 
 
 def test_a_commit_without_an_answer_is_neither_done_nor_undone(transactional, request):
