@@ -102,7 +102,7 @@ def stepped(config, refs, commit=None):
     step.setup()
     found = list(step.process((("storage", 0), refs)))
     step.teardown()
-    records = [row[1] for row in found if not hasattr(row, "tag")]
+    records = [row[1].record() for row in found if not hasattr(row, "tag")]
     return records, {row.value[0][1]: row.value[1] for row in found if getattr(row, "tag", None) == labeling.STATES}
 
 
