@@ -70,6 +70,8 @@ _MODULE_OF = {name: module for module, names in _PLACES.items() for name in name
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return import_module(f"grpo_tta.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'grpo_tta' has no attribute {name!r}")
     value = getattr(import_module(f"grpo_tta.{_MODULE_OF[name]}"), name)

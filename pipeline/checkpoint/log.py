@@ -116,15 +116,16 @@ class CheckpointLog:
 
     def check_epoch(self, epoch: int) -> None:
         """Raises `Conflict` where a higher one was claimed."""
-        highest = self._claimed()
+        highest = self.claimed()
         if highest > epoch:
             raise Conflict(f"epoch {highest} has begun after {epoch}: another process has taken over")
 
     def superseded(self, epoch: int) -> bool:
         """Whether a higher one was claimed."""
-        return self._claimed() > epoch
+        return self.claimed() > epoch
 
-    def _claimed(self) -> int:
+    def claimed(self) -> int:
+        """The highest epoch that was claimed; 0 where none was."""
         names = self._store.names("epochs/")
         return _epoch(names[-1]) if names else 0
 

@@ -17,6 +17,8 @@ from grpo_tta.schemas import Commit, Plan
 _MAGIC = b"GTTAPK01"
 _LENGTH = struct.Struct("<Q")
 _NEARLY_EMPTY, _FEW = 4, 4
+_UNKNOWN = 10**9
+"""States of a pack whose commit did not count them: it is emptied whatever it holds."""
 
 
 class PackError(OSError):
@@ -77,8 +79,7 @@ class PackReader:
 
     def read(self, name: str, stream: str) -> bytes:
         """One stream's encoded state; raises `PackError` where it is not there or damaged."""
-        place = (self._store.url, name, stream)
-        held = self._cache.get(place) if self._cache is not None else None
+        held = self._cache.get(self._store.url, stream, name) if self._cache is not None else None
         if held is None:
             held = self._fetched(name, stream)
             self.remember(name, {stream: held})
@@ -88,7 +89,7 @@ class PackReader:
         """Hold what a pack has in the cache, if there is one."""
         if self._cache is not None:
             for stream, state in states.items():
-                self._cache.put((self._store.url, name, stream), state)
+                self._cache.put(self._store.url, stream, name, state)
 
     def _fetched(self, name: str, stream: str) -> bytes:
         base, header = self._header(name)
@@ -115,9 +116,7 @@ class PackReader:
         moved: dict[str, bytes] = {}
         for name, streams in sorted(left.items()):
             old = pack_sequence(name) <= sequence - keep
-            if not old or _NEARLY_EMPTY * len(streams) > commit.packs.get(name, 0):
-                continue
-            if len(moved) + len(streams) > len(changed) + _FEW:
-                break
-            moved.update({stream: self.read(name, stream) for stream in streams})
+            if old and _NEARLY_EMPTY * len(streams) <= commit.packs.get(name, _UNKNOWN):
+                room = len(changed) + _FEW - len(moved)
+                moved.update({stream: self.read(name, stream) for stream in streams[:room]})
         return moved

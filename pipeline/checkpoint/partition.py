@@ -56,7 +56,7 @@ def no_fault(point: str) -> None:
 @dataclass
 class Partition:
     """``epoch``: the one its owner has claimed, or ``None`` where nobody else can own it: it then stays that of the
-    newest commit, and other settings that take over raise it."""
+    newest commit, or the highest that was claimed, and other settings that take over claim the next."""
 
     name: str
     log: CheckpointLog
@@ -66,6 +66,8 @@ class Partition:
     epoch: int | None = None
     fault_point: Callable[[str], None] = no_fault
     latest: Commit | None = field(default=None, init=False)
+    claimed: int = field(default=FIRST_EPOCH, init=False)
+    """The highest epoch that anybody had claimed when this was restored: nothing under it is committed any more."""
     rerun: bool = field(default=False, init=False)
     """The plan that is being run may have been run before: by it alone can there be anything left to delete."""
 
@@ -96,6 +98,7 @@ class Partition:
 
     def _restore(self, commit: Commit | None) -> None:
         self.latest = commit
+        self.claimed = max(FIRST_EPOCH, self.log.claimed())
         if commit is not None:
             self._check(commit)
             self.log.forget_resets(commit.resets)  # where its owner was killed before it could
@@ -104,7 +107,7 @@ class Partition:
         """Step 1: the plan of positions ``start <= p < stop``, written."""
         before, self.rerun = self.latest, False
         plan = Plan(
-            epoch=self.epoch or (before.epoch if before else FIRST_EPOCH),
+            epoch=self.epoch or max(self.claimed, before.epoch if before else FIRST_EPOCH),
             sequence=before.sequence + 1 if before else 0,
             span=SliceRange(partition=self.name, start=start, stop=stop),
             clock=clock,
@@ -185,10 +188,13 @@ class Partition:
             "threads": self.fingerprints.threads,
         }
         same = all(getattr(plan, name) == value for name, value in ours.items())
-        if same and self.epoch in (None, plan.epoch):
-            return plan
-        epoch = self.epoch or self.log.claim("other settings, or another model")
-        return plan.model_copy(update={**ours, "epoch": epoch})
+        if self.epoch is not None:
+            epoch = self.epoch
+        elif same:
+            epoch = max(plan.epoch, self.claimed)  # one who claimed may have died before it planned
+        else:
+            epoch = self.log.claim("other settings, or another model")
+        return plan if same and epoch == plan.epoch else plan.model_copy(update={**ours, "epoch": epoch})
 
     def _check(self, record: Plan | Commit) -> None:
         """A checkpoint made under other conditions would continue with labels that a replay cannot repeat."""

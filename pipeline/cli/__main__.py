@@ -1,4 +1,4 @@
-"""``python -m pipeline.cli`` is ``grpo-tta``."""
+"""``python -m grpo_tta.pipeline.cli`` is ``grpo-tta``."""
 
 import sys
 

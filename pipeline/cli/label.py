@@ -70,14 +70,20 @@ class _ProgressLine:
     """
 
     def __init__(self, labelled: Callable[[], int], seconds: float = 5.0) -> None:
-        self._labelled = labelled
+        self._source = labelled
+        self._most = 0
         self._seconds = seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._started = time.monotonic()
-        self._first = labelled()
+        self._first = self._labelled()
         self._at_commit = self._first
         self._last: Progress | None = None
+
+    def _labelled(self) -> int:
+        """A labeler that its job has left counts no more."""
+        self._most = max(self._most, self._source())
+        return self._most
 
     def __enter__(self) -> "_ProgressLine":
         self._thread.start()

@@ -78,13 +78,16 @@ class LabelStreams(beam.DoFn):
         """Step all streams of a shard, one after another; images are read ahead over all of them."""
         self._count_load()
         (partition, _), refs = element
-        by_stream: dict[str, list[ImageRef]] = {}
+        streams: dict[str, list[ImageRef]] = {}
         for ref in refs:
-            by_stream.setdefault(ref.stream, []).append(ref)
-        streams = {stream: self._labeler.in_windows(by_stream[stream]) for stream in sorted(by_stream)}
-        with self._labeler.reading(event.ref for events in streams.values() for event in events) as images:
-            for stream, events in streams.items():
-                yield from self._stream(partition, stream, events, images)
+            streams.setdefault(ref.stream, []).append(ref)
+        names = sorted(streams)
+        for stream in names:
+            streams[stream].sort(key=lambda ref: (ref.event_time, ref.coordinate))
+        with self._labeler.reading(ref for stream in names for ref in streams[stream]) as images:
+            for stream in names:
+                yield from self._stream(partition, stream, self._labeler.in_windows(streams[stream]), images)
+                del streams[stream]  # with the images that came inline
 
     def _stream(self, partition: str, stream: str, events: list[WindowedRef], images: ReadAhead) -> Iterator[Any]:
         state, drift = self._first(partition, stream, events[0])

@@ -5,8 +5,8 @@ dead letter and the batch is as if it had not been there. Batches are cut at the
 probes, so that updates and the guard's decisions fall on the same frames however the events were batched. The state
 given is never modified: an exception leaves the caller with the state it had.
 
-A batch that makes the model raise is halved, until the image at fault is alone and becomes a dead letter too; where the
-model raises at a plain grey image as well, the fault is not the image's and the exception is the caller's.
+Of a batch that makes the model raise, the images at fault become dead letters too (`label.isolation`), and the others
+are stepped as if those had not been there; where none is at fault the exception is the caller's.
 
 An event whose time was capped does not make others late. A prediction that is not finite is never a label: the frozen
 encoder's stands in for it.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
+from grpo_tta.pipeline.label.isolation import at_fault
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
 from grpo_tta.pipeline.windows import Window, Windows
@@ -41,6 +42,9 @@ _log = logging.getLogger(__name__)
 _GREY = 127
 
 
+T = TypeVar("T")
+
+
 class BatchTiming(NamedTuple):
     """One batch through the model."""
 
@@ -50,9 +54,20 @@ class BatchTiming(NamedTuple):
     seconds: float
 
 
+class _Stepped(NamedTuple):
+    """A batch through method and guard."""
+
+    prediction: Prediction
+    """What labels come from."""
+    method_state: State
+    report: Report
+    decision: Decision
+    guard_state: State
+
+
 @dataclass
 class Labeled:
-    """What a stretch of one stream's events became. ``labels`` and ``dead_letters`` together are the events."""
+    """What some of one stream's events became. ``labels`` and ``dead_letters`` together are the events."""
 
     state: StreamState
     labels: list[LabeledImage] = field(default_factory=list)
@@ -66,7 +81,7 @@ class Labeled:
     batches: list[BatchTiming] = field(default_factory=list)
 
     def counters(self) -> Counters:
-        """Totals of this stretch."""
+        """Their totals."""
         return Counters(
             events=len(self.labels) + len(self.dead_letters),
             labels=len(self.labels),
@@ -139,11 +154,10 @@ class StreamLabeler:
             settings_fingerprint=self._settings_fingerprint,
         )
 
-    def in_windows(self, refs: Iterable[ImageRef]) -> list[WindowedRef]:
-        """One stream's events of a slice in order of (event time, coordinate), each with the run that it is in."""
-        ordered = sorted(refs, key=lambda ref: (ref.event_time, ref.coordinate))
-        runs = self._windows.runs([ref.event_time for ref in ordered])
-        return [WindowedRef(ref, run) for ref, run in zip(ordered, runs, strict=True)]
+    def in_windows(self, refs: Sequence[ImageRef]) -> list[WindowedRef]:
+        """One stream's events of a slice, which ascend in time, each with the run that it is in."""
+        runs = self._windows.runs([ref.event_time for ref in refs])
+        return [WindowedRef(ref, run) for ref, run in zip(refs, runs, strict=True)]
 
     @contextmanager
     def reading(self, refs: Iterable[ImageRef]) -> Iterator[ReadAhead]:
@@ -183,13 +197,8 @@ class StreamLabeler:
             late = [event for event in events if event.ref.event_time < horizon]
             on_time = events[len(late) :]
             late = self._placed_late(late, _window(state))
-            for batch, canvases in self._batches(late, images, out, lambda: self._max_batch_size):
-                self._label_late(batch, canvases, out)
-        for batch, canvases in self._batches(on_time, images, out, lambda: self._next_cut(out.state)):
-            started = time.monotonic()
-            self._step(batch, canvases, out)
-            size = sum(canvas.nbytes for canvas in canvases)
-            out.batches.append(BatchTiming(len(batch), size, time.monotonic() - started))
+            self._run(late, images, out, lambda: self._max_batch_size, self._predicted, self._record_late)
+        self._run(on_time, images, out, lambda: self._next_cut(out.state), self._stepped, self._take)
         return out
 
     def _next_cut(self, state: StreamState) -> int:
@@ -201,10 +210,17 @@ class StreamLabeler:
             limit = min(limit, probe - int(state.guard.get("frames", 0)) % probe)
         return limit
 
-    def _batches(
-        self, events: Sequence[WindowedRef], images: ReadAhead, out: Labeled, limit: Callable[[], int]
-    ) -> Iterator[tuple[list[WindowedRef], list[Canvas]]]:
-        """Readable images in batches of at most ``limit()``, asked before each; the rest goes to the dead letters."""
+    def _run(
+        self,
+        events: Sequence[WindowedRef],
+        images: ReadAhead,
+        out: Labeled,
+        limit: Callable[[], int],
+        compute: Callable[[Batch, StreamState], T],
+        keep: Callable[[list[WindowedRef], T, Labeled], None],
+    ) -> None:
+        """``compute`` and then ``keep`` readable images in batches of at most ``limit()``, asked at each; the rest goes
+        to the dead letters. Only ``keep`` changes anything."""
         batch: list[WindowedRef] = []
         canvases: list[Canvas] = []
         for event in events:
@@ -216,48 +232,55 @@ class StreamLabeler:
                 continue
             batch.append(event)
             canvases.append(canvas)
-            if len(batch) >= limit():
-                yield batch, canvases
-                self.labelled += len(batch)
+            if len(batch) >= limit() and self._done(batch, canvases, out, compute, keep):
                 batch, canvases = [], []
-        if batch:
-            yield batch, canvases
-            self.labelled += len(batch)
+        while batch and not self._done(batch, canvases, out, compute, keep):
+            pass
+
+    def _done(
+        self,
+        events: list[WindowedRef],
+        canvases: list[Canvas],
+        out: Labeled,
+        compute: Callable[[Batch, StreamState], T],
+        keep: Callable[[list[WindowedRef], T, Labeled], None],
+    ) -> bool:
+        """Whether the batch is done; if not, those that make the model raise have left it for the dead letters, and it
+        may be filled up."""
+        started = time.monotonic()
+        try:
+            computed = compute(self._batch(events, canvases), out.state)
+        except Exception as error:
+            bad = at_fault(
+                len(events),
+                lambda some: compute(self._batch([events[i] for i in some], [canvases[i] for i in some]), out.state),
+                lambda: compute(self._batch(events[:1], [np.full_like(canvases[0], _GREY)]), out.state),
+                error,
+            )
+            for place, raised in sorted(bad.items(), reverse=True):
+                ref = events[place].ref
+                _log.warning("stream %s: %s cannot be stepped", ref.stream, ref.coordinate, exc_info=raised)
+                out.dead_letters.append(dead_letter(ref, "step", raised))
+                del events[place], canvases[place]
+            return False
+        keep(events, computed, out)
+        self.labelled += len(events)
+        size = sum(canvas.nbytes for canvas in canvases)
+        out.batches.append(BatchTiming(len(events), size, time.monotonic() - started))
+        return True
 
     def _batch(self, events: list[WindowedRef], canvases: list[Canvas]) -> Batch:
         seeds = torch.tensor([seed_of(event.ref.id) for event in events], dtype=torch.int64)
         return Batch(torch.from_numpy(np.stack(canvases)), seeds)
 
-    def _parts(
-        self, events: list[WindowedRef], canvases: list[Canvas], error: Exception, out: Labeled
-    ) -> Iterator[tuple[list[WindowedRef], list[Canvas]]]:
-        """What is to be tried instead of a batch that raised ``error``: its halves. A single image becomes a dead
-        letter, or ``error`` is raised where any image would have raised it."""
-        if len(events) > 1:
-            middle = len(events) // 2
-            yield events[:middle], canvases[:middle]
-            yield events[middle:], canvases[middle:]
-            return
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            raise error
-        grey = self._batch(events, [np.full_like(canvases[0], _GREY)])
-        try:
-            self._stepped(grey, out.state)
-        except Exception:
-            raise error from None
-        _log.warning("stream %s: %s cannot be stepped", events[0].ref.stream, events[0].ref.coordinate, exc_info=error)
-        out.dead_letters.append(dead_letter(events[0].ref, "step", error))
-
-    def _label_late(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        batch = self._batch(events, canvases)
-        try:
-            prediction = self.method.predict(batch, out.state.method)
-        except Exception as error:
-            for part in self._parts(events, canvases, error, out):
-                self._label_late(*part, out)
-            return
+    def _predicted(self, batch: Batch, state: StreamState) -> Prediction:
+        """Of late images."""
+        prediction = self.method.predict(batch, state.method)
         if not bool(torch.isfinite(prediction.probabilities).all()):
-            prediction = Prediction(self._frozen(batch))
+            return Prediction(self._frozen(batch))
+        return prediction
+
+    def _record_late(self, events: list[WindowedRef], prediction: Prediction, out: Labeled) -> None:
         counts = [out.state.counters.get("updates", 0)] * len(events)
         out.labels += self.make.labels(events, prediction, counts, late=True)
         out.late += len(events)
@@ -267,28 +290,24 @@ class StreamLabeler:
         """Probabilities ``[B, C]`` of a method that has learnt nothing, which are the frozen encoder's."""
         return self.method.predict(batch, self.method.initial_state()).probabilities
 
-    def _stepped(self, batch: Batch, state: StreamState) -> tuple[Prediction, State, Report, Decision, State]:
-        """Method and guard over a batch; nothing is kept of it here."""
+    def _stepped(self, batch: Batch, state: StreamState) -> _Stepped:
+        """Method and guard over a batch."""
         prediction, method_state, report = self.method.step(batch, state.method)
-        return prediction, method_state, report, *self.guard.step(report, state.guard)
-
-    def _step(self, events: list[WindowedRef], canvases: list[Canvas], out: Labeled) -> None:
-        batch, state = self._batch(events, canvases), out.state
-        try:
-            prediction, method_state, report, decision, guard_state = self._stepped(batch, state)
-        except Exception as error:
-            for part in self._parts(events, canvases, error, out):
-                self._step(*part, out)
-            return
-        events = self._advance(events, state)
+        decision, guard_state = self.guard.step(report, state.guard)
         finite = bool(torch.isfinite(prediction.probabilities).all())
         if decision.serve_frozen or not finite:
             frozen = prediction.frozen if prediction.frozen is not None else self._frozen(batch)
             prediction = Prediction(frozen, frozen)
-        self._count_skipped(state.method, method_state, report, decision, out)
+        return _Stepped(prediction, method_state, report, decision, guard_state)
+
+    def _take(self, events: list[WindowedRef], stepped: _Stepped, out: Labeled) -> None:
+        """Note what a batch gave."""
+        _, method_state, report, decision, guard_state = stepped
+        self._count_skipped(out.state.method, method_state, report, decision, out)
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
-        self._record(events, prediction, report, out, warming_up=decision.warming_up)
+        events = self._advance(events, out.state)
+        self._record(events, stepped.prediction, report, out, warming_up=decision.warming_up)
         self._apply(events, decision, method_state, guard_state, out)
 
     def _count_skipped(self, before: State, after: State, report: Report, decision: Decision, out: Labeled) -> None:

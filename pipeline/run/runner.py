@@ -19,6 +19,8 @@ _KNOWN_TO_FAIL = {
     "SparkRunner": "nobody has run this graph on it",
 }
 
+IN_PROCESS = "FnApiRunner"
+_SHARDS_ELSEWHERE = 16
 _SAMPLING_MILLISECONDS = 10
 
 
@@ -32,10 +34,10 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # a pipeline that never runs leaves it behind
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
-    if transactional and _other_processes(run.beam_options):
+    if transactional and not _in_this_process(run):
         raise ConfigurationError(
-            "kafka.transactional: the records of a transaction are sent by the process that began it, and "
-            "--direct_running_mode=multi_processing runs the steps in others: leave one of the two out"
+            "kafka.transactional: a transaction's records are sent by the process that began it, so the steps must run "
+            f"in this one: by {IN_PROCESS} (run.runner is {run.runner}), without --direct_running_mode=multi_processing"
         )
     # A job server has options of its own, which only it can judge.
     unknown = [] if isinstance(pipeline.runner, PortableRunner) else _unknown_options(run.beam_options)
@@ -46,14 +48,18 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
         )
 
 
-def workers_of(options: Sequence[str]) -> int:
-    """How many workers the in-process runner is asked for; each labels a shard of a partition's streams at a time."""
-    asked = int(PipelineOptions(list(options)).view_as(DirectOptions).direct_num_workers)
+def shards_of(run: RunConfig) -> int:
+    """In how many parts a partition's streams are stepped side by side: as many as the in-process runner has workers;
+    of another runner, whose workers nobody knows here, a few."""
+    if run.runner != IN_PROCESS:
+        return _SHARDS_ELSEWHERE
+    asked = int(PipelineOptions(list(run.beam_options)).view_as(DirectOptions).direct_num_workers)
     return asked or os.cpu_count() or 1
 
 
-def _other_processes(options: Sequence[str]) -> bool:
-    return str(PipelineOptions(list(options)).view_as(DirectOptions).direct_running_mode) == "multi_processing"
+def _in_this_process(run: RunConfig) -> bool:
+    mode = PipelineOptions(list(run.beam_options)).view_as(DirectOptions).direct_running_mode
+    return run.runner == IN_PROCESS and str(mode) != "multi_processing"
 
 
 def _unknown_options(options: Sequence[str]) -> list[str]:

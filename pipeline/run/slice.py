@@ -10,7 +10,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
 from grpo_tta.pipeline.run.garbage import collect_slice
-from grpo_tta.pipeline.run.runner import make_pipeline, workers_of
+from grpo_tta.pipeline.run.runner import make_pipeline, shards_of
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
 
@@ -24,12 +24,14 @@ def run_slice(
     fault_point("before:2")
     named = ", ".join(f"{part.plan.sequence} of {part.partition}" for part in slices)
     metrics.begin_slice()
+    _forget(slices)
     try:
         _run_graph(job, slices, fault_point)
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
         _log.debug("slice %s failed", named, exc_info=True)
+        _forget(slices)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise JobError(f"slice {named} failed and was not committed: {_cause(lines)}") from error
     metrics.end_slice()
@@ -37,9 +39,15 @@ def run_slice(
     return [slice_result(part) for part in slices]
 
 
+def _forget(slices: Sequence[OpenSlice]) -> None:
+    """What an attempt left of step 3 in this process."""
+    for part in slices:
+        done.pop((ObjectStore(part.checkpoint_url).url, pack_name(part.plan)), None)
+
+
 def _run_graph(job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]) -> None:
     pipeline = make_pipeline(job.config.run)
-    build(pipeline, job, slices, fault_point, workers_of(job.config.run.beam_options))
+    build(pipeline, job, slices, fault_point, shards_of(job.config.run))
     pipeline.run().wait_until_finish()
 
 

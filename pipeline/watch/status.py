@@ -74,7 +74,7 @@ def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transac
     Raises `ConfigurationError` where the checkpoint is of a job for which something else decides what counts: the one
     would take the other's unfinished manifests for commits, or not find them.
     """
-    before = json.loads(store.read(_JOB)) if store.exists(_JOB) else {}
+    before = _noted(store)
     truths = {True: f"transactions of group {before.get('group')!r}", False: "its own commits"}
     theirs = before.get("transactional", transactional)
     if theirs != transactional or (theirs and before and before["group"] != group):
@@ -89,6 +89,16 @@ def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transac
         "transactional": transactional,
     }
     store.write(_JOB, json.dumps(noted).encode())
+
+
+def _noted(store: ObjectStore) -> dict[str, Any]:
+    """What `note_job` wrote down, here or in a version before, which called the file ``job.json``; else nothing."""
+    for name in (_JOB, "job.json"):
+        if store.exists(name):
+            noted = json.loads(store.read(name))
+            if "servers" in noted:  # else it says whose outputs these are
+                return dict(noted)
+    return {}
 
 
 def partition_url(checkpoint_url: str, name: str) -> str:
@@ -165,10 +175,10 @@ def _known(checkpoint_url: str) -> Iterator[str]:
 
 def _ends(root: ObjectStore, names: list[str]) -> dict[str, int]:
     """The end of every partition that can be asked."""
-    if not root.exists(_JOB):
+    noted = _noted(root)
+    if not noted:
         listing = Listing.open(root)
         return {"storage": len(listing)} if listing is not None else {}
-    noted: dict[str, Any] = json.loads(root.read(_JOB))
     settings = KafkaSettings(tuple(noted["servers"]), KafkaSecurity(**noted["security"]))
     try:
         with KafkaOffsets(settings, group=noted["group"]) as offsets:

@@ -19,10 +19,11 @@ from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
 from grpo_tta.pipeline.checkpoint.partition import no_fault
+from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import KeyByShard
-from grpo_tta.pipeline.run.runner import workers_of
+from grpo_tta.pipeline.run.runner import shards_of
 from grpo_tta.state import decode_state, encode_state
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
@@ -147,10 +148,28 @@ def test_images_are_read_ahead_over_the_streams_of_a_shard(use, tmp_path):
     labelling.join(10)
 
 
-@pytest.mark.parametrize(("options", "shards"), [([], 1), (["--direct_num_workers=3"], 3)])
-def test_a_partition_has_a_shard_for_each_worker(options, shards):
-    key = KeyByShard({"p-0": 10**18}, workers_of(options))
-    keys = {next(iter(key.process(("p-0", make_ref(0, f"cam-{number}")))))[0] for number in range(60)}
+def test_several_workers_give_the_files_and_states_of_one(feed, tmp_path, label):
+    one, three = (
+        job_config(feed, tmp_path / name, checkpoint={"slice_records": 25}, run={"beam_options": options})
+        for name, options in (("one", ()), ("three", ("--direct_num_workers=3",)))
+    )
+    label(one)
+    label(three)
+    assert output_files(tmp_path / "three") == output_files(tmp_path / "one")
+    assert states(three) == states(one)
+
+
+@pytest.mark.parametrize(
+    ("run", "shards"),
+    [
+        (RunConfig(), 1),
+        (RunConfig(beam_options=("--direct_num_workers=3",)), 3),
+        (RunConfig(runner="PortableRunner"), 16),
+    ],
+)
+def test_a_partition_has_a_shard_for_each_worker(run, shards):
+    key = KeyByShard({"p-0": 10**18}, shards_of(run))
+    keys = {next(iter(key.process(("p-0", make_ref(0, f"cam-{number}")))))[0] for number in range(400)}
     assert keys == {("p-0", shard) for shard in range(shards)}
 
 

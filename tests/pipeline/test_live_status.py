@@ -80,6 +80,14 @@ def test_secrets_are_named_and_not_written(tmp_path, monkeypatch):
     assert "hush-hush" not in written
 
 
+def test_what_a_version_before_wrote_down_still_holds(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    note_job(store, SETTINGS, "ours", transactional=True)
+    (tmp_path / "live.json").rename(tmp_path / "job.json")
+    with pytest.raises(ConfigurationError, match=r"kafka\.transactional: the checkpoint .* counts by"):
+        note_job(store, SETTINGS, "ours")
+
+
 def test_outputs_and_checkpoint_may_be_one_folder(tmp_path):
     store = ObjectStore(str(tmp_path))
     for _ in range(2):  # the second time is the job that goes on

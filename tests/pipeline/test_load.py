@@ -56,10 +56,15 @@ def test_settings_reach_the_updates_of_a_whole_job(feed: Path, tmp_path: Path) -
 
 
 def test_a_transaction_is_not_handed_to_other_processes() -> None:
-    run = RunConfig(beam_options=("--direct_running_mode=multi_processing",))
-    check_runner(run)
-    with pytest.raises(ConfigurationError, match=r"kafka\.transactional: .* leave one of the two out"):
-        check_runner(run, transactional=True)
+    check_runner(RunConfig(), transactional=True)
+    portable = ("--job_endpoint=localhost:1", "--environment_type=LOOPBACK")
+    for run in (
+        RunConfig(beam_options=("--direct_running_mode=multi_processing",)),
+        RunConfig(runner="PortableRunner", beam_options=portable),
+    ):
+        check_runner(run)
+        with pytest.raises(ConfigurationError, match=r"kafka\.transactional: .* the steps must run in this one"):
+            check_runner(run, transactional=True)
 
 
 def test_classes_that_are_edited_under_a_running_job_change_nothing(feed: Path, tmp_path: Path) -> None:

@@ -206,6 +206,31 @@ def test_an_open_plan_of_other_settings_is_replaced_where_allowed(driver, graph,
         driver.run()
 
 
+def test_who_claimed_and_died_before_it_planned_locks_nobody_out(driver, graph, monkeypatch):
+    with pytest.raises(Killed):
+        but(driver, fault_point=killing("before:4", when=1)).run()
+    taking_over = but(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
+    with pytest.raises(Killed):
+        but(taking_over, fault_point=killing("before:1")).run()
+    assert CheckpointLog(driver.partition.log._store).claimed() == 2
+    latest = driver.run()
+    assert (latest.epoch, latest.config_fingerprint, latest.counters.events) == (2, "config", 25)
+
+
+def test_a_late_commit_of_the_older_process_locks_nobody_out(driver, graph):
+    with pytest.raises(Killed):
+        but(driver, fault_point=killing("before:4", when=1)).run()
+    taking_over = but(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
+    with pytest.raises(Killed):
+        but(taking_over, fault_point=killing("before:4")).run()
+    log = driver.partition.log
+    older = log.latest().model_copy(update={"sequence": 1, "position": 20})
+    log._create("commits/000001-000000000001.json", older)  # it had looked at the epochs just before the claim
+    for _ in range(2):
+        latest = but(driver, stop=lambda: False).run()
+    assert (latest.epoch, latest.sequence, latest.position) == (2, 2, 25)
+
+
 def test_who_was_taken_over_in_the_middle_of_a_slice_stops(driver, graph):
     taking_over = but(driver, fingerprints=replace(OURS, config="others"), reset_on_mismatch=True)
 

@@ -115,6 +115,29 @@ def test_packs_hold_at_most_four_times_what_is_needed_and_a_few_move_at_a_time(s
     assert sum(old.values()) <= 4 * needed + streams, "one pack may wait for room"
 
 
+def test_a_large_pack_that_empties_slowly_is_emptied_and_holds_up_no_other(store):
+    """Once a hundred streams, of which twenty stay idle; then nine busy ones, and a visitor in each slice."""
+    crowd, keep = [f"c{number:03d}" for number in range(100)], 4
+
+    def busy(sequence):
+        if sequence == 1:
+            return crowd
+        return [*crowd[20:29], crowd[29 + sequence % 71], f"v{sequence:03d}"]
+
+    commit, _ = run_slices(store, busy, 200, keep)
+    old = {name: count for name, count in commit.packs.items() if pack_sequence(name) <= 200 - 2 * keep}
+    needed = sum(name in old for name in commit.states.values())
+    assert sum(old.values()) <= 4 * needed
+    assert "states/000001-000000000001.pack" not in old
+
+
+def test_packs_that_were_not_counted_are_emptied(store):
+    name = "states/000001-000000000001.pack"
+    write_pack(store, name, {f"s{number}": b"x" for number in range(9)}, {})
+    commit = make_commit(1, states=dict.fromkeys([f"s{number}" for number in range(9)], name))
+    assert sorted(PackReader(store).carried(commit, {}, 9, 4)) == ["s0", "s1", "s2", "s3"]
+
+
 def test_what_was_written_or_read_is_not_fetched_again(store, monkeypatch):
     write_pack(store, NAME, {"a": b"1", "b": b"2"}, {})
     cache = StateCache(most_bytes=2)
@@ -122,8 +145,18 @@ def test_what_was_written_or_read_is_not_fetched_again(store, monkeypatch):
     PackReader(store, cache).remember(NAME, {"b": b"2"})
     monkeypatch.setattr(type(store), "read_range", None)
     assert [PackReader(store, cache).read(NAME, stream) for stream in ("a", "b")] == [b"1", b"2"]
-    cache.put(("elsewhere", NAME, "c"), b"3")
+    cache.put("elsewhere", "c", NAME, b"3")
     with pytest.raises(TypeError):
         PackReader(store, cache).read(NAME, "a")
-    cache.put(("elsewhere", NAME, "large"), b"4444")
-    assert cache.get(("elsewhere", NAME, "large")) is None, "what is larger than the cache is not held"
+
+
+def test_of_a_stream_the_newest_state_alone_is_held():
+    cache = StateCache(most_bytes=4)
+    cache.put("u", "a", "pack-1", b"1111")
+    cache.put("u", "a", "pack-2", b"22")
+    assert (cache.get("u", "a", "pack-1"), cache.get("u", "a", "pack-2")) == (None, b"22")
+    cache.put("u", "b", "pack-2", b"33")
+    assert cache.get("u", "a", "pack-2") == b"22", "there was room for both"
+    cache.put("u", "large", "pack-3", b"55555")
+    assert all(cache.get("u", stream, "pack-2") is None for stream in ("a", "b"))
+    assert cache.get("u", "large", "pack-3") is None, "what is larger than the cache is not held"

@@ -27,6 +27,7 @@ from grpo_tta.guard import GuardSettings
 from grpo_tta.pipeline.windows import SECOND, Windows
 from grpo_tta.schemas import AdaptationLog
 from grpo_tta.state import encode_state
+from grpo_tta.types import Prediction
 
 GUARD = GuardSettings(
     on_shift="reset",
@@ -257,16 +258,75 @@ def test_an_image_that_the_model_cannot_step_is_a_dead_letter_and_the_others_are
     assert (letter.error_class, letter.error_message) == ("ArithmeticError", "the step failed")
 
 
-def test_want_of_memory_for_one_image_is_not_the_images_fault():
-    class Hungry(CountingMethod):
-        def step(self, batch, state):
-            if (batch.canvases == level_of(make_ref(3))).any():
-                raise MemoryError
-            return super().step(batch, state)
+class Odd(CountingMethod):
+    """Raises ``error`` in ``call`` at an image of level 3, or at any where ``always``."""
 
-    labeler = make_labeler(Hungry())
-    with pytest.raises(MemoryError):
+    call = "step"
+    error: Exception = ArithmeticError("odd")
+    always = False
+    left = 10**9
+
+    def _check(self, call, batch):
+        if call == self.call and self.left and (self.always or (batch.canvases == level_of(make_ref(3))).any()):
+            self.left -= 1
+            raise self.error
+
+    def step(self, batch, state):
+        self._check("step", batch)
+        return super().step(batch, state)
+
+    def predict(self, batch, state):
+        self._check("predict", batch)
+        return super().predict(batch, state)
+
+
+def odd(**fields):
+    method = Odd()
+    for name, value in fields.items():
+        setattr(method, name, value)
+    return method
+
+
+OF_TORCH = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OF_TORCH, torch.OutOfMemoryError("CUDA out of memory")])
+def test_want_of_memory_is_no_images_fault(error):
+    labeler = make_labeler(odd(error=error))
+    with pytest.raises(type(error)):
         labeler.label(events(5), labeler.initial_state())
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_fault_that_passes_fails_the_slice(times):
+    labeler = make_labeler(odd(left=times), max_batch_size=4)
+    with pytest.raises(ArithmeticError):
+        labeler.label(events(8), labeler.initial_state())
+
+
+def test_a_fault_of_the_call_itself_is_no_late_images_fault():
+    labeler = make_labeler(odd(call="predict", always=True), allowed_lateness=0)
+    state = labeler.label(events(6), labeler.initial_state()).state
+    with pytest.raises(ArithmeticError):
+        labeler.label(events(2), state)
+    only_step = make_labeler(odd(call="step", always=True), allowed_lateness=0)
+    assert len(only_step.label(events(2), state).labels) == 2
+
+
+def test_an_image_that_even_the_frozen_encoder_cannot_take_is_a_dead_letter():
+    method = odd(call="predict")
+    step = method.step
+
+    def not_finite(batch, state):
+        prediction, after, report = step(batch, state)
+        odd_ones = (batch.canvases == level_of(make_ref(3))).flatten(1).any(1)
+        return Prediction(prediction.probabilities.masked_fill(odd_ones[:, None], torch.nan)), after, report
+
+    method.step = not_finite
+    labeler = make_labeler(method)
+    out = labeler.label(events(8), labeler.initial_state())
+    assert [letter.coordinate for letter in out.dead_letters] == [make_ref(3).coordinate]
+    assert len(out.labels) == 7
 
 
 def test_images_are_read_ahead_within_a_bound():
