@@ -118,14 +118,16 @@ def _material(tower: str, set_name: str) -> tuple[Classifier, ScenePictures, str
 
 
 def table(development: bool) -> list[Part]:
-    """All that is measured."""
+    """All that is measured, in this order; a run that is in two parts is measured once."""
     sets, kinds = ([DEMO_SET], DEVELOPMENT) if development else (SETS, tuple(CORRUPTIONS))
     conditions = [CLEAN, *(Condition(kind, severity) for kind in kinds for severity in SEVERITIES)]
+    main = Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS, RUNS)
     return [
-        Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS, RUNS),
-        Part(sets, conditions, _methods(OTHERS), FRAMES, SEEDS, 1),
-        Part(sets, conditions[1:], _methods(LONG_METHODS), LONG, SEEDS, 1, every=8),
+        replace(main, runs=1),
         *(Part(sets, [CLEAN], _methods(METHODS), FRAMES, SEEDS, SEEDS, stream=stream) for stream in NATURAL),
+        Part(sets, conditions[1:], _methods(LONG_METHODS), LONG, SEEDS, 1, every=8),
+        main,
+        Part(sets, conditions, _methods(OTHERS), FRAMES, SEEDS, 1),
     ]
 
 
@@ -143,7 +145,8 @@ def _methods(names: Sequence[str]) -> list[BenchMethod]:
 
 def missing(parts: Sequence[Part], rows: RowFile, tower: str = "packaged") -> list[Unit]:
     """What is to be measured, with the methods that no row is there of; a run of every cell before the next run."""
-    units = []
+    units: list[Unit] = []
+    known: set[str] = set()
     for part in parts:
         cells = list(itertools.product(part.sets, part.conditions))[:: part.every]
         for run, (number, (set_name, condition)) in itertools.product(range(part.runs), enumerate(cells)):
@@ -151,7 +154,9 @@ def missing(parts: Sequence[Part], rows: RowFile, tower: str = "packaged") -> li
             stream = part.stream or ("null" if condition == CLEAN else "steady")
             unit = Unit(tower, set_name, stream, condition, seed, part.frames, part.methods)
             keys = [unit.bench.key(method, RESETS, unit.stream, [condition], seed) for method in part.methods]
-            left = [method for method, key in zip(part.methods, keys, strict=True) if rows.get(key_of(key)) is None]
+            found = {key_of(key): method for method, key in zip(part.methods, keys, strict=True)}
+            left = [method for key, method in found.items() if key not in known and rows.get(key) is None]
+            known.update(found)
             if left:
                 units.append(replace(unit, methods=left))
     return units

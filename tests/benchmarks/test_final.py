@@ -63,7 +63,8 @@ def test_the_tables_are_what_they_say() -> None:
     for part in final.table(development=True):
         assert list(part.sets) == ["fluent-emoji"]
         assert {condition.kind for condition in part.conditions} <= {None, *DEVELOPMENT}
-    main, others, long, *natural = final.table(development=False)
+    first, *natural, long, main, others = final.table(development=False)
+    assert first == replace(main, runs=1)
     assert len(main.sets) == 2
     assert not {"fluent-emoji", *PICTURE_SETS} & {Path(name).stem for name in main.sets}
     assert len(main.conditions) == len(others.conditions) == 1 + 2 * len(CORRUPTIONS)
@@ -74,6 +75,8 @@ def test_the_tables_are_what_they_say() -> None:
     packaged = replace(long, sets=list(PICTURE_SETS)[: len(long.sets)])  # the real ones are not shipped
     units = final.missing([packaged], RowFile(None))
     assert {unit.frames for unit in units} == {4000}
+    twice = [replace(packaged, runs=runs, every=1, frames=100) for runs in (1, 2)]
+    assert len(final.missing(twice, RowFile(None))) == 2 * len(packaged.sets) * len(packaged.conditions)
     assert len(units) == -(-len(main.sets) * len(long.conditions) // 8)
     assert [part.methods[0].label for part in final.only([main, others], ["tda-tuned"])] == ["tda-tuned"]
 
