@@ -94,8 +94,8 @@ def test_a_worker_that_comes_later_refuses_files_that_were_changed(feed: Path, t
         take_labeler(job)
 
 
-def reading_threads() -> int:
-    return sum(thread.name.startswith("read-image") for thread in threading.enumerate())
+def reading_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("read-image")}
 
 
 def test_jobs_side_by_side_keep_their_labelers_and_the_last_to_leave_ends_the_threads(
@@ -110,12 +110,11 @@ def test_jobs_side_by_side_keep_their_labelers_and_the_last_to_leave_ends_the_th
     run_label_job(other)
     assert take_labeler(one) is first
     assert images_labelled(other) == 0, "its labeler went with its job"
-    assert reading_threads() > before
+    assert reading_threads() - before
     leave_labeler(one)
     assert images_labelled(one) == 32
     leave_labeler(one)
     assert images_labelled(one) == 0
-    for thread in threading.enumerate():
-        if thread.name.startswith("read-image"):
-            thread.join(5)
-    assert reading_threads() == before
+    for thread in reading_threads() - before:
+        thread.join(5)
+    assert not reading_threads() - before
