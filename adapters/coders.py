@@ -11,7 +11,21 @@ from grpo_tta.adapters.rows import Row
 _HEADER = struct.Struct(">BI")
 
 
-class ImageRefCoder(coders.Coder):
+class _Deterministic(coders.Coder):
+    """Without settings: one is as good as another."""
+
+    def is_deterministic(self) -> bool:
+        """Equal values encode to equal bytes."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class ImageRefCoder(_Deterministic):
     """A JSON array of the fields in order; inline data follows as raw bytes."""
 
     def encode(self, value: ImageRef) -> bytes:
@@ -31,18 +45,8 @@ class ImageRefCoder(coders.Coder):
         pairs = tuple([(name, text) for name, text in attributes])
         return ImageRef(coordinate, event_id, stream, time, uri, data, content_type, pairs, *rest)
 
-    def is_deterministic(self) -> bool:
-        """Equal references encode to equal bytes."""
-        return True
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-class BadRecordCoder(coders.Coder):
+class BadRecordCoder(_Deterministic):
     """A JSON array of the fields in order."""
 
     def encode(self, value: BadRecord) -> bytes:
@@ -53,18 +57,8 @@ class BadRecordCoder(coders.Coder):
         """The inverse of `encode`."""
         return BadRecord(*json.loads(encoded))
 
-    def is_deterministic(self) -> bool:
-        """Equal records encode to equal bytes."""
-        return True
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-class RowCoder(coders.Coder):
+class RowCoder(_Deterministic):
     """A JSON array of what a row is sorted by; its value follows as it is."""
 
     def encode(self, value: Row) -> bytes:
@@ -78,16 +72,6 @@ class RowCoder(coders.Coder):
         end = _HEADER.size + length
         kind, stream, time, coordinate, frame, reset = json.loads(encoded[_HEADER.size : end])
         return Row(kind, stream, time, coordinate, frame, reset, encoded[end:])
-
-    def is_deterministic(self) -> bool:
-        """Equal rows encode to equal bytes."""
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
 
 
 coders.registry.register_coder(ImageRef, ImageRefCoder)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from grpo_tta import settings
+from grpo_tta import settings as declared
 
 if TYPE_CHECKING:
     from grpo_tta.classifier import Classifier
@@ -32,42 +32,44 @@ class MethodEntry:
         """Whether the method's settings have a field of that name."""
         return field in {own.name for own in fields(self.settings)}
 
-    def kind(self, own: Any) -> "type[Method]":
+    def kind(self, settings: Any) -> "type[Method]":
         """The method's class under these settings."""
-        episodic = self.episodic is not None and own.mode == "episodic"
-        module, _, name = (self.episodic if episodic and self.episodic else self.place).partition(".")
+        place = self.place
+        if self.episodic is not None and settings.mode == "episodic":
+            place = self.episodic
+        module, _, name = place.partition(".")
         return cast("type[Method]", getattr(import_module(f"grpo_tta.methods.{module}"), name))
 
 
 METHODS: dict[str, MethodEntry] = {
     "grpo": MethodEntry(
-        settings.GrpoSettings, "grpo_online.OnlineGrpo", "grpo_episodic.EpisodicGrpo", takes_reward_model=True
+        declared.GrpoSettings, "grpo_online.OnlineGrpo", "grpo_episodic.EpisodicGrpo", takes_reward_model=True
     ),
-    "zero-shot": MethodEntry(settings.ZeroShotSettings, "zero_shot.ZeroShot"),
-    "whitened": MethodEntry(settings.WhitenedSettings, "whitened.Whitened"),
-    "zero": MethodEntry(settings.ZeroSettings, "view_consensus.Zero"),
-    "vte": MethodEntry(settings.VteSettings, "view_consensus.Vte"),
-    "tent": MethodEntry(settings.TentSettings, "tent.Tent"),
-    "sar": MethodEntry(settings.SarSettings, "sar.Sar"),
-    "deyo": MethodEntry(settings.DeyoSettings, "deyo.Deyo"),
-    "tpt-norm": MethodEntry(settings.TptNormSettings, "tpt_norm.TptNorm"),
-    "rlcf": MethodEntry(settings.RlcfSettings, "rlcf.Rlcf"),
-    "tda": MethodEntry(settings.TdaSettings, "tda.Tda"),
-    "dota": MethodEntry(settings.DotaSettings, "dota.Dota"),
-    "batclip": MethodEntry(settings.BatclipSettings, "batclip.Batclip"),
-    "prior-correction": MethodEntry(settings.PriorCorrectionSettings, "prior_correction.PriorCorrection"),
+    "zero-shot": MethodEntry(declared.ZeroShotSettings, "zero_shot.ZeroShot"),
+    "whitened": MethodEntry(declared.WhitenedSettings, "whitened.Whitened"),
+    "zero": MethodEntry(declared.ZeroSettings, "view_consensus.Zero"),
+    "vte": MethodEntry(declared.VteSettings, "view_consensus.Vte"),
+    "tent": MethodEntry(declared.TentSettings, "tent.Tent"),
+    "sar": MethodEntry(declared.SarSettings, "sar.Sar"),
+    "deyo": MethodEntry(declared.DeyoSettings, "deyo.Deyo"),
+    "tpt-norm": MethodEntry(declared.TptNormSettings, "tpt_norm.TptNorm"),
+    "rlcf": MethodEntry(declared.RlcfSettings, "rlcf.Rlcf"),
+    "tda": MethodEntry(declared.TdaSettings, "tda.Tda"),
+    "dota": MethodEntry(declared.DotaSettings, "dota.Dota"),
+    "batclip": MethodEntry(declared.BatclipSettings, "batclip.Batclip"),
+    "prior-correction": MethodEntry(declared.PriorCorrectionSettings, "prior_correction.PriorCorrection"),
 }
 
 
 def create_method(
     name: str,
     classifier: "Classifier",
-    own: object | None = None,
+    settings: object | None = None,
     *,
     reward_model: "Classifier | None" = None,
 ) -> "Method":
-    """The method called ``name`` (a key of ``METHODS``) over ``classifier``; ``own``: its settings, of its entry's
-    class, which default to the method's own: for ``grpo`` the online recipe.
+    """The method called ``name`` (a key of ``METHODS``) over ``classifier``; ``settings`` are of its entry's
+    class and default to the method's own: for ``grpo`` the online recipe.
 
     ``reward_model``: another frozen classifier with the same class names, for ``grpo``'s alignment of that name. Raises
     ``ValueError`` for an unknown name, another method's settings, or a reward model that does not fit.
@@ -75,12 +77,14 @@ def create_method(
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     entry = METHODS[name]
-    own = entry.settings() if own is None else own
-    if not isinstance(own, entry.settings):
-        raise ValueError(f"settings of method {name!r} must be {entry.settings.__name__}, got {type(own).__name__}")
-    make: Any = entry.kind(own)
+    settings = entry.settings() if settings is None else settings
+    if not isinstance(settings, entry.settings):
+        raise ValueError(
+            f"settings of method {name!r} must be {entry.settings.__name__}, got {type(settings).__name__}"
+        )
+    make: Any = entry.kind(settings)
     if entry.takes_reward_model:
-        return cast("Method", make(classifier, own, reward_model))
+        return cast("Method", make(classifier, settings, reward_model))
     if reward_model is not None:
         raise ValueError(f"method {name!r} takes no reward model")
-    return cast("Method", make(classifier, own))
+    return cast("Method", make(classifier, settings))
