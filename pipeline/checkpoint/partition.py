@@ -67,7 +67,8 @@ class Partition:
     fault_point: Callable[[str], None] = no_fault
     latest: Commit | None = field(default=None, init=False)
     claimed: int = field(default=FIRST_EPOCH, init=False)
-    """The highest epoch that anybody had claimed when this was restored: nothing under it is committed any more."""
+    """Without an epoch of its own: the highest that anybody had claimed when this was restored; nothing under it is
+    committed any more."""
     rerun: bool = field(default=False, init=False)
     """The plan that is being run may have been run before: by it alone can there be anything left to delete."""
 
@@ -98,7 +99,8 @@ class Partition:
 
     def _restore(self, commit: Commit | None) -> None:
         self.latest = commit
-        self.claimed = max(FIRST_EPOCH, self.log.claimed())
+        if self.epoch is None:
+            self.claimed = max(FIRST_EPOCH, self.log.claimed())
         if commit is not None:
             self._check(commit)
             self.log.forget_resets(commit.resets)  # where its owner was killed before it could
