@@ -1,7 +1,5 @@
 """Optimisers as pure functions of flat vectors: nothing is kept between calls but what the caller keeps."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,11 +14,12 @@ def adam(
     first: Tensor,
     second: Tensor,
     *,
-    step: int,
+    step: int | Tensor,
     rate: float | Tensor,
     decay: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step (``step`` counts from 1) with bias correction; shapes are all alike, e.g. ``[P]`` or ``[B, P]``.
+    """One step (``step`` counts from 1) with bias correction; shapes are all alike, e.g. ``[P]`` or ``[B, P]``, but of
+    ``step`` (float64) and ``rate``, which may be ``[B, 1]``.
 
     ``decay`` is AdamW's: the parameters shrink by ``rate * decay`` of themselves, apart from the gradient.
 
@@ -30,8 +29,11 @@ def adam(
     second = torch.mul(second, _DECAY_2).addcmul_(gradient, gradient, value=1 - _DECAY_2)
     if decay:
         theta = theta * (1 - rate * decay)
-    deviation = second.sqrt().div_(math.sqrt(1 - _DECAY_2**step)).add_(_EPSILON)
-    return theta - rate / (1 - _DECAY_1**step) * first / deviation, first, second
+    unbiased_1, unbiased_2 = 1 - _DECAY_1**step, (1 - _DECAY_2**step) ** 0.5
+    if isinstance(unbiased_1, Tensor) and isinstance(unbiased_2, Tensor):
+        unbiased_1, unbiased_2 = unbiased_1.to(theta.dtype), unbiased_2.to(theta.dtype)
+    deviation = second.sqrt().div_(unbiased_2).add_(_EPSILON)
+    return theta - (rate / unbiased_1) * first / deviation, first, second
 
 
 def sgd(theta: Tensor, gradient: Tensor, velocity: Tensor, *, rate: float, momentum: float) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""One forward over many images, each with fast weights of its own.
+"""One forward over many images, each with fast weights of its own or of its stream.
 
 A copy of the tower's structure shares every tensor with it, but its normalisation layers (preset ``norm``) or its
 attention projections (``lora``) take one set of tuned tensors an image. The backward pass then gives every image its
@@ -25,7 +25,8 @@ class PerImageTower:
     """Features of images under per-image fast weights, by one forward where the tower's layers allow it.
 
     ``batched`` says whether they do: it is settled when the tower is made, by comparing both ways on random pixels
-    and weights. Where they do not (``full``, an unknown layer), images go through one by one with the same result.
+    and weights. Where they do not (``full``, an unknown layer), there is a forward for each set of weights, with the
+    same result.
     """
 
     def __init__(self, classifier: Classifier, fast_weights: FastWeights) -> None:
@@ -34,20 +35,27 @@ class PerImageTower:
         self._towers: PerThread[nn.Module] = PerThread(self._build)
         self.batched = fast_weights.preset != "full" and self._agrees()
 
-    def features(self, pixels: Tensor, theta: Tensor) -> Tensor:
-        """Unit features ``[B, S, D]`` of pixels ``[B, S, 3, H, W]`` under ``theta`` ``[B, P]``; differentiable in
-        ``theta``."""
+    def features(self, pixels: Tensor, theta: Tensor, owner: Tensor | None = None) -> Tensor:
+        """Unit features ``[B, V, D]`` of pixels ``[B, V, 3, H, W]``, image b under ``theta[owner[b]]`` of ``theta``
+        ``[S, P]``; differentiable in ``theta``. ``owner`` int64 ``[B]`` ascends; ``None``: each image has its own."""
+        if len(theta) == 1:
+            return self._under(pixels, theta[0])
         if self.batched:
-            return self._at_once(pixels, theta)
-        return self._one_by_one(pixels, theta)
+            return self._at_once(pixels, theta if owner is None else theta[owner])
+        return self._one_by_one(pixels, theta, owner)
 
     def _at_once(self, pixels: Tensor, theta: Tensor) -> Tensor:
         flat = self._classifier.features(pixels.flatten(0, 1), self._fast.pieces(theta), self._towers.get())
         return flat.view(*pixels.shape[:2], -1)
 
-    def _one_by_one(self, pixels: Tensor, theta: Tensor) -> Tensor:
-        images = zip(pixels, theta, strict=True)
-        return torch.stack([self._classifier.features(image, self._fast.overrides(own)) for image, own in images])
+    def _under(self, pixels: Tensor, theta: Tensor) -> Tensor:
+        flat = self._classifier.features(pixels.flatten(0, 1), self._fast.overrides(theta))
+        return flat.view(*pixels.shape[:2], -1)
+
+    def _one_by_one(self, pixels: Tensor, theta: Tensor, owner: Tensor | None = None) -> Tensor:
+        counts = [1] * len(theta) if owner is None else torch.bincount(owner, minlength=len(theta)).tolist()
+        parts = zip(torch.split(pixels, counts), theta, strict=True)
+        return torch.cat([self._under(images, own) for images, own in parts])
 
     def _build(self) -> nn.Module:
         tower = share_tensors(self._classifier.visual)

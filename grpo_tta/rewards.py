@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from grpo_tta.owners import times
 from grpo_tta.policy import entropy
 
 _CLIP_SCORE_WEIGHT = 2.5
@@ -54,7 +55,7 @@ def runner_up(probabilities: Tensor) -> Tensor:
 
 
 def marginal_dispersion(marginal: Tensor) -> Tensor:
-    """``-log(C qbar)`` ``[C]`` for the stream's mean of runners-up ``qbar`` ``[C]``. (D-marg) [ours]
+    """``-log(C qbar)`` ``[..., C]`` for a stream's mean of runners-up ``qbar`` ``[..., C]``. (D-marg) [ours]
 
     Classes that the teacher, a frozen encoder, puts second too often are held back, rare ones helped; a uniform
     marginal gives zero. ``C qbar`` is held above 0.05, so that a class never seen cannot outweigh every other reward.
@@ -70,19 +71,19 @@ def marginal_ratio(marginal: Tensor) -> Tensor:
 def trust(shown: Tensor, enough: float = _FULL_TRUST_CLASSES) -> Tensor:
     """How much a stream's frames say about the encoder rather than about the stream, in [0, 1]. [ours]
 
-    ``min(1, exp(H) / min(enough, 0.9 C))^2`` with H the entropy of ``shown`` ``[C]``, sums of frozen probabilities:
-    exp(H) is the number of classes that the stream effectively shows. Thousands of frames of one scene are one
-    observation, and what is learnt from them would be learnt about that scene. A tensor ``[]``; nothing seen: 0.
+    ``min(1, exp(H) / min(enough, 0.9 C))^2`` with H the entropy of ``shown`` ``[..., C]``, sums of frozen
+    probabilities: exp(H) is the number of classes that the stream effectively shows. Thousands of frames of one scene
+    are one observation, and what is learnt from them would be learnt about that scene. ``[...]``; nothing seen: 0.
     """
-    total = shown.sum()
-    full = min(enough, _FULL_TRUST_SHARE * len(shown))
-    share = (entropy(shown / total.clamp_min(_SMALLEST_SUM)).exp() / full).clamp_max(1.0).square()
+    total = shown.sum(-1)
+    full = min(enough, _FULL_TRUST_SHARE * shown.shape[-1])
+    share = (entropy(shown / total.clamp_min(_SMALLEST_SUM)[..., None]).exp() / full).clamp_max(1.0).square()
     return torch.where(total > 0, share, 0.0)
 
 
 def update_marginal(marginal: Tensor, mean: Tensor, frames: int, horizon: float) -> Tensor:
-    """Running mean ``[C]`` after ``frames`` more frames whose mean prediction is ``mean``; memory ``horizon`` frames.
-    [ours]"""
+    """Running mean ``[..., C]`` after ``frames`` more frames whose mean prediction is ``mean``; memory ``horizon``
+    frames. [ours]"""
     kept = kept_after(frames, horizon)
     return kept * marginal + (1 - kept) * mean
 
@@ -100,26 +101,28 @@ def probability_dispersion(group_probabilities: Tensor) -> Tensor:
 
 def feature_dispersion(features: Tensor, classes: Tensor, others: Tensor, of_others: Tensor, seen: Tensor) -> Tensor:
     """Minus the mean cosine ``[B]`` of unit features ``[B, D]`` to the other classes' features among those ``seen``
-    ``[B, K]`` of ``others`` ``[K, D]``; differentiable in ``features``.
+    ``[B, K]`` of ``others`` ``[B, K, D]``; differentiable in ``features``.
 
-    ``classes`` ``[B]`` and ``of_others`` ``[K]`` are the teacher's; every other class counts once, however many of its
-    features are there; 0 where there is none. [ours; peer:BATCLIP pushes the means of a batch's classes apart]
+    ``classes`` ``[B]`` and ``of_others`` ``[B, K]`` are the teacher's; every other class counts once, however many of
+    its features are there; 0 where there is none. With ``[1, K]`` others they are the same for all.
+    [ours; peer:BATCLIP pushes the means of a batch's classes apart]
     """
-    same = (of_others[:, None] == of_others).float()
-    alike = seen.float() @ same
+    same = (of_others[:, :, None] == of_others[:, None]).float()
+    alike = times(seen.float()[:, None], same)[:, 0]
     wanted = seen & (classes[:, None] != of_others)
     weights = torch.where(wanted, 1 / alike.clamp_min(1), 0.0)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
-    return -(features * (weights @ others)).sum(1)
+    return -(features * times(weights[:, None], others)[:, 0]).sum(1)
 
 
 def squeeze(features: Tensor, classes: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """How far an input squeezes features together: the mean cosine ``[]`` of unit features ``[E, D]`` of different
-    ``classes`` ``[E]``, not under 0; and whether there are any, 0 or 1. Rows count ``counted`` ``[E]``, 0 or 1. [ours]
-    """
-    pairs = counted[:, None] * counted * (classes[:, None] != classes)
-    mean = (features @ features.T * pairs).sum() / pairs.sum().clamp_min(1)
-    return mean.clamp_min(0), (pairs.sum() > 0).float()
+    """How far an input squeezes features together: the mean cosine ``[S]`` of unit features ``[S, E, D]`` of
+    different ``classes`` ``[S, E]``, not under 0; and whether there are any, 0 or 1. Rows count ``counted`` ``[S, E]``,
+    0 or 1. [ours]"""
+    pairs = counted[:, :, None] * counted[:, None] * (classes[:, :, None] != classes[:, None])
+    number = pairs.sum((1, 2))
+    mean = (features @ features.mT * pairs).sum((1, 2)) / number.clamp_min(1)
+    return mean.clamp_min(0), (number > 0).float()
 
 
 def text_dispersion(class_vectors: Tensor, group: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ same updates at the same frames.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -50,6 +50,15 @@ class Batch:
 
     def __getitem__(self, part: slice) -> "Batch":
         return Batch(self.canvases[part], self.seeds[part])
+
+    def rows(self, index: Tensor) -> "Batch":
+        """Some of the images, by their places int64 ``[n]``."""
+        return Batch(self.canvases[index], self.seeds[index])
+
+    @classmethod
+    def joined(cls, batches: "Sequence[Batch]") -> "Batch":
+        """The images of several, one after another."""
+        return cls(torch.cat([batch.canvases for batch in batches]), torch.cat([batch.seeds for batch in batches]))
 
 
 @dataclass(frozen=True)
@@ -139,8 +148,7 @@ class Method(ABC):
         """Move what was learnt towards the start by ``strength`` in [0, 1] (the soft backstop). Default: unchanged."""
         return state
 
-    def step_many(
-        self, batches: Mapping[str, Batch], states: Mapping[str, State]
-    ) -> dict[str, tuple[Prediction, State, Report]]:
-        """Step several streams, by name. A method that can packs them into one forward; the default is a loop."""
-        return {name: self.step(batch, states[name]) for name, batch in batches.items()}
+    def step_many(self, batches: Sequence[Batch], states: Sequence[State]) -> list[tuple[Prediction, State, Report]]:
+        """Step several streams, each as `step` does but for rounding. A method that can packs them into one forward
+        (`grpo_tta.methods.packed`); by default, and for what keeps windows or caches of images, this is a loop."""
+        return [self.step(batch, state) for batch, state in zip(batches, states, strict=True)]

@@ -10,7 +10,8 @@ those of retrieval and of linear discriminant analysis, with shrinkage in place 
 
 The statistics are of what a frame's own prediction ``p`` does not explain: of ``x - (p T - mean(T)) / 4``. So a stream
 that shows some classes often does not whiten those away. [ours] The covariance is kept as its ``RANK`` largest
-directions and the mean variance of the rest. Everything is a pure function of a stream's columns (`Moments`).
+directions and the mean variance of the rest. Everything is a pure function of columns (`Moments`), whose rows are
+streams: one, or many at a time.
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from grpo_tta.classifier import Classifier
+from grpo_tta.owners import of_owner, times
 from grpo_tta.policy import entropy
 
 RANK = 32
@@ -37,73 +39,84 @@ _SMALLEST = 1e-12
 
 
 class Moments(NamedTuple):
-    """What is known of a stream's features; an empty one is of a stream that showed nothing."""
+    """What is known of streams' features, ``[S, ...]``; an empty one is of a stream that showed nothing."""
 
     mass: Tensor
-    """Fading number of frames, ``[]``."""
+    """Fading number of frames, ``[S]``."""
     mean: Tensor
-    """``[D]``."""
+    """``[S, D]``."""
     factor: Tensor
-    """Float16 ``[R, D]``, orthogonal rows: the sum of their outer products is the covariance along its largest
+    """Float16 ``[S, R, D]``, orthogonal rows: the sum of their outer products is the covariance along its largest
     directions."""
     rest: Tensor
-    """Mean variance a dimension of what the factor leaves out, ``[]``."""
+    """Mean variance a dimension of what the factor leaves out, ``[S]``."""
 
     @classmethod
     def empty(cls, dimensions: int, rank: int = RANK) -> "Moments":
-        """Of ``dimensions`` = D."""
-        factor = torch.zeros(min(rank, dimensions), dimensions, dtype=torch.float16)
-        return cls(torch.zeros(()), torch.zeros(dimensions), factor, torch.zeros(()))
+        """Of one stream and ``dimensions`` = D."""
+        factor = torch.zeros(1, min(rank, dimensions), dimensions, dtype=torch.float16)
+        return cls(torch.zeros(1), torch.zeros(1, dimensions), factor, torch.zeros(1))
 
     def after(self, features: Tensor, weights: Tensor, kept: float) -> "Moments":
-        """With ``features`` ``[n, D]`` that count ``weights`` ``[n]``; what was known before counts ``kept``."""
+        """With ``features`` ``[S, n, D]`` that count ``weights`` ``[S, n]``; what was known before counts ``kept``."""
         before = kept * self.mass
-        mass = before + weights.sum()
-        share = before / mass.clamp_min(_SMALLEST)
-        shares = weights / mass.clamp_min(_SMALLEST)
-        mean = share * self.mean + shares @ features
-        old = share.sqrt() * torch.cat([self.factor.float(), (self.mean - mean)[None]])
-        rows = torch.cat([old, shares.sqrt()[:, None] * (features - mean)]).double()
-        energies, vectors = torch.linalg.eigh(rows @ rows.T)
-        rank, dimensions = self.factor.shape
-        factor = _signed(vectors[:, -rank:].T.flip(0) @ rows).to(self.factor.dtype)
-        left = (energies[:-rank].clamp_min(0).sum() / dimensions).float()
-        return Moments(mass, mean, factor, share * self.rest + left)
+        mass = before + weights.sum(1)
+        share = (before / mass.clamp_min(_SMALLEST))[:, None]
+        shares = (weights / mass.clamp_min(_SMALLEST)[:, None])[..., None]
+        mean = share * self.mean + (shares * features).sum(1)
+        old = share[..., None].sqrt() * torch.cat([self.factor.float(), (self.mean - mean)[:, None]], 1)
+        rows = torch.cat([old, shares.sqrt() * (features - mean[:, None])], 1).double()
+        energies, vectors = torch.linalg.eigh(rows @ rows.mT)
+        rank, dimensions = self.factor.shape[1:]
+        factor = _signed(vectors[..., -rank:].mT.flip(1) @ rows).to(self.factor.dtype)
+        left = (energies[:, :-rank].clamp_min(0).sum(1) / dimensions).float()
+        return Moments(mass, mean, factor, share[:, 0] * self.rest + left)
 
 
 class Metric(NamedTuple):
-    """A metric of feature space, and class vectors in it."""
+    """Streams' metrics of feature space, ``P = I + directions' stretch directions``, and class vectors in them."""
 
     centre: Tensor
-    """``[D]``."""
+    """``[S, D]``."""
     directions: Tensor
-    """``[R, D]``, unit or zero, which are stretched by 1 + ``gains`` ``[R]``."""
-    gains: Tensor
+    """``[S, R, D]``, unit or zero."""
+    stretch: Tensor
+    """``[S, R]``, over -1: of squared lengths, along the directions."""
     class_vectors: Tensor
-    """``[C, D]``, centred, stretched, unit."""
+    """``[C, D]``, unit, the same for all."""
+    class_centre: Tensor
+    """``[S, D]``, that class vectors are taken from."""
+    class_lengths: Tensor
+    """``[S, C]``, of class vectors about their centre."""
 
-    def cosines(self, features: Tensor) -> Tensor:
-        """``[..., C]`` of features ``[..., D]``; differentiable."""
-        stretched = _stretched(features - self.centre, self.directions, self.gains)
-        return F.normalize(stretched, dim=-1) @ self.class_vectors.T
+    def cosines(self, features: Tensor, owner: Tensor) -> Tensor:
+        """``[B, V, C]`` of features ``[B, V, D]``, row b in the metric of stream ``owner[b]``; differentiable."""
+        centred = features - of_owner(self.centre, owner)[:, None]
+        directions, stretch = of_owner(self.directions, owner), of_owner(self.stretch, owner)[:, None]
+        along = times(centred, directions.mT)
+        stretched = centred + times(stretch * along, directions)
+        lengths = (stretched * centred).sum(-1, keepdim=True).clamp_min(_SMALLEST).sqrt()
+        products = stretched @ self.class_vectors.T - times(stretched, of_owner(self.class_centre, owner)[..., None])
+        return products / (lengths * of_owner(self.class_lengths, owner)[:, None])
 
 
 class Similarity(NamedTuple):
-    """Columns that a stream's similarity is made of."""
+    """Columns that streams' similarities are made of."""
 
     moments: Moments
     log_sharpness: Tensor
-    """Logarithm of what logits are multiplied with, ``[]``; see `sharper`."""
+    """Logarithm of what logits are multiplied with, ``[S]``; see `sharper`."""
 
     @classmethod
     def empty(cls, dimensions: int) -> "Similarity":
-        """Of a stream that showed nothing."""
-        return cls(Moments.empty(dimensions), torch.zeros(()))
+        """Of one stream that showed nothing."""
+        return cls(Moments.empty(dimensions), torch.zeros(1))
 
-    def log_probabilities(self, features: Tensor, weight: Tensor, classifier: Classifier) -> Tensor:
-        """``[..., C]`` of unit features ``[..., D]``; differentiable."""
-        cosines = metric_of(self.moments, weight, classifier.class_vectors).cosines(features)
-        return torch.log_softmax(classifier.logit_scale * self.log_sharpness.exp() * cosines, dim=-1)
+    def log_probabilities(self, features: Tensor, owner: Tensor, weight: Tensor, classifier: Classifier) -> Tensor:
+        """``[B, V, C]`` of unit features ``[B, V, D]``, at the weights ``[S]`` of their owners; differentiable."""
+        cosines = metric_of(self.moments, weight, classifier.class_vectors).cosines(features, owner)
+        scale = of_owner(classifier.logit_scale * self.log_sharpness.exp(), owner)[:, None, None]
+        return torch.log_softmax(scale * cosines, dim=-1)
 
     def after(
         self,
@@ -114,58 +127,60 @@ class Similarity(NamedTuple):
         classifier: Classifier,
         kept: float,
     ) -> "Similarity":
-        """With a window of ``features`` ``[n, D]`` that had ``probabilities`` ``[n, C]`` in this similarity, and
-        ``plain`` ones of the frozen encoder. Rows count ``counted`` ``[n]``; what was known before counts ``kept``."""
+        """With windows of ``features`` ``[S, n, D]`` that had ``probabilities`` ``[S, n, C]`` in this similarity, and
+        ``plain`` ones of the frozen encoder. Rows count ``counted`` ``[S, n]``; what was known before counts
+        ``kept``."""
         left = unexplained(features, probabilities, classifier.class_vectors)
         sharpness = sharper(self.log_sharpness, probabilities, plain, counted)
         return Similarity(self.moments.after(left, counted, kept), sharpness)
 
 
 def metric_of(moments: Moments, weight: Tensor, class_vectors: Tensor) -> Metric:
-    """The metric at ``weight`` ``[]`` in [0, 1], of unit class vectors ``[C, D]``."""
-    factor = moments.factor.float()
-    energies, dimensions = factor.square().sum(1), factor.shape[1]
-    shrunk = moments.rest + _SHRINKAGE * (energies.sum() / dimensions + moments.rest)
+    """The metrics at ``weight`` ``[S]`` in [0, 1], of unit class vectors ``[C, D]``."""
+    factor, weight = moments.factor.float(), weight[:, None]
+    energies, dimensions = factor.square().sum(2), factor.shape[2]
+    rest = moments.rest[:, None]
+    shrunk = rest + _SHRINKAGE * (energies.sum(1, keepdim=True) / dimensions + rest)
     squeezed = energies / (energies + shrunk).clamp_min(_SMALLEST)
-    inverse = weight * dimensions / (dimensions - squeezed.sum())
-    gains = (1 - inverse * squeezed / (inverse + 1 - weight)).sqrt() - 1
+    inverse = weight * dimensions / (dimensions - squeezed.sum(1, keepdim=True))
+    stretch = -inverse * squeezed / (inverse + 1 - weight)
     directions = F.normalize(factor, dim=-1)
-    centred = class_vectors - weight * class_vectors.mean(0)
-    vectors = F.normalize(_stretched(centred, directions, gains), dim=-1)
-    return Metric(weight * moments.mean, directions, gains, vectors)
+    class_centre = weight * class_vectors.mean(0)
+    along = directions @ class_vectors.T - directions @ class_centre[..., None]
+    plain = class_vectors.square().sum(1) - 2 * class_centre @ class_vectors.T
+    plain = plain + class_centre.square().sum(1, keepdim=True)
+    lengths = (plain + (stretch[..., None] * along.square()).sum(1)).clamp_min(_SMALLEST).sqrt()
+    return Metric(weight * moments.mean, directions, stretch, class_vectors, class_centre, lengths)
 
 
 def unexplained(features: Tensor, probabilities: Tensor, class_vectors: Tensor) -> Tensor:
-    """What `Moments` are of: ``[n, D]`` of features ``[n, D]`` whose predictions are ``[n, C]``."""
+    """What `Moments` are of: ``[..., D]`` of features ``[..., D]`` whose predictions are ``[..., C]``."""
     return features - _EXPLAINED * (probabilities @ class_vectors - class_vectors.mean(0))
 
 
 def weight(independent: Tensor, variety: Tensor) -> Tensor:
-    """How much a stream's features tell of feature space, in [0, 1]: ``v n / (n + 50)`` of ``n`` independent frames and
-    a variety ``v`` (`grpo_tta.diversity`). One class tells nothing. [ours]"""
+    """How much streams' features tell of feature space, ``[S]`` in [0, 1]: ``v n / (n + 50)`` of ``n`` independent
+    frames and a variety ``v`` (`grpo_tta.diversity`). One class tells nothing. [ours]"""
     return variety * independent / (independent + _HALF_WEIGHT)
 
 
 def sharper(log_sharpness: Tensor, probabilities: Tensor, plain: Tensor, counted: Tensor) -> Tensor:
-    """The logarithm ``[]`` of what logits are multiplied with, after frames ``[n]`` that count ``counted``.
+    """The logarithms ``[S]`` of what logits are multiplied with, after frames ``[S, n]`` that count ``counted``.
 
-    It moves until predictions ``[n, C]`` are as sure, by their mean entropy, as the ``plain`` ones of the frozen
+    They move until predictions ``[S, n, C]`` are as sure, by their mean entropy, as the ``plain`` ones of the frozen
     encoder: cosines about a centre are larger than plain ones, the more so the larger a model's logit scale is. [ours]
     """
     mine, theirs = entropy(probabilities), entropy(plain)
     # an entropy falls by the variance of the log probabilities: where that is large, steps must be short
     logs = probabilities.clamp_min(_SMALLEST).log()
     steep = ((probabilities * logs.square()).sum(-1) - mine.square()) / _STEEP
-    mean, steepness = (counted @ torch.stack([mine - theirs, steep], 1)) / counted.sum().clamp_min(1)
+    number = counted.sum(1).clamp_min(1)
+    mean, steepness = ((counted * values).sum(1) / number for values in (mine - theirs, steep))
     step = _SHARPNESS_RATE * mean / steepness.clamp_min(1)
     return (log_sharpness + step).clamp(-_MOST_SHARPNESS, _MOST_SHARPNESS)
 
 
-def _stretched(vectors: Tensor, directions: Tensor, gains: Tensor) -> Tensor:
-    return vectors + (vectors @ directions.T * gains) @ directions
-
-
 def _signed(rows: Tensor) -> Tensor:
     """Each row with its largest entry positive: an eigenvector's sign is nobody's."""
-    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    largest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
     return torch.where(largest < 0, -rows, rows)

@@ -1,7 +1,7 @@
 """Run a method over a stream as a deployment would, and note for every frame whether it was right.
 
-The guard's decision is applied as in the pipeline: labels of a batch first, then the reset or pull; batches end at the
-method's cadence and at the guard's probes; a prediction that is not finite is replaced by the frozen encoder's.
+Method and guard run as in the pipeline (`grpo_tta.guard.guarded`): batches end at the method's cadence and at the
+guard's probes.
 """
 
 import time
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from grpo_tta.evaluation.memory import state_bytes
 from grpo_tta.evaluation.streams import Frames
-from grpo_tta.guard import Decision, DriftGuard
+from grpo_tta.guard import DriftGuard
+from grpo_tta.guard.guarded import GuardedMethod
 from grpo_tta.types import Batch, Method, Report, State
 
 __all__ = ["StreamResult", "run_stream"]
@@ -70,7 +71,8 @@ def run_stream(
 
 class _Run:
     def __init__(self, method: Method, guard: DriftGuard | None, reset_at: list[int], frozen: Method | None) -> None:
-        self.method, self.guard, self.reset_at, self.frozen_method = method, guard, reset_at, frozen
+        self.method, self.reset_at, self.frozen_method = method, reset_at, frozen
+        self.guarded = GuardedMethod(method, guard)
         self.state: State = method.initial_state()
         self.guard_state: State = guard.initial_state() if guard is not None else {}
         self.seen = 0
@@ -96,37 +98,27 @@ class _Run:
             start = stop
 
     def _room(self, left: int) -> int:
-        cadence = self.method.cadence
-        if cadence is not None:
-            left = min(left, cadence - int(self.state.get("frames", 0)) % cadence)
-        if self.guard is not None and self.guard.settings.enabled:
-            probe = self.guard.settings.probe_frames
-            left = min(left, probe - int(self.guard_state.get("frames", 0)) % probe)
+        room = self.guarded.room(int(self.state.get("frames", 0)), int(self.guard_state.get("frames", 0)))
+        left = left if room is None else min(left, room)
         return min(left, self.reset_at[0] - self.seen) if self.reset_at else left
 
     def _step(self, canvases: NDArray[np.uint8], seeds: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         batch = Batch(torch.from_numpy(canvases), torch.from_numpy(seeds))
         started = time.perf_counter()
-        prediction, self.state, report = self.method.step(batch, self.state)
-        decision = Decision()
-        if self.guard is not None:
-            decision, self.guard_state = self.guard.step(report, self.guard_state)
+        (step,) = self.guarded.step_many([batch], [self.state], [self.guard_state])
         self.seconds += time.perf_counter() - started
-        self.state_bytes = max(self.state_bytes, state_bytes(self.state))
-        finite = bool(torch.isfinite(prediction.probabilities).all())
-        frozen = self._frozen(batch, report)
-        served = prediction.probabilities if finite and not decision.serve_frozen else frozen
+        self.state, self.guard_state = step.after, step.guard
+        self.state_bytes = max(self.state_bytes, state_bytes(step.method))
         self.labels.append(labels)
         truth = torch.from_numpy(labels)
-        self.adapted.append(_judged(served, truth))
-        self.frozen.append(_judged(frozen, truth))
+        self.adapted.append(_judged(step.prediction.probabilities, truth))
+        self.frozen.append(_judged(self._frozen(batch, step.report), truth))
         self.seen += len(labels)
-        self.detections += [self.seen] * decision.shifted
-        self.cost += report.forward_equivalents
-        self.reporting_cost += report.reporting_equivalents
-        self.state = decision.applied(self.method, self.state)
-        if decision.action == "reset":
-            self.resets.append((self.seen, str(decision.cause)))
+        self.detections += [self.seen] * step.decision.shifted
+        self.cost += step.report.forward_equivalents
+        self.reporting_cost += step.report.reporting_equivalents
+        if step.decision.action == "reset":
+            self.resets.append((self.seen, str(step.decision.cause)))
 
     def _frozen(self, batch: Batch, report: Report) -> Tensor:
         """The frozen encoder's probabilities ``[B, C]``."""

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from grpo_tta.owners import of_owner
 from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after, marginal_ratio, trust
 
@@ -38,15 +39,16 @@ def lost_diversity(marginals: Tensor, unsure: Tensor) -> float:
     return min(spread[0] - spread[1], told[0] - told[1]) / math.log(max(marginals.shape[1], 2))
 
 
-def errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
-    """Sums over frames ``[2]``: the probability that the frozen encoder's label, and the adapted one's, is wrong.
+def errors(frozen: Tensor, adapted: Tensor, bias: Tensor, owner: Tensor) -> Tensor:
+    """The probability that the frozen encoder's label, and the adapted one's, is wrong, ``[B, 2]``.
 
-    Of probabilities ``[B, C]``, by one belief: the frozen ones divided by ``bias`` ``[C]`` as far as that is known.
+    Of probabilities ``[B, C]``, by one belief: the frozen ones divided by the ``bias`` ``[S, C]`` of their stream,
+    ``owner`` ``[B]``, as far as that is known.
     """
-    belief = frozen / marginal_ratio(bias) ** trust(bias, _ENOUGH_CLASSES)
+    belief = frozen / of_owner(marginal_ratio(bias) ** trust(bias, _ENOUGH_CLASSES)[:, None], owner)
     belief = belief / belief.sum(1, keepdim=True)
     labels = torch.stack([frozen.argmax(1), adapted.argmax(1)], 1)
-    return (1 - belief.gather(1, labels)).sum(0)
+    return 1 - belief.gather(1, labels)
 
 
 def regret(mean_errors: Tensor) -> float:

@@ -23,7 +23,7 @@ changed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from grpo_tta.guard import collapse, shift
 from grpo_tta.guard.reference import Reference
+from grpo_tta.owners import stretches, sums_of
 from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after
 from grpo_tta.settings import GuardSettings
@@ -160,35 +161,56 @@ class DriftGuard:
         """Cleared, and with the reference's mean and the classes shown still to be made of the frames to come."""
         return shift.anew({**self._cleared(state), "shown": torch.zeros_like(_tensor(state, "shown"))})
 
-    @torch.no_grad()
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
         """Take in a batch's report; the decision holds from the next batch on."""
+        return self.step_many([report], [state])[0]
+
+    @torch.no_grad()
+    def step_many(self, reports: Sequence[Report], states: Sequence[State]) -> list[tuple[Decision, State]]:
+        """`step` of several streams: their frames are summed together, a probe that is full is judged by itself."""
         if not self.settings.enabled:
-            return Decision(), state
-        state = {
-            **state,
-            "total": _int(state, "total") + len(report),
-            "since_reset": _int(state, "since_reset") + len(report),
-        }
-        seen = (report.probabilities, report.frozen_probabilities, report.frozen_features)
-        if not (report.finite and all(torch.isfinite(rows).all() for rows in seen if rows is not None)):
-            message = "a loss, gradient, parameter or probability was not finite"
-            return self._reset("nonfinite", math.nan, math.nan, message, state)
-        if report.frozen_features is None or report.frozen_probabilities is None:
-            return self._backstop(Decision(serve_frozen=_ill(state)), state)
-        residuals = self._residuals(report.frozen_features, report.frozen_probabilities)
-        start, size = 0, len(report)
-        while start < size:
-            room = self.settings.probe_frames - _int(state, "frames") % self.settings.probe_frames
-            part = slice(start, min(start + room, size))
-            frozen, adapted = report.frozen_probabilities[part], report.probabilities[part]
-            state = self._add(residuals[part], frozen, adapted, state)
-            start = part.stop
-            if _int(state, "frames") % self.settings.probe_frames == 0:
-                found, state = self._probe(state)
-                if found is not None:
-                    return found, state
-        return self._backstop(Decision(serve_frozen=_ill(state), warming_up="rows" in state), state)
+            return [(Decision(), state) for state in states]
+        found: dict[int, tuple[Decision, State]] = {}
+        now = [_counted(report, state) for report, state in zip(reports, states, strict=True)]
+        for stream, report in enumerate(reports):
+            if not _finite(report):
+                message = "a loss, gradient, parameter or probability was not finite"
+                found[stream] = self._reset("nonfinite", math.nan, math.nan, message, now[stream])
+            elif report.frozen_features is None or report.frozen_probabilities is None:
+                found[stream] = self._backstop(Decision(serve_frozen=_ill(now[stream])), now[stream])
+        shown = [stream for stream in range(len(reports)) if stream not in found]
+        ended = self._watched([reports[stream] for stream in shown], [now[stream] for stream in shown])
+        found.update(zip(shown, ended, strict=True))
+        return [found[stream] for stream in range(len(reports))]
+
+    def _watched(self, reports: Sequence[Report], states: list[State]) -> list[tuple[Decision, State]]:
+        """The same of streams whose reports have frozen rows and are finite."""
+        if not reports:
+            return []
+        frozen, features = (
+            torch.cat([rows for rows in parts if rows is not None])
+            for parts in (
+                [report.frozen_probabilities for report in reports],
+                [report.frozen_features for report in reports],
+            )
+        )
+        adapted = torch.cat([report.probabilities for report in reports])
+        residuals = self._residuals(features, frozen)
+        found: dict[int, tuple[Decision, State]] = {}
+        counts, seen = [len(report) for report in reports], [_int(state, "frames") for state in states]
+        for streams, sizes, rows in stretches(counts, seen, self.settings.probe_frames):
+            parts = residuals[rows], frozen[rows], adapted[rows]
+            for stream, state in zip(streams, self._add(*parts, sizes, [states[s] for s in streams]), strict=True):
+                states[stream] = state
+                if stream not in found and _int(state, "frames") % self.settings.probe_frames == 0:
+                    decision, states[stream] = self._probe(state)
+                    if decision is not None:
+                        found[stream] = decision, states[stream]
+        ended = []
+        for stream, state in enumerate(states):
+            quiet = Decision(serve_frozen=_ill(state), warming_up="rows" in state)
+            ended.append(found.get(stream) or self._backstop(quiet, state))
+        return ended
 
     def thresholds(self) -> dict[str, float]:
         """Of the statistics that are watched: ``shift``, ``collapse`` (lost diversity) and ``regret``."""
@@ -221,17 +243,28 @@ class DriftGuard:
             return self._reference.residuals(features, probabilities, self._vectors)
         return unexplained(features, probabilities, self._vectors)
 
-    def _add(self, residuals: Tensor, frozen: Tensor, adapted: Tensor, state: State) -> State:
-        sums = torch.stack([frozen.sum(0), adapted.sum(0)])
-        return {
-            **shift.after_frames(residuals, state),
-            "frames": _int(state, "frames") + len(residuals),
-            "sum": _tensor(state, "sum") + residuals.sum(0),
-            "marginal_sums": _tensor(state, "marginal_sums") + sums,
-            "unsure_sums": _tensor(state, "unsure_sums") + torch.stack([entropy(frozen).sum(), entropy(adapted).sum()]),
-            "error_sums": _tensor(state, "error_sums")
-            + collapse.errors(frozen, adapted, _tensor(state, "bias").float()),
+    def _add(
+        self, residuals: Tensor, frozen: Tensor, adapted: Tensor, counts: list[int], states: Sequence[State]
+    ) -> list[State]:
+        """The states with the sums of their frames, ``counts`` of each one after another, taken in."""
+        owner, streams = torch.repeat_interleave(torch.tensor(counts)), len(counts)
+        bias = torch.stack([_tensor(state, "bias") for state in states]).float()
+        rows = {
+            "sum": residuals,
+            "marginal_sums": torch.stack([frozen, adapted], 1),
+            "unsure_sums": torch.stack([entropy(frozen), entropy(adapted)], 1),
+            "error_sums": collapse.errors(frozen, adapted, bias, owner),
         }
+        sums = {name: sums_of(values, owner, streams).unbind() for name, values in rows.items()}
+        squares = sums_of(residuals.square(), owner, streams).unbind()
+        return [
+            {
+                **shift.after_frames(squares[number], state),
+                "frames": _int(state, "frames") + count,
+                **{name: _tensor(state, name) + values[number] for name, values in sums.items()},
+            }
+            for number, (state, count) in enumerate(zip(states, counts, strict=True))
+        ]
 
     def _probe(self, state: State) -> tuple[Decision | None, State]:
         """Judge a full probe: the decision if there is something to say."""
@@ -310,6 +343,16 @@ class DriftGuard:
         event = GuardEvent("scheduled", float(since), float(limit), _int(state, "total"), False, "pulled to the start")
         pulled = replace(decision, action="pull", pull=self.settings.backstop_pull, events=(event,))
         return pulled, {**state, "since_reset": 0}
+
+
+def _counted(report: Report, state: State) -> State:
+    frames = len(report)
+    return {**state, "total": _int(state, "total") + frames, "since_reset": _int(state, "since_reset") + frames}
+
+
+def _finite(report: Report) -> bool:
+    seen = (report.probabilities, report.frozen_probabilities, report.frozen_features)
+    return report.finite and all(bool(torch.isfinite(rows).all()) for rows in seen if rows is not None)
 
 
 def _frames(numbers: list[int]) -> Tensor:

@@ -150,12 +150,13 @@ def anew(state: State) -> State:
     return {**state, "known": 0, "making": 1, "course": state["settled"], **at_rest()}
 
 
-def after_frames(residuals: Tensor, state: State) -> State:
-    """The columns with frames' residuals ``[B, D]`` taken in, of which `after_row` gets the mean."""
+def after_frames(squared: Tensor, state: State) -> State:
+    """The columns with frames taken in whose residuals' squares sum to ``squared`` ``[D]``; `after_row` gets their
+    mean."""
     if "rows" not in state:
         return state
     squares = _tensor(state["squares"]).clone()
-    squares[1] += residuals.square().sum(0)
+    squares[1] += squared
     return {**state, "squares": squares}
 
 

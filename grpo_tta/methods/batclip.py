@@ -25,8 +25,7 @@ from torch.nn import functional as F
 
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.online import Stream
-from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
+from grpo_tta.methods.windowed import Learnt, Stream, Window, WindowedMethod
 from grpo_tta.optimiser import adam
 from grpo_tta.settings import BatclipSettings
 from grpo_tta.tuning import FastWeights

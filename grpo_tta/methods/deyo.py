@@ -30,8 +30,7 @@ from torch.nn import functional as F
 
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.online import Part, Stream
-from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
+from grpo_tta.methods.windowed import Learnt, Part, Stream, Window, WindowedMethod
 from grpo_tta.noise import uniforms
 from grpo_tta.optimiser import sgd
 from grpo_tta.settings import DeyoSettings

@@ -4,8 +4,8 @@ State: ``frames`` and ``updates`` (one a batch of a method that tunes), nothing 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -25,10 +25,22 @@ class Episodes:
     probabilities: Tensor
     frozen_probabilities: Tensor
     frozen_features: Tensor
-    sums: Tensor | None = None
-    """Sums over the images of what the method logs, in the order of its ``logged``; ``None`` where nothing is tuned."""
-    gradient_norm: float = 0.0
-    """Sum over the images of their first gradients' norms."""
+    figures: Tensor | None = None
+    """What the method logs of each image, ``[B, L]`` in the order of ``logged``; ``None`` where nothing is tuned."""
+    norms: Tensor | None = None
+    """Of each image's first gradient, ``[B]``."""
+
+    @classmethod
+    def joined(cls, chunks: "Sequence[Episodes]") -> "Episodes":
+        """The images of several, one after another."""
+        values = {own.name: [getattr(chunk, own.name) for chunk in chunks] for own in fields(cls)}
+        return cls(**{name: torch.cat(parts) for name, parts in values.items() if parts[0] is not None})
+
+    def split(self, counts: list[int]) -> "list[Episodes]":
+        """So many images each."""
+        columns = (getattr(self, own.name) for own in fields(self))
+        parts = ([None] * len(counts) if whole is None else torch.split(whole, counts) for whole in columns)
+        return [Episodes(*row) for row in zip(*parts, strict=True)]
 
 
 class EpisodicMethod(Method):
@@ -52,35 +64,46 @@ class EpisodicMethod(Method):
 
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
         """Label ``batch``; only the counters move. Raises ``ValueError`` for an empty batch."""
-        check_not_empty(batch)
-        at_once = self._images_at_once
-        chunks = [self._adapt(batch[start : start + at_once]) for start in range(0, len(batch), at_once)]
-        probabilities = torch.cat([chunk.probabilities for chunk in chunks])
-        sums = torch.stack([chunk.sums for chunk in chunks if chunk.sums is not None]).sum(0) if self.logged else None
+        return self.step_many([batch], [state])[0]
+
+    def step_many(self, batches: Sequence[Batch], states: Sequence[State]) -> list[tuple[Prediction, State, Report]]:
+        """The images of all streams together, ``images_at_once`` in a forward."""
+        for batch in batches:
+            check_not_empty(batch)
+        together, at_once = Batch.joined(batches), self._images_at_once
+        chunks = [self._adapt(together[start : start + at_once]) for start in range(0, len(together), at_once)]
+        own = Episodes.joined(chunks).split([len(batch) for batch in batches])
+        return [self._told(episodes, state) for episodes, state in zip(own, states, strict=True)]
+
+    def _told(self, episodes: Episodes, state: State) -> tuple[Prediction, State, Report]:
+        """Of one stream."""
+        count, figures, norms = len(episodes.probabilities), episodes.figures, episodes.norms
         new_state: State = {
-            "frames": int(state["frames"]) + len(batch),
-            "updates": int(state["updates"]) + (sums is not None),
+            "frames": int(state["frames"]) + count,
+            "updates": int(state["updates"]) + (figures is not None),
         }
         updates = []
-        if sums is not None:
+        finite = bool(torch.isfinite(episodes.probabilities).all())
+        if figures is not None and norms is not None:
+            finite = finite and bool(torch.isfinite(figures).all())
             update = update_of(
-                dict(zip(self.logged, (sums / len(batch)).tolist(), strict=True)),
+                dict(zip(self.logged, figures.mean(0).tolist(), strict=True)),
                 frame=int(new_state["frames"]),
                 update=int(new_state["updates"]),
-                images=len(batch),
-                gradient_norm=sum(chunk.gradient_norm for chunk in chunks) / len(batch),
+                images=count,
+                gradient_norm=float(norms.mean()),
                 forward_equivalents=self._cost,
             )
             updates.append(update)
         report = Report(
-            probabilities=probabilities,
-            frozen_probabilities=torch.cat([chunk.frozen_probabilities for chunk in chunks]),
-            frozen_features=torch.cat([chunk.frozen_features for chunk in chunks]),
+            probabilities=episodes.probabilities,
+            frozen_probabilities=episodes.frozen_probabilities,
+            frozen_features=episodes.frozen_features,
             updates=tuple(updates),
-            forward_equivalents=self._cost * len(batch),
-            finite=bool(torch.isfinite(probabilities).all()) and (sums is None or bool(torch.isfinite(sums).all())),
+            forward_equivalents=self._cost * count,
+            finite=finite,
         )
-        return Prediction(probabilities, report.frozen_probabilities), new_state, report
+        return Prediction(episodes.probabilities, report.frozen_probabilities), new_state, report
 
     def predict(self, batch: Batch, state: State) -> Prediction:
         """The labels of ``step``: an episode starts and ends with its image."""

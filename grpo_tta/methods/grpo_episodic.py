@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.episodic import Episodes, EpisodicMethod, Tuned, tune_each
-from grpo_tta.methods.grpo_group import SUMS, Group, GroupMaker, sums_over_images
+from grpo_tta.methods.grpo_group import SUMS, Group, GroupMaker, figures
 from grpo_tta.methods.look import Look
 from grpo_tta.per_image import PerImageTower
 from grpo_tta.settings import GrpoSettings
@@ -54,8 +54,8 @@ class EpisodicGrpo(EpisodicMethod):
             probabilities.cpu(),
             frozen.cpu(),
             look.features[:, 0].cpu(),
-            sums_over_images(tuned.losses, group, probabilities, frozen).cpu(),
-            float(tuned.norms.sum()),
+            figures(tuned.losses, group, probabilities, frozen).cpu(),
+            tuned.norms.cpu(),
         )
 
     def _tune(self, look: Look, group: Group, log_old: Tensor) -> Tuned:

@@ -71,8 +71,8 @@ class GroupMaker:
         """Candidates drawn from the look's policy, and their rewards ``alignment + weight * dispersion``.
 
         [paper: candidates from CLIP's similarity distribution; the frozen one, ours] ``log_old`` ``[B, S, C]``: the
-        policy when the group is drawn; ``of_marginal`` ``[C]``: the dispersion reward ``marginal``, ``None`` where no
-        stream is remembered.
+        policy when the group is drawn; ``of_marginal`` ``[B, C]``, or one of all: the dispersion reward ``marginal``,
+        ``None`` where no stream is remembered.
         """
         settings = self._settings
         frozen = look.trained(look.log_probabilities)
@@ -133,7 +133,7 @@ class GroupMaker:
         kind = self._settings.dispersion
         if kind == "marginal":
             assert of_marginal is not None
-            return of_marginal[classes]
+            return rewards.of_group(of_marginal[:, None].expand(len(classes), classes.shape[1], -1), classes)
         if kind == "probability":
             return rewards.probability_dispersion(rewards.of_group(log_old, classes).exp())
         if kind == "text":
@@ -141,8 +141,9 @@ class GroupMaker:
         return torch.zeros(classes.shape, device=classes.device)
 
 
-def sums_over_images(losses: Tensor, group: Group, probabilities: Tensor, frozen: Tensor) -> Tensor:
-    """``[7]``, in the order of ``SUMS``, from losses ``[B]`` and both encoders' probabilities ``[B, C]``."""
+def figures(losses: Tensor, group: Group, probabilities: Tensor, frozen: Tensor) -> Tensor:
+    """Of every image ``[B, 7]``, in the order of ``SUMS``, from losses ``[B]`` and both encoders' probabilities
+    ``[B, C]``."""
     values = (
         losses,
         group.rewards.mean((1, 2)),
@@ -152,4 +153,4 @@ def sums_over_images(losses: Tensor, group: Group, probabilities: Tensor, frozen
         policy.normalised_entropy(probabilities),
         (probabilities.argmax(-1) != frozen.argmax(-1)).float(),
     )
-    return torch.stack([value.sum() for value in values])
+    return torch.stack(values, 1)

@@ -19,7 +19,8 @@ once a stream has been learnt from for so long (`grpo_tta.methods.gate`). Their 
 count as seen, and change nothing that is known of the stream. [ours]
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import ClassVar
 
 import torch
@@ -28,16 +29,16 @@ from torch import Tensor
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.gate import Gate
-from grpo_tta.methods.grpo_group import SUMS, GroupMaker, sums_over_images
+from grpo_tta.methods.grpo_group import SUMS, GroupMaker, figures
 from grpo_tta.methods.known import Known, Window, memory
 from grpo_tta.methods.look import Look
-from grpo_tta.methods.online import OnlineMethod, Part, tensor_of
+from grpo_tta.methods.packed import Frames, Given, TunedMethod
 from grpo_tta.optimiser import adam
+from grpo_tta.owners import Columns, Stretch, chosen, of_owner, put, stack, sums_of, unstack, where
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
 
-_TENSORS = ("theta", "adam_m", "adam_v", "grad", "sums", "marginal", "own_marginal", "ring_classes", "squeezed")
 _ENTROPY = SUMS.index("entropy")
 _SMALL_TYPE = torch.bfloat16
 """Of the first moment, which fades fast; the second moment would stand still in it."""
@@ -47,49 +48,13 @@ _DISTRUST = 10.0
 """How much stronger the pull is on a stream that is not to be trusted at all. [ours]"""
 
 
-@dataclass(frozen=True)
-class _Stream:
-    """A state on the model's device while a step lasts."""
-
-    frames: int
-    updates: int
-    theta: Tensor
-    adam_m: Tensor
-    adam_v: Tensor
-    grad: Tensor
-    """Sum of the frames' gradients since the last update, ``[P]``."""
-    sums: Tensor
-    """Sums over the window's frames, in the order of ``SUMS``."""
-    marginal: Tensor
-    """Mean of the teacher's runners-up, ``[C]``."""
-    own_marginal: Tensor
-    """Mean of the adapted encoder's runners-up, ``[C]``."""
-    ring_classes: Tensor
-    """The teacher's classes of the frames in the rings of ``known``, int64 ``[E]``."""
-    squeezed: Tensor
-    """Running mean of `grpo_tta.rewards.squeeze` of the adapted features, ``[]``."""
-    known: Known
-    gate: Gate
-
-    @classmethod
-    def load(cls, state: State, device: torch.device) -> "_Stream":
-        tensors = {name: tensor_of(state, name).to(device) for name in _TENSORS}
-        gate = Gate(float(state["gate_usual"]), float(state["gate_variance"]), int(state["gate_due"]))
-        frames, updates = int(state["frames"]), int(state["updates"])
-        return cls(frames=frames, updates=updates, known=Known.load(state, device), gate=gate, **tensors)
-
-    def save(self) -> State:
-        state: State = {"frames": self.frames, "updates": self.updates}
-        state.update({name: getattr(self, name).cpu() for name in _TENSORS})
-        state.update(self.known.columns())
-        state.update(_numbers(self.gate))
-        return state
-
-
-class OnlineGrpo(OnlineMethod[_Stream]):
+class OnlineGrpo(TunedMethod):
     """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``, ``adam_v``
-    float32, ``adam_m`` bfloat16 and ``grad`` float16 ``[P]``, ``marginal``, ``own_marginal`` ``[C]``, ``sums`` ``[7]``,
-    ``ring_classes`` int64 ``[E]``, ``squeezed`` ``[]``, and the columns of `Known`.
+    float32, ``adam_m`` bfloat16 and ``grad`` float16 ``[P]`` (the sum of the frames' gradients since the last update),
+    ``marginal``, ``own_marginal`` ``[C]`` (means of the teacher's and of the adapted encoder's runners-up), ``sums``
+    ``[7]`` over the window's frames in the order of ``SUMS``, ``ring_classes`` int64 ``[E]`` (the teacher's classes of
+    the frames in the rings), ``squeezed`` ``[]`` (running mean of `grpo_tta.rewards.squeeze` of the adapted features),
+    and the columns of `Known`.
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
     is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
@@ -116,6 +81,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators, nothing known."""
         zeros, classes = torch.zeros(self.fast_weights.size), self.classifier.classes
         uniform = torch.full((classes,), 1.0 / classes)
+        (known,) = unstack(Known.nothing(self.classifier, self.cadence, adapted=True).columns())
         return {
             "frames": 0,
             "updates": 0,
@@ -128,7 +94,7 @@ class OnlineGrpo(OnlineMethod[_Stream]):
             "own_marginal": uniform.clone(),
             "ring_classes": torch.zeros(self.cadence, dtype=torch.int64),
             "squeezed": torch.zeros(()),
-            **Known.nothing(self.classifier, self.cadence, adapted=True).columns(),
+            **known,
             **_numbers(Gate()),
         }
 
@@ -137,190 +103,236 @@ class OnlineGrpo(OnlineMethod[_Stream]):
         else is the initial state's: moments and marginals are of the input that is gone. [ours, docs/benchmarks.md]"""
         if reset:
             return {**self.initial_state(), "theta": state["theta"]}
-        stream, first = self._load(state), self.settings.gate_frames
+        first = self.settings.gate_frames
         if first is None:
             return state
-        served = bool(stream.frames % self.cadence) and not self._learns(stream)
-        return {**state, **_numbers(stream.gate.anew(first // self.cadence, served=served))}
+        columns = stack([state], self.classifier.device)
+        served = bool(int(state["frames"]) % self.cadence) and not self._learns(columns)[0]
+        return {**state, **_numbers(_gates(columns)[0].anew(first // self.cadence, served=served))}
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""
-        return Prediction(self._label(batch, self._load(state))[1].cpu())
+        columns, owner = stack([state], self.classifier.device), torch.zeros(len(batch), dtype=torch.int64)
+        return Prediction(self._label(batch, owner.to(self.classifier.device), columns)[1].cpu())
 
-    def _load(self, state: State) -> _Stream:
-        return _Stream.load(state, self.classifier.device)
+    def _alike(self, stretch: Stretch, columns: Columns) -> Iterator[Stretch]:
+        """Streams that learn from the frames, and those that are only served."""
+        learns = self._learns(columns)
+        for wanted in (True, False):
+            places = [place for place, own in enumerate(learns) if own is wanted]
+            if len(places) == len(learns):
+                yield stretch
+            elif places:
+                rows = torch.split(stretch.rows, stretch.counts)
+                yield Stretch(
+                    [stretch.streams[place] for place in places],
+                    [stretch.counts[place] for place in places],
+                    torch.cat([rows[place] for place in places]),
+                )
 
-    def _save(self, stream: _Stream) -> State:
-        return stream.save()
-
-    def _take(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part, Update | None]:
-        learns = self._learns(stream)
-        stream, part = self._accumulate(batch, stream) if learns else self._serve(batch, stream)
-        if stream.frames % self.cadence:
-            return stream, part, None
+    def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        learns = all(self._learns(columns))
+        columns, given = self._accumulate(frames, columns) if learns else self._serve(frames, columns)
+        due = self._due(columns)
+        if not due:
+            return columns, given
+        part = chosen(columns, due)
         if self.settings.gate_frames is not None:
-            entropy = float(stream.sums[_ENTROPY]) / self.cadence
-            stream = replace(stream, gate=stream.gate.after(entropy, stream.frames // self.cadence))
+            part = self._gated(part)
         if not learns:
-            return replace(stream, sums=torch.zeros_like(stream.sums)), part, None
-        stream, update = self._update(stream)
-        return stream, part, update
+            return put(columns, due, {**part, "sums": torch.zeros_like(part["sums"])}), given
+        part, updates = self._update(part)
+        return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
-    def _learns(self, stream: _Stream) -> bool:
-        """Whether the window of the stream's next frame is learnt from."""
-        window, learnt = stream.frames // self.cadence, stream.updates * self.cadence
-        return stream.gate.learns(window, learnt, self.settings.gate_frames)
+    def _learns(self, columns: Columns) -> list[bool]:
+        """Whether the window of each stream's next frame is learnt from."""
+        if self.settings.gate_frames is None:
+            return [True] * len(columns["frames"])
+        windows = (columns["frames"] // self.cadence).tolist()
+        learnt = (columns["updates"] * self.cadence).tolist()
+        return [
+            gate.learns(window, frames, self.settings.gate_frames)
+            for gate, window, frames in zip(_gates(columns), windows, learnt, strict=True)
+        ]
+
+    def _gated(self, columns: Columns) -> Columns:
+        """With what the windows that end told the gates."""
+        entropies = (columns["sums"][:, _ENTROPY] / self.cadence).tolist()
+        windows = (columns["frames"] // self.cadence).tolist()
+        told = zip(_gates(columns), entropies, windows, strict=True)
+        states = [_numbers(gate.after(entropy, window)) for gate, entropy, window in told]
+        return {**columns, **stack(states, self.classifier.device)}
 
     @torch.no_grad()
-    def _serve(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
+    def _serve(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Label frames by one forward of the adapted encoder; nothing is learnt but how sure their labels are."""
-        probabilities, served = self._label(batch, stream)
-        sums = stream.sums.clone()
-        sums[_ENTROPY] += policy.normalised_entropy(served).sum()
-        part = Part(probabilities.cpu(), None, None, True, float(len(batch)), served=served.cpu())
-        return replace(stream, frames=stream.frames + len(batch), sums=sums), part
+        probabilities, served = self._label(frames.batch, frames.owner, columns)
+        sums = columns["sums"].clone()
+        sums[:, _ENTROPY].index_add_(0, frames.owner, policy.normalised_entropy(served))
+        finite = torch.ones(len(frames.counts), dtype=torch.bool)
+        columns = {**columns, "frames": columns["frames"] + frames.counts, "sums": sums}
+        return columns, Given(served, probabilities, None, None, finite, cost=1.0)
 
-    def _label(self, batch: Batch, stream: _Stream) -> tuple[Tensor, Tensor]:
+    def _label(self, batch: Batch, owner: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
         """Probabilities ``[B, C]`` of the adapted encoder, and those that labels come from; one forward."""
-        pixels = self.classifier.normalise(batch.canvases)
-        features = self.classifier.features(pixels, self.fast_weights.overrides(stream.theta))
-        return self.classifier.probabilities(features), self._log_policy(features, stream).exp()
+        pixels = self.classifier.normalise(batch.canvases)[:, None]
+        features = self.tower.features(pixels, columns["theta"], owner)
+        served = self._log_policy(features, owner, columns, Known.of(columns)).exp()
+        return self.classifier.probabilities(features[:, 0]), served[:, 0]
 
-    def _log_policy(self, features: Tensor, stream: _Stream) -> Tensor:
-        """Log probabilities ``[..., C]`` of the policy, which labels come from too, of adapted features ``[..., D]``:
+    def _log_policy(self, features: Tensor, owner: Tensor, columns: Columns, known: Known) -> Tensor:
+        """Log probabilities ``[B, V, C]`` of the policy, which labels come from too, of adapted features ``[B, V, D]``:
         in the metric of the stream's adapted features, adjusted by their runners-up. Differentiable. [ours; logit
         adjustment by a marginal that the stream's own shares of classes hardly enter]"""
-        weight = stream.known.trust * self.settings.logit_adjustment
-        adjustment = weight * rewards.marginal_dispersion(stream.own_marginal)
-        return torch.log_softmax(self._log_own(features, stream.known) + adjustment, dim=-1)
+        weight = known.trust * self.settings.logit_adjustment
+        adjustment = weight[:, None] * rewards.marginal_dispersion(columns["own_marginal"])
+        return torch.log_softmax(self._log_own(features, owner, known) + of_owner(adjustment, owner)[:, None], dim=-1)
 
-    def _log_own(self, features: Tensor, known: Known) -> Tensor:
+    def _log_own(self, features: Tensor, owner: Tensor, known: Known) -> Tensor:
         """The same before the adjustment."""
         if self.settings.similarity == "plain":
             return torch.log_softmax(self.classifier.logits(features), dim=-1)
-        return known.served(features, self.classifier)
+        return known.served(features, owner, self.classifier)
 
-    def _teacher(self, look: Look, known: Known) -> Look:
+    def _teacher(self, look: Look, owner: Tensor, known: Known) -> Look:
         """The look with the probabilities that candidates and their alignment come from."""
         if self.settings.alignment != "whitened":
             return look
-        log_probabilities = known.teacher(look.features, self.classifier)
+        log_probabilities = known.teacher(look.features, owner, self.classifier)
         return replace(look, log_probabilities=log_probabilities, probabilities=log_probabilities.exp())
 
-    def _accumulate(self, batch: Batch, stream: _Stream) -> tuple[_Stream, Part]:
-        classifier = self.classifier
-        look = self._maker.look(batch.canvases, batch.seeds, keep_plain=True)
-        teacher = self._teacher(look, stream.known)
-        theta = stream.theta.detach().requires_grad_()
-        views = look.trained(look.views)
-        features = classifier.features(views.flatten(0, 1), self.fast_weights.overrides(theta))
-        features = features.view(*views.shape[:2], -1)
-        log_policy = self._log_policy(features, stream)
+    def _accumulate(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        owner, seeds, known = frames.owner, frames.batch.seeds, Known.of(columns)
+        look = self._maker.look(frames.batch.canvases, seeds, keep_plain=True)
+        teacher = self._teacher(look, owner, known)
+        theta = columns["theta"].detach().requires_grad_()
+        features = self.tower.features(look.trained(look.views), theta, owner)
+        log_policy = self._log_policy(features, owner, columns, known)
         log_old = log_policy.detach()
-        of_marginal = stream.known.trust * rewards.marginal_dispersion(stream.marginal)
-        group = self._maker.group(teacher, batch.seeds, log_old, of_marginal)
+        of_marginal = known.trust[:, None] * rewards.marginal_dispersion(columns["marginal"])
+        group = self._maker.group(teacher, seeds, log_old, of_owner(of_marginal, owner))
         losses = self._maker.loss(log_policy, log_old, look.trained(look.log_probabilities), group)
-        plain = features[:, 0]
-        kept = self._remembered(stream, look.features[:, 0], plain.detach(), teacher.probabilities[:, 0].argmax(1))
-        others = self._dispersion(plain, stream, kept) + self.settings.certainty * policy.entropy_of_logits(
-            log_policy
-        ).mean(1)
+        plain, frozen_features, frozen = features[:, 0], look.features[:, 0], look.probabilities[:, 0]
+        classes = teacher.probabilities[:, 0].argmax(1)
+        kept = self._remembered(frames, columns, known, frozen_features, plain.detach(), classes)
+        others = self._dispersion(plain, classes, frames, columns, kept)
+        others = others + self.settings.certainty * policy.entropy_of_logits(log_policy).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
-        frozen, served = look.probabilities[:, 0], log_old[:, 0].exp()
-        sums = sums_over_images(losses.detach(), group, served, frozen)
-        grad = (stream.grad.float() + gradient).to(_SUM_TYPE)
-        finite = bool(torch.isfinite(grad).all() & torch.isfinite(sums).all())
-        part = Part(
-            classifier.probabilities(plain.detach()).cpu(),
-            frozen.cpu(),
-            look.features[:, 0].cpu(),
-            finite,
-            self._cost * len(batch),
-            served=served.cpu(),
+        served = log_old[:, 0].exp()
+        sums = sums_of(figures(losses.detach(), group, served, frozen), owner, len(frames.counts))
+        grad = (columns["grad"].float() + gradient).to(_SUM_TYPE)
+        finite = torch.isfinite(grad).all(1) & torch.isfinite(sums).all(1)
+        given = Given(
+            served, self.classifier.probabilities(plain.detach()), frozen, frozen_features, finite.cpu(), self._cost
         )
-        if not finite:
+        kept |= {"grad": grad, "sums": columns["sums"] + sums}
+        if not bool(given.finite.all()):
             nothing = torch.zeros_like(plain.detach())
-            return self._remembered(stream, nothing, nothing, kept.ring_classes[: len(batch)]), part
-        return replace(kept, grad=grad, sums=stream.sums + sums), part
+            left = self._remembered(frames, columns, known, nothing, nothing, None)
+            kept = where(finite, kept, left)
+        return kept, given
 
-    def _remembered(self, stream: _Stream, frozen: Tensor, adapted: Tensor, classes: Tensor) -> _Stream:
-        """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]`` in the rings."""
-        first = stream.frames % self.cadence
-        ring_classes = stream.ring_classes.clone()
-        ring_classes[first : first + len(classes)] = classes
-        known = stream.known.with_frames(first, frozen, adapted)
-        return replace(stream, frames=stream.frames + len(classes), known=known, ring_classes=ring_classes)
+    def _remembered(
+        self,
+        frames: Frames,
+        columns: Columns,
+        known: Known,
+        frozen: Tensor,
+        adapted: Tensor,
+        classes: Tensor | None,
+    ) -> Columns:
+        """With frames of frozen and adapted features ``[B, D]`` and the teacher's classes ``[B]``, or those from
+        before, in the rings."""
+        ring_classes = columns["ring_classes"].clone()
+        if classes is not None:
+            ring_classes[frames.owner, frames.place] = classes
+        known = known.with_frames(frames.owner, frames.place, frozen, adapted)
+        return {
+            **columns,
+            **known.columns(),
+            "frames": columns["frames"] + frames.counts,
+            "ring_classes": ring_classes,
+        }
 
-    def _dispersion(self, features: Tensor, stream: _Stream, kept: _Stream) -> Tensor:
+    def _dispersion(self, features: Tensor, classes: Tensor, frames: Frames, before: Columns, now: Columns) -> Tensor:
         """What adapted features ``[B, D]`` lose for being like the last ones of other classes, ``[B]``: twice, for each
-        pair of frames is met by one of them only. ``kept`` is ``stream`` with these frames in its rings. [ours]"""
-        before, now = stream.known.own_ring, kept.known.own_ring
-        assert before is not None
-        assert now is not None
-        others, of_others = torch.cat([before, now]).float(), torch.cat([stream.ring_classes, kept.ring_classes])
+        pair of frames is met by one of them only. ``now`` is ``before`` with these frames in its rings. [ours]"""
+        owner, place = frames.owner, frames.place[:, None]
+        others = of_owner(torch.cat([before["own_ring"], now["own_ring"]], 1).float(), owner)
+        of_others = of_owner(torch.cat([before["ring_classes"], now["ring_classes"]], 1), owner)
         number = torch.arange(self.cadence, device=features.device)
-        place = number[stream.frames % self.cadence :][: len(features)]
-        seen = torch.cat([number >= place[:, None], number < place[:, None]], 1) & (others.square().sum(1) > 0)
-        cosines = -rewards.feature_dispersion(features, kept.ring_classes[place], others, of_others, seen)
-        return 2 * self.settings.feature_dispersion * stream.squeezed * cosines
+        seen = torch.cat([number >= place, number < place], 1) & (others.square().sum(2) > 0)
+        cosines = -rewards.feature_dispersion(features, classes, others, of_others, seen)
+        return 2 * self.settings.feature_dispersion * of_owner(before["squeezed"], owner) * cosines
 
-    def _update(self, stream: _Stream) -> tuple[_Stream, Update]:
+    @torch.no_grad()
+    def _update(self, columns: Columns) -> tuple[Columns, list[Update]]:
+        """One update of every stream."""
         settings, count = self.settings, self.settings.update_every
-        gradient, number = stream.grad.float() / count, stream.updates + 1
-        known, window = self._after_window(stream.known, number)
+        gradient, number = columns["grad"].float() / count, columns["updates"] + 1
+        known, window = self._after_window(Known.of(columns), number)
+        trust = known.trust[:, None]
         theta, first, second = adam(
-            stream.theta,
+            columns["theta"],
             gradient,
-            stream.adam_m.float(),
-            stream.adam_v,
-            step=number,
-            rate=settings.step_size * known.trust,
-        )
-        means = dict(zip(SUMS, (stream.sums / count).tolist(), strict=True))
-        update = Update(
-            frame=stream.frames,
-            update=number,
-            images=count,
-            gradient_norm=float(gradient.norm()),
-            forward_equivalents=self._cost,
-            **means,
+            columns["adam_m"].float(),
+            columns["adam_v"],
+            step=number[:, None].to(trust.device, torch.float64),
+            rate=settings.step_size * trust,
         )
         taught = window.teacher if settings.alignment == "whitened" else window.plain
         assert window.own is not None
-        updated = replace(
-            stream,
-            updates=number,
-            known=known,
-            theta=torch.lerp(theta, self.fast_weights.start, self._pull(known.trust)),
-            adam_m=first.to(_SMALL_TYPE),
-            adam_v=second,
-            marginal=window.marginal_after(stream.marginal, taught, self._horizon),
-            own_marginal=window.marginal_after(stream.own_marginal, window.own, self._horizon),
-            squeezed=self._squeezed(stream, known, window.counted),
-            grad=torch.zeros_like(stream.grad),
-            sums=torch.zeros_like(stream.sums),
-        )
-        return updated, update
+        updated = {
+            **columns,
+            **known.columns(),
+            "updates": number,
+            "theta": torch.lerp(theta, self.fast_weights.start.expand_as(theta), self._pull(trust)),
+            "adam_m": first.to(_SMALL_TYPE),
+            "adam_v": second,
+            "marginal": window.marginal_after(columns["marginal"], taught, self._horizon),
+            "own_marginal": window.marginal_after(columns["own_marginal"], window.own, self._horizon),
+            "squeezed": self._squeezed(columns, known, window.counted),
+            "grad": torch.zeros_like(columns["grad"]),
+            "sums": torch.zeros_like(columns["sums"]),
+        }
+        told = torch.cat([columns["sums"] / count, gradient.norm(dim=1, keepdim=True)], 1).tolist()
+        counters = zip(told, columns["frames"].tolist(), number.tolist(), strict=True)
+        return updated, [
+            Update(
+                frame=frame,
+                update=update,
+                images=count,
+                gradient_norm=norm,
+                forward_equivalents=self._cost,
+                **dict(zip(SUMS, means, strict=True)),
+            )
+            for (*means, norm), frame, update in counters
+        ]
 
     def _pull(self, trust: Tensor) -> Tensor:
-        """Share of the way back to the start, ``[]``: ten times as much where nothing is to be trusted. What was learnt
-        from a stream that turns out to show one scene is given up within some hundred frames. [ours]"""
+        """Share of the way back to the start: ten times as much where nothing is to be trusted. What was learnt from a
+        stream that turns out to show one scene is given up within some hundred frames. [ours]"""
         return (self.settings.pull * (trust + _DISTRUST * (1 - trust))).clamp_max(1.0)
 
-    @torch.no_grad()
-    def _after_window(self, known: Known, number: int) -> tuple[Known, Window]:
+    def _after_window(self, known: Known, number: Tensor) -> tuple[Known, Window]:
         after, window = known.after_window(self.classifier, number, self._horizon)
         if self.settings.similarity == "plain" and known.own_ring is not None:
             window = replace(window, own=self.classifier.probabilities(known.own_ring.float()))
         return after, window
 
-    def _squeezed(self, stream: _Stream, known: Known, counted: Tensor) -> Tensor:
+    def _squeezed(self, columns: Columns, known: Known, counted: Tensor) -> Tensor:
         """A mean of the first windows, and a running mean over the memory of the adapted features' statistics then."""
         assert known.own is not None
         assert known.own_ring is not None
-        found, any_pair = rewards.squeeze(known.own_ring.float(), stream.ring_classes, counted)
-        return torch.lerp(stream.squeezed, found, any_pair * counted.sum() / known.own.moments.mass.clamp_min(1))
+        found, any_pair = rewards.squeeze(known.own_ring.float(), columns["ring_classes"], counted)
+        rate = any_pair * counted.sum(1) / known.own.moments.mass.clamp_min(1)
+        return torch.lerp(columns["squeezed"], found, rate)
+
+
+def _gates(columns: Columns) -> list[Gate]:
+    rows = zip(*(columns[f"gate_{name}"].tolist() for name in ("usual", "variance", "due")), strict=True)
+    return [Gate(*row) for row in rows]
 
 
 def _numbers(gate: Gate) -> State:

@@ -19,12 +19,14 @@ import torch
 
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.online import check_not_empty, check_strength, tensor_of
+from grpo_tta.methods.online import check_strength, tensor_of
+from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.owners import Columns, stretches
 from grpo_tta.settings import PriorCorrectionSettings
-from grpo_tta.types import Batch, Method, Prediction, Report, State
+from grpo_tta.types import Batch, Prediction, State
 
 
-class PriorCorrection(Method):
+class PriorCorrection(PackedMethod):
     """Prior correction. State: ``frames``, ``updates`` (always 0), ``marginal`` ``[C]``.
 
     A frame that is not finite is left out of the marginal, and its report says ``finite=False``.
@@ -33,7 +35,7 @@ class PriorCorrection(Method):
     name: ClassVar[str] = "prior-correction"
 
     def __init__(self, classifier: Classifier, settings: PriorCorrectionSettings | None = None) -> None:
-        self.classifier = classifier
+        super().__init__(classifier, None)
         self.settings = settings or PriorCorrectionSettings()
         self._horizon = self.settings.marginal_frames_per_class * classifier.classes
 
@@ -43,26 +45,19 @@ class PriorCorrection(Method):
         return {"frames": 0, "updates": 0, "marginal": torch.full((classes,), 1.0 / classes)}
 
     @torch.no_grad()
-    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
-        """Label ``batch`` and move the marginal, frame by frame; raises ``ValueError`` for an empty one."""
-        check_not_empty(batch)
-        features = self.classifier.features(self.classifier.normalise(batch.canvases))
-        frozen = self.classifier.probabilities(features).cpu()
-        marginal, before = tensor_of(state, "marginal"), []
-        for row in frozen:
-            before.append(marginal)
-            if bool(torch.isfinite(row).all()):
-                marginal = rewards.update_marginal(marginal, row, 1, self._horizon)
-        corrected = self._corrected(frozen, torch.stack(before))
-        report = Report(
-            probabilities=frozen,
-            frozen_probabilities=frozen,
-            frozen_features=features.cpu(),
-            forward_equivalents=float(len(batch)),
-            finite=bool(torch.isfinite(corrected).all()),
-        )
-        new_state: State = {**state, "frames": int(state["frames"]) + len(batch), "marginal": marginal}
-        return Prediction(corrected, frozen), new_state, report
+    def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        """Correct frame by frame, and move the marginals."""
+        features = self.classifier.features(self.classifier.normalise(frames.batch.canvases))
+        frozen, marginal = self.classifier.probabilities(features), columns["marginal"].clone()
+        before, counts = torch.empty_like(frozen), frames.counts.tolist()
+        for streams, _, rows in stretches(counts, [0] * len(counts), 1):  # the next frame of each stream
+            before[rows] = marginal[streams]
+            moved = rewards.update_marginal(marginal[streams], frozen[rows], 1, self._horizon)
+            finite = torch.isfinite(frozen[rows]).all(1, keepdim=True)
+            marginal[streams] = torch.where(finite, moved, marginal[streams])
+        corrected = self._corrected(frozen, before)
+        columns = {**columns, "frames": columns["frames"] + frames.counts, "marginal": marginal}
+        return columns, Given(corrected, frozen, frozen, features, all_finite(corrected, frames), cost=1.0)
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:

@@ -69,18 +69,17 @@ class Rlcf(EpisodicMethod):
         )
         with torch.no_grad():
             probabilities = classifier.probabilities(self.tower.features(look.views[:, :1], tuned.theta)[:, 0])
-        sums = self._sums(look, scores, tuned.losses, probabilities)
-        norms = float(tuned.norms.sum())
+        figures = self._figures(look, scores, tuned.losses, probabilities)
         frozen = look.probabilities[:, 0]
-        return Episodes(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), sums.cpu(), norms)
+        return Episodes(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), figures.cpu(), tuned.norms.cpu())
 
-    def _sums(self, look: Look, scores: Tensor, losses: Tensor, probabilities: Tensor) -> Tensor:
+    def _figures(self, look: Look, scores: Tensor, losses: Tensor, probabilities: Tensor) -> Tensor:
         """What is logged is the first step's: its candidates are the frozen policy's."""
         group = policy.top_group(look.trained(look.log_probabilities), self.settings.group_size)
         reward = rewards.of_group(scores, group)
         mean, size = reward.mean((1, 2)), advantages(reward, "centred").abs().mean((1, 2))
-        sums = torch.stack([losses.sum(), mean.sum(), mean.sum(), size.sum()])
-        return torch.cat([sums, statistics(probabilities, look.probabilities[:, 0])])
+        own = torch.stack([losses, mean, mean, size], 1)
+        return torch.cat([own, statistics(probabilities, look.probabilities[:, 0])], 1)
 
 
 def reinforce(logits: Tensor, scores: Tensor, group_size: int) -> Tensor:

@@ -28,8 +28,7 @@ from torch.nn import functional as F
 
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.online import Stream
-from grpo_tta.methods.windowed import Learnt, Window, WindowedMethod
+from grpo_tta.methods.windowed import Learnt, Stream, Window, WindowedMethod
 from grpo_tta.optimiser import sgd
 from grpo_tta.settings import SarSettings
 from grpo_tta.tuning import FastWeights

@@ -29,7 +29,8 @@ from torch import Tensor
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.look import Look, look_by
-from grpo_tta.methods.online import Part, check_not_empty, joined, tensor_of
+from grpo_tta.methods.online import check_not_empty, tensor_of
+from grpo_tta.methods.windowed import Part, joined
 from grpo_tta.settings import TdaSettings
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 

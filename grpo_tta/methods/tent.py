@@ -15,23 +15,26 @@ Item by item, [peer] is Tent as run on CLIP by CLIPArTT and BATCLIP:
 An image costs three forward-equivalents, and one more for the frozen forward that is only reported.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.online import STATISTICS, OnlineMethod, Part, Stream, statistics, update_of
+from grpo_tta.methods.online import STATISTICS, statistics, update_of
+from grpo_tta.methods.packed import Frames, Given, TunedMethod
 from grpo_tta.optimiser import adam
+from grpo_tta.owners import Columns, chosen, put, sums_of, where
 from grpo_tta.settings import TentSettings
 from grpo_tta.tuning import FastWeights
-from grpo_tta.types import Batch, State, Update
+from grpo_tta.types import State, Update
 
 _LOGGED = ("loss", *STATISTICS)
 _OWN_COST, _REPORTING_COST = 3.0, 1.0
 
 
-class Tent(OnlineMethod[Stream]):
+class Tent(TunedMethod):
     """Tent. State, beside ``frames`` and ``updates``, flat float32 vectors: ``theta``, ``adam_m``, ``adam_v``, ``grad``
     ``[P]``, ``sums`` ``[3]``.
 
@@ -58,59 +61,63 @@ class Tent(OnlineMethod[Stream]):
             "sums": torch.zeros(len(_LOGGED)),
         }
 
-    def _load(self, state: State) -> Stream:
-        return Stream.load(state, self.classifier.device)
-
-    def _save(self, stream: Stream) -> State:
-        return stream.save()
-
-    def _take(self, batch: Batch, stream: Stream) -> tuple[Stream, Part, Update | None]:
-        classifier = self.classifier
-        pixels = classifier.normalise(batch.canvases)
+    def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        classifier, owner = self.classifier, frames.owner
+        pixels = classifier.normalise(frames.batch.canvases)
         with torch.no_grad():
             frozen_features = classifier.features(pixels)
             frozen = classifier.probabilities(frozen_features)
-        theta = stream["theta"].detach().requires_grad_()
-        logits = classifier.logits(classifier.features(pixels, self.fast_weights.overrides(theta)))
+        theta = columns["theta"].detach().requires_grad_()
+        logits = classifier.logits(self.tower.features(pixels[:, None], theta, owner)[:, 0])
         losses = policy.entropy_of_logits(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities = logits.detach().softmax(-1)
-        sums = torch.cat([losses.detach().sum()[None], statistics(probabilities, frozen)])
-        finite = bool(torch.isfinite(gradient).all() & torch.isfinite(sums).all())
-        stream = stream.but(frames=len(batch))
-        if finite:
-            stream = stream.but(grad=stream["grad"] + gradient, sums=stream["sums"] + sums)
-        part = Part(
-            probabilities.cpu(),
-            frozen.cpu(),
-            frozen_features.cpu(),
-            finite,
-            (_OWN_COST + _REPORTING_COST) * len(batch),
-            _REPORTING_COST * len(batch),
+        rows = torch.cat([losses.detach()[:, None], statistics(probabilities, frozen)], 1)
+        sums = sums_of(rows, owner, len(frames.counts))
+        finite = torch.isfinite(gradient).all(1) & torch.isfinite(sums).all(1)
+        columns = {**columns, "frames": columns["frames"] + frames.counts}
+        learnt = {**columns, "grad": columns["grad"] + gradient, "sums": columns["sums"] + sums}
+        columns = where(finite, learnt, columns)
+        given = Given(
+            probabilities,
+            probabilities,
+            frozen,
+            frozen_features,
+            finite.cpu(),
+            _OWN_COST + _REPORTING_COST,
+            _REPORTING_COST,
         )
-        if stream.frames % self.cadence:
-            return stream, part, None
-        stream, update = self._update(stream)
-        return stream, part, update
+        due = self._due(columns)
+        if not due:
+            return columns, given
+        part, updates = self._update(chosen(columns, due))
+        return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
-    def _update(self, stream: Stream) -> tuple[Stream, Update]:
-        gradient = stream["grad"] / self.cadence
-        number = stream.updates + 1
+    @torch.no_grad()
+    def _update(self, columns: Columns) -> tuple[Columns, list[Update]]:
+        """One update of every stream."""
+        gradient, number = columns["grad"] / self.cadence, columns["updates"] + 1
         theta, first, second = adam(
-            stream["theta"],
+            columns["theta"],
             gradient,
-            stream["adam_m"],
-            stream["adam_v"],
-            step=number,
+            columns["adam_m"],
+            columns["adam_v"],
+            step=number[:, None].to(gradient.device, torch.float64),
             rate=self.settings.learning_rate,
         )
-        update = update_of(
-            dict(zip(_LOGGED, (stream["sums"] / self.cadence).tolist(), strict=True)),
-            frame=stream.frames,
-            update=number,
-            images=self.cadence,
-            gradient_norm=float(gradient.norm()),
-            forward_equivalents=_OWN_COST + _REPORTING_COST,
-        )
-        grad, sums = torch.zeros_like(stream["grad"]), torch.zeros_like(stream["sums"])
-        return stream.but(updates=1, theta=theta, adam_m=first, adam_v=second, grad=grad, sums=sums), update
+        told = torch.cat([columns["sums"] / self.cadence, gradient.norm(dim=1, keepdim=True)], 1).tolist()
+        counters = zip(told, columns["frames"].tolist(), number.tolist(), strict=True)
+        updates = [
+            update_of(
+                dict(zip(_LOGGED, means, strict=True)),
+                frame=frame,
+                update=update,
+                images=self.cadence,
+                gradient_norm=norm,
+                forward_equivalents=_OWN_COST + _REPORTING_COST,
+            )
+            for (*means, norm), frame, update in counters
+        ]
+        grad, sums = torch.zeros_like(columns["grad"]), torch.zeros_like(columns["sums"])
+        moved = {"updates": number, "theta": theta, "adam_m": first, "adam_v": second, "grad": grad, "sums": sums}
+        return {**columns, **moved}, updates

@@ -61,9 +61,8 @@ class TptNorm(EpisodicMethod):
         with torch.no_grad():
             probabilities = classifier.probabilities(self.tower.features(look.views[:, :1], tuned.theta)[:, 0])
         frozen = look.probabilities[:, 0]
-        sums = torch.cat([tuned.losses.sum()[None], statistics(probabilities, frozen)])
-        norms = float(tuned.norms.sum())
-        return Episodes(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), sums.cpu(), norms)
+        figures = torch.cat([tuned.losses[:, None], statistics(probabilities, frozen)], 1)
+        return Episodes(probabilities.cpu(), frozen.cpu(), look.features[:, 0].cpu(), figures.cpu(), tuned.norms.cpu())
 
     def _loss(self, features: Tensor) -> Tensor:
         """Of unit features ``[B, S, D]``, ``[B]``."""

@@ -16,14 +16,15 @@ from torch import Tensor
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.known import Known, memory
-from grpo_tta.methods.online import check_not_empty, tensor_of
+from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.owners import Columns, chosen, of_owner, put, stack, unstack
 from grpo_tta.settings import WhitenedSettings
-from grpo_tta.types import Batch, Method, Prediction, Report, State
+from grpo_tta.types import Batch, Prediction, State
 
 _WINDOW = 16
 
 
-class Whitened(Method):
+class Whitened(PackedMethod):
     """The whitened encoder. State: ``frames``, ``updates`` (always 0), ``marginal`` ``[C]``, the columns of `Known`.
 
     A frame that is not finite is left out of all statistics, and its report says ``finite=False``.
@@ -32,56 +33,48 @@ class Whitened(Method):
     name: ClassVar[str] = "whitened"
 
     def __init__(self, classifier: Classifier, settings: WhitenedSettings | None = None) -> None:
-        self.classifier = classifier
+        super().__init__(classifier, _WINDOW)
         self.settings = settings or WhitenedSettings()
         self._horizon = memory(self.settings.marginal_frames_per_class, classifier.classes, _WINDOW)
 
     def initial_state(self) -> State:
         """Nothing known: labels are the frozen encoder's."""
         classes = self.classifier.classes
-        known = Known.nothing(self.classifier, _WINDOW, adapted=False)
-        return {"frames": 0, "updates": 0, "marginal": torch.full((classes,), 1.0 / classes), **known.columns()}
+        (known,) = unstack(Known.nothing(self.classifier, _WINDOW, adapted=False).columns())
+        return {"frames": 0, "updates": 0, "marginal": torch.full((classes,), 1.0 / classes), **known}
 
     @torch.no_grad()
-    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
-        """Label ``batch``, each frame by the windows that ended before it; raises ``ValueError`` for an empty one."""
-        check_not_empty(batch)
-        classifier, device = self.classifier, self.classifier.device
-        features = classifier.features(classifier.normalise(batch.canvases))
-        frames, marginal = int(state["frames"]), tensor_of(state, "marginal").to(device)
-        known, labels, start = Known.load(state, device), [], 0
-        while start < len(batch):
-            row = frames % _WINDOW
-            part = features[start : start + _WINDOW - row]
-            labels.append(self._labels(part, known, marginal))
-            known = known.with_frames(row, part)
-            frames, start = frames + len(part), start + len(part)
-            if frames % _WINDOW == 0:
-                known, marginal = self._after_window(known, marginal, frames // _WINDOW)
-        served, frozen = torch.cat(labels).cpu(), classifier.probabilities(features).cpu()
-        report = Report(
-            probabilities=frozen,
-            frozen_probabilities=frozen,
-            frozen_features=features.cpu(),
-            forward_equivalents=float(len(batch)),
-            finite=bool(torch.isfinite(served).all()),
-        )
-        after: State = {"frames": frames, "updates": 0, "marginal": marginal.cpu(), **known.columns()}
-        return Prediction(served, frozen), after, report
+    def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        """Each frame by the windows that ended before it."""
+        classifier, owner = self.classifier, frames.owner
+        features = classifier.features(classifier.normalise(frames.batch.canvases))
+        served = self._labels(features, owner, columns)
+        frozen, known = classifier.probabilities(features), Known.of(columns)
+        finite = all_finite(served, frames)
+        known = known.with_frames(owner, frames.place, features)
+        columns = {**columns, **known.columns(), "frames": columns["frames"] + frames.counts}
+        due = self._due(columns)
+        if due:
+            columns = put(columns, due, self._after_window(chosen(columns, due)))
+        return columns, Given(served, frozen, frozen, features, finite, cost=1.0)
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` by what ``state`` knows."""
         classifier, device = self.classifier, self.classifier.device
         features = classifier.features(classifier.normalise(batch.canvases))
-        marginal = tensor_of(state, "marginal").to(device)
-        labels = self._labels(features, Known.load(state, device), marginal)
+        owner = torch.zeros(len(batch), dtype=torch.int64, device=device)
+        labels = self._labels(features, owner, stack([state], device))
         return Prediction(labels.cpu(), classifier.probabilities(features).cpu())
 
-    def _labels(self, features: Tensor, known: Known, marginal: Tensor) -> Tensor:
-        adjustment = self.settings.logit_adjustment * known.trust * rewards.marginal_dispersion(marginal)
-        return torch.softmax(known.teacher(features, self.classifier) + adjustment, dim=-1)
+    def _labels(self, features: Tensor, owner: Tensor, columns: Columns) -> Tensor:
+        known = Known.of(columns)
+        weight = self.settings.logit_adjustment * known.trust[:, None]
+        adjustment = of_owner(weight * rewards.marginal_dispersion(columns["marginal"]), owner)
+        return torch.softmax(known.teacher(features[:, None], owner, self.classifier)[:, 0] + adjustment, dim=-1)
 
-    def _after_window(self, known: Known, marginal: Tensor, number: int) -> tuple[Known, Tensor]:
-        known, window = known.after_window(self.classifier, number, self._horizon)
-        return known, window.marginal_after(marginal, window.teacher, self._horizon)
+    def _after_window(self, columns: Columns) -> Columns:
+        number = columns["frames"] // _WINDOW
+        known, window = Known.of(columns).after_window(self.classifier, number, self._horizon)
+        marginal = window.marginal_after(columns["marginal"], window.teacher, self._horizon)
+        return {**columns, **known.columns(), "marginal": marginal}

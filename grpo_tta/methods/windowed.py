@@ -8,14 +8,81 @@ way. [ours]
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grpo_tta.methods.online import STATISTICS, OnlineMethod, Part, Stream, statistics, update_of
-from grpo_tta.types import Batch, State, Update
+from grpo_tta.classifier import Classifier
+from grpo_tta.methods.online import STATISTICS, TunesFastWeights, check_not_empty, statistics, update_of
+from grpo_tta.tuning import FastWeights
+from grpo_tta.types import Batch, Prediction, Report, State, Update
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A state on the model's device while a step lasts: counters, other numbers, named tensors."""
+
+    frames: int
+    updates: int
+    tensors: dict[str, Tensor]
+    numbers: dict[str, int | float]
+
+    @classmethod
+    def load(cls, state: State, device: torch.device) -> "Stream":
+        """From a method's state."""
+        tensors = {name: value.to(device) for name, value in state.items() if isinstance(value, Tensor)}
+        numbers = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+        frames, updates = int(numbers.pop("frames")), int(numbers.pop("updates"))
+        return cls(frames, updates, tensors, numbers)
+
+    def save(self) -> State:
+        """The inverse of ``load``."""
+        tensors = {name: value.cpu() for name, value in self.tensors.items()}
+        return {"frames": self.frames, "updates": self.updates, **self.numbers, **tensors}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def but(self, *, frames: int = 0, updates: int = 0, **tensors: Tensor) -> "Stream":
+        """A copy with the counters moved on and tensors replaced."""
+        return replace(
+            self,
+            frames=self.frames + frames,
+            updates=self.updates + updates,
+            tensors={**self.tensors, **tensors},
+        )
+
+    def numbered(self, **numbers: int | float) -> "Stream":
+        """A copy with numbers replaced."""
+        return replace(self, numbers={**self.numbers, **numbers})
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stretch of frames between two updates gave. Tensors are on the CPU."""
+
+    probabilities: Tensor
+    frozen_probabilities: Tensor
+    frozen_features: Tensor
+    finite: bool
+    forward_equivalents: float
+    """Of the whole stretch."""
+    reporting_equivalents: float = 0.0
+
+
+def joined(parts: list[Part], updates: list[Update]) -> Report:
+    """One report of consecutive stretches."""
+    return Report(
+        probabilities=torch.cat([part.probabilities for part in parts]),
+        frozen_probabilities=torch.cat([part.frozen_probabilities for part in parts]),
+        frozen_features=torch.cat([part.frozen_features for part in parts]),
+        updates=tuple(updates),
+        forward_equivalents=sum(part.forward_equivalents for part in parts),
+        reporting_equivalents=sum(part.reporting_equivalents for part in parts),
+        finite=all(part.finite for part in parts),
+    )
 
 
 @dataclass(frozen=True)
@@ -40,13 +107,20 @@ class Learnt:
     forward_equivalents: float = 0.0
 
 
-class WindowedMethod(OnlineMethod[Stream]):
+class WindowedMethod(TunesFastWeights):
     """State, beside ``frames`` and ``updates``: ``theta`` ``[P]``, ``window`` uint8 ``[n, 3, H, W]``, ``sums`` ``[2]``,
     and what the method adds.
 
     A window whose loss or gradient is not finite changes no parameter, and its report says ``finite=False``. One that
     begins at a reset in its midst (the guard's, which goes on counting) is shorter, and learnt from as it is.
     """
+
+    cadence: int
+
+    def __init__(self, classifier: Classifier, fast_weights: FastWeights, cadence: int) -> None:
+        self.classifier = classifier
+        self.fast_weights = fast_weights
+        self.cadence = cadence
 
     @abstractmethod
     def _learn(self, stream: Stream, window: Window) -> Learnt:
@@ -62,11 +136,22 @@ class WindowedMethod(OnlineMethod[Stream]):
             "sums": torch.zeros(len(STATISTICS)),
         }
 
-    def _load(self, state: State) -> Stream:
-        return Stream.load(state, self.classifier.device)
-
-    def _save(self, stream: Stream) -> State:
-        return stream.save()
+    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
+        """Label ``batch`` and learn from it; raises ``ValueError`` for an empty one."""
+        check_not_empty(batch)
+        stream = Stream.load(state, self.classifier.device)
+        parts: list[Part] = []
+        updates: list[Update] = []
+        start = 0
+        while start < len(batch):
+            piece = batch[start : start + self.cadence - stream.frames % self.cadence]
+            start += len(piece)
+            stream, part, update = self._take(piece, stream)
+            parts.append(part)
+            if update is not None:
+                updates.append(update)
+        report = joined(parts, updates)
+        return Prediction(report.probabilities, report.frozen_probabilities), stream.save(), report
 
     def _take(self, batch: Batch, stream: Stream) -> tuple[Stream, Part, Update | None]:
         classifier, whole = self.classifier, len(batch) == self.cadence
@@ -78,7 +163,7 @@ class WindowedMethod(OnlineMethod[Stream]):
             window = self._forward(pixels, stream)
             probabilities = classifier.probabilities(F.normalize(window.embeddings.detach(), dim=-1))
         spent = (3.0 if whole else 1.0) * len(batch)
-        sums = statistics(probabilities, frozen)
+        sums = statistics(probabilities, frozen).sum(0)
         finite = bool(torch.isfinite(probabilities).all())
         canvases = batch.canvases.to(classifier.device)
         kept = canvases if whole else torch.cat([stream["window"], canvases])

@@ -5,17 +5,19 @@ from typing import ClassVar
 import torch
 
 from grpo_tta.classifier import Classifier
+from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.owners import Columns
 from grpo_tta.settings import ZeroShotSettings
-from grpo_tta.types import Batch, Method, Prediction, Report, State
+from grpo_tta.types import Batch, Prediction, State
 
 
-class ZeroShot(Method):
+class ZeroShot(PackedMethod):
     """One forward an image. State: ``frames`` and ``updates`` (always 0)."""
 
     name: ClassVar[str] = "zero-shot"
 
     def __init__(self, classifier: Classifier, settings: ZeroShotSettings | None = None) -> None:
-        self.classifier = classifier
+        super().__init__(classifier, None)
         self.settings = settings or ZeroShotSettings()
 
     def initial_state(self) -> State:
@@ -23,19 +25,13 @@ class ZeroShot(Method):
         return {"frames": 0, "updates": 0}
 
     @torch.no_grad()
-    def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
-        """Label ``batch``; only ``frames`` moves."""
-        features = self.classifier.features(self.classifier.normalise(batch.canvases))
-        probabilities = self.classifier.probabilities(features).cpu()
-        report = Report(
-            probabilities=probabilities,
-            frozen_probabilities=probabilities,
-            frozen_features=features.cpu(),
-            forward_equivalents=float(len(batch)),
-            finite=bool(torch.isfinite(probabilities).all()),
-        )
-        new_state: State = {**state, "frames": int(state["frames"]) + len(batch)}
-        return Prediction(probabilities, probabilities), new_state, report
+    def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
+        """Only ``frames`` moves."""
+        features = self.classifier.features(self.classifier.normalise(frames.batch.canvases))
+        probabilities = self.classifier.probabilities(features)
+        finite = all_finite(probabilities, frames)
+        columns = {**columns, "frames": columns["frames"] + frames.counts}
+        return columns, Given(probabilities, probabilities, probabilities, features, finite, cost=1.0)
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:

@@ -1,6 +1,6 @@
 """`LabelStreams`, the step as a Beam DoFn: all events of a shard of a slice in, records and new states out.
 
-A shard is a partition's streams whose names hash alike, so one call sees many streams and reads their images ahead. A
+A shard is a partition's streams whose names hash alike, so one call sees many streams and steps them together. A
 stream's state comes from the last commit and is given out once, behind its records: a slice that fails changes none.
 """
 
@@ -20,10 +20,10 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.config.job import is_kafka
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.label.labeler import Labeled
+from grpo_tta.pipeline.label.labeled import Labeled
 from grpo_tta.pipeline.label.load import leave_labeler, states_held, take_labeler
-from grpo_tta.pipeline.label.reader import ReadAhead
 from grpo_tta.pipeline.label.records import WindowedRef
+from grpo_tta.pipeline.label.rounds import Asked
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.status import partition_logs
 from grpo_tta.schemas import Commit, DriftEvent
@@ -75,29 +75,32 @@ class LabelStreams(beam.DoFn):
         leave_labeler(self._job)
 
     def process(self, element: tuple[ShardKey, Iterable[ImageRef]]) -> Iterator[Any]:
-        """Step all streams of a shard, one after another; images are read ahead over all of them."""
+        """Step all streams of a shard, in rounds of many."""
         self._count_load()
         (partition, _), refs = element
         streams: dict[str, list[ImageRef]] = {}
         for ref in refs:
             streams.setdefault(ref.stream, []).append(ref)
-        names = sorted(streams)
-        for stream in names:
-            streams[stream].sort(key=lambda ref: (ref.event_time, ref.coordinate))
-        with self._labeler.reading(ref for stream in names for ref in streams[stream]) as images:
-            for stream in names:
-                yield from self._stream(partition, stream, self._labeler.in_windows(streams[stream]), images)
-                del streams[stream]  # with the images that came inline
-
-    def _stream(self, partition: str, stream: str, events: list[WindowedRef], images: ReadAhead) -> Iterator[Any]:
-        state, drift = self._first(partition, stream, events[0])
-        reset = stream in self._origins[partition].resets
+        told: dict[str, list[DriftEvent]] = {}
         try:
-            labeled = self._labeler.label(events, state, reset=reset, images=images)
+            for stream, labeled in self._labeler.label_many(self._asked(partition, streams, told)):
+                labeled.drift[:0] = told.pop(stream)
+                yield from self._given(partition, stream, labeled)
         except Exception:
             Metrics.counter(type(self), "failed_batches_counter").inc()
             raise
-        labeled.drift[:0] = drift
+
+    def _asked(
+        self, partition: str, streams: dict[str, list[ImageRef]], told: dict[str, list[DriftEvent]]
+    ) -> Iterator[Asked]:
+        """The streams by name, taken out of ``streams`` one by one; what is to be told of each goes to ``told``."""
+        for stream in sorted(streams):
+            refs = sorted(streams.pop(stream), key=lambda ref: (ref.event_time, ref.coordinate))
+            events = self._labeler.in_windows(refs)
+            state, told[stream] = self._first(partition, stream, events[0])
+            yield Asked(stream, events, state, reset=stream in self._origins[partition].resets)
+
+    def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)
         for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
             for record in kind:

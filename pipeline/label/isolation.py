@@ -10,22 +10,23 @@ Try = Callable[[Sequence[int]], object]
 """Runs these images of the batch, by their places; raises what the model raises."""
 
 
-def at_fault(count: int, run: Try, run_grey: Callable[[], object], error: Exception) -> dict[int, Exception]:
+def at_fault(count: int, run: Try, run_grey: Callable[[int], object], error: Exception) -> dict[int, Exception]:
     """Places of the images that cannot be run, each with what it raised, of a batch of ``count`` that raised ``error``.
 
-    An image is at fault that raises the same alone, twice, where a plain grey one does not. Raises ``error``, for the
+    An image is at fault that raises the same alone, twice, where a plain grey one in its place (``run_grey``) does not.
+    Raises ``error``, for the
     caller's caller to try again, where none is: the fault passes, lies in the batch as a whole, or is the model's own;
     and at once for want of memory, which no image is to blame for.
     """
     if wants_memory(error):
         raise error
-    found = dict(_search(range(count), run, error))
+    found = {
+        place: raised
+        for place, raised in _search(range(count), run, error)
+        if _raised([place], lambda places: run_grey(places[0])) is None
+    }
     if not found:
         raise error
-    try:
-        run_grey()
-    except Exception:
-        raise error from None
     return found
 
 

@@ -1,11 +1,12 @@
-"""`StreamLabeler`: events of one stream and its state in, records and the new state out. It knows no Beam.
+"""`StreamLabeler`: events of streams and their states in, records and the new states out. It knows no Beam.
 
-Images are fetched and decoded in threads while the model works on the batch before. What cannot be read becomes a
-dead letter and the batch is as if it had not been there. Batches are cut at the method's cadence and at the guard's
-probes, so that updates and the guard's decisions fall on the same frames however the events were batched. The state
-given is never modified: an exception leaves the caller with the state it had.
+Streams go through the model together, in rounds (`label.rounds`). While one round is labelled the images of the next
+are fetched and decoded in threads. What cannot be read becomes a dead letter and the round is as if it had not been
+there. A stream's part of a round ends at the method's cadence and at the guard's probes, so that updates and the
+guard's decisions fall on the same frames however the events were batched; its labels depend on the streams beside it by
+rounding only. The states given are never modified: an exception leaves the caller with those it had.
 
-Of a batch that makes the model raise, the images at fault become dead letters too (`label.isolation`), and the others
+Of a round that makes the model raise, the images at fault become dead letters too (`label.isolation`), and the others
 are stepped as if those had not been there; where none is at fault the exception is the caller's.
 
 An event whose time was capped does not make others late. A prediction that is not finite is never a label: the frozen
@@ -14,92 +15,39 @@ encoder's stands in for it.
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
+from grpo_tta.guard.guarded import Guarded, GuardedMethod
 from grpo_tta.pipeline.label.isolation import at_fault
+from grpo_tta.pipeline.label.labeled import BatchTiming, Labeled
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
+from grpo_tta.pipeline.label.rounds import Asked, Lane, Rounds
 from grpo_tta.pipeline.windows import Window, Windows
-from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, SkipReason
+from grpo_tta.schemas import SkipReason
 from grpo_tta.state import StreamState
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _log = logging.getLogger(__name__)
 
 _GREY = 127
-
-
-T = TypeVar("T")
-
-
-class BatchTiming(NamedTuple):
-    """One batch through the model."""
-
-    images: int
-    bytes: int
-    """Of its canvases."""
-    seconds: float
-
-
-class _Stepped(NamedTuple):
-    """A batch through method and guard."""
-
-    prediction: Prediction
-    """What labels come from."""
-    method_state: State
-    report: Report
-    decision: Decision
-    guard_state: State
-
-
-@dataclass
-class Labeled:
-    """What some of one stream's events became. ``labels`` and ``dead_letters`` together are the events."""
-
-    state: StreamState
-    labels: list[LabeledImage] = field(default_factory=list)
-    adaptation: list[AdaptationLog] = field(default_factory=list)
-    drift: list[DriftEvent] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    forward_equivalents: float = 0.0
-    late: int = 0
-    skipped: Counter[SkipReason] = field(default_factory=Counter)
-    """Updates that were due and not made, by reason."""
-    batches: list[BatchTiming] = field(default_factory=list)
-
-    def counters(self) -> Counters:
-        """Their totals."""
-        return Counters(
-            events=len(self.labels) + len(self.dead_letters),
-            labels=len(self.labels),
-            dead_letters=len(self.dead_letters),
-            updates=sum(not row.reset for row in self.adaptation),
-            late=self.late,
-            updates_skipped=dict(self.skipped),
-            drift_events=Counter(event.signal for event in self.drift),
-            resets=Counter(row.cause for row in self.adaptation if row.cause is not None),
-            forward_equivalents=self.forward_equivalents,
-        )
+Frame = tuple[WindowedRef, Canvas]
 
 
 class StreamLabeler:
     """Labels streams with one read-only model; holds nothing of any stream.
 
-    ``allowed_lateness`` is in microseconds. ``read_ahead`` bounds the decoded images in memory, ``readers`` the
-    threads.
+    ``allowed_lateness`` is in microseconds. ``max_batch_size``: images of a round, of all streams together; as
+    many more are decoded ahead. ``readers``: threads.
     """
 
     def __init__(
@@ -121,6 +69,7 @@ class StreamLabeler:
             raise ValueError(f"readers must be >= 1, got {readers}")
         self.method = method
         self.guard = guard
+        self._guarded = GuardedMethod(method, guard)
         self.make = make
         self.load_seconds = 0.0
         """What loading the model took, and how large it is: set by who loaded it, for metrics."""
@@ -132,7 +81,6 @@ class StreamLabeler:
         self._settings_fingerprint = settings_fingerprint
         self._allowed_lateness = allowed_lateness
         self._max_batch_size = max_batch_size
-        self._read_ahead = 2 * max_batch_size + readers
         self._readers = readers
         self._pool: ThreadPoolExecutor | None = None
 
@@ -159,125 +107,118 @@ class StreamLabeler:
         runs = self._windows.runs([ref.event_time for ref in refs])
         return [WindowedRef(ref, run) for ref, run in zip(refs, runs, strict=True)]
 
-    @contextmanager
-    def reading(self, refs: Iterable[ImageRef]) -> Iterator[ReadAhead]:
-        """Read the images of ``refs`` ahead, whosever they are: `label` is then called with them in that order."""
+    def label(self, events: Sequence[WindowedRef], state: StreamState, *, reset: bool = False) -> Labeled:
+        """`label_many` of one stream."""
+        ((_, labeled),) = self.label_many([Asked("", list(events), state, reset)])
+        return labeled
+
+    def label_many(self, streams: Iterable[Asked]) -> Iterator[tuple[str, Labeled]]:
+        """Step through the events of ``streams``, which are taken as there is room for them in a round; each is given
+        out when it is through."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="read-image")
-        ahead = ReadAhead(self._pool, self._read, refs, self._read_ahead)
+        images = ReadAhead(self._pool, self._read)
+        rounds = Rounds(
+            streams,
+            lambda asked: self._opened(asked, images),
+            self._guarded.room,
+            lambda lane, most: _readable(lane, most, images),
+            self._max_batch_size,
+        )
         try:
-            yield ahead
+            images.begin(rounds.likely([]))
+            while parts := rounds.next():
+                images.begin(rounds.likely(parts))
+                self._step(parts)
+                yield from ((lane.name, lane.out) for lane in rounds.done())
+            yield from ((lane.name, lane.out) for lane in rounds.done())
         finally:
-            ahead.close()
+            images.close()
 
-    def label(
-        self,
-        events: Sequence[WindowedRef],
-        state: StreamState,
-        *,
-        reset: bool = False,
-        images: ReadAhead | None = None,
-    ) -> Labeled:
-        """Step through ``events``, which are one stream's in order of (event time, coordinate).
-
-        ``reset``: before the first of them, as asked for from outside; its log record names that event. ``images``: of
-        these events, and of others behind them; by default their own.
-        """
-        if images is None:
-            with self.reading(event.ref for event in events) as images:
-                return self.label(events, state, reset=reset, images=images)
+    def _opened(self, asked: Asked, images: ReadAhead) -> Lane:
+        """A stream whose late events are labelled and whose others are to come."""
+        state, events = asked.state, asked.events
         out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
-        if reset:
+        if asked.reset:
             decision, guard_state = self.guard.manual(state.guard)
-            self._apply(self._placed(events[:1], _window(state)), decision, state.method, guard_state, out)
+            after = decision.applied(self.method, state.method)
+            placed = self._placed(events[:1], _window(state))
+            self._apply(placed, decision, state.method, guard_state, after, out)
         newest = state.position.get("event_time")
-        on_time = events
+        late = 0
         if newest is not None:
             horizon = int(newest) - self._allowed_lateness
-            late = [event for event in events if event.ref.event_time < horizon]
-            on_time = events[len(late) :]
-            late = self._placed_late(late, _window(state))
-            self._run(late, images, out, lambda: self._max_batch_size, self._predicted, self._record_late)
-        self._run(on_time, images, out, lambda: self._next_cut(out.state), self._stepped, self._take)
-        return out
+            late = sum(event.ref.event_time < horizon for event in events)
+            self._label_late(Lane(asked.name, self._placed_late(events[:late], _window(state)), out), images)
+        return Lane(asked.name, events[late:], out)
 
-    def _next_cut(self, state: StreamState) -> int:
-        limit, cadence = self._max_batch_size, self.method.cadence
-        if cadence is not None:
-            limit = min(limit, cadence - int(state.method.get("frames", 0)) % cadence)
-        if self.guard.settings.enabled:
-            probe = self.guard.settings.probe_frames
-            limit = min(limit, probe - int(state.guard.get("frames", 0)) % probe)
-        return limit
-
-    def _run(
-        self,
-        events: Sequence[WindowedRef],
-        images: ReadAhead,
-        out: Labeled,
-        limit: Callable[[], int],
-        compute: Callable[[Batch, StreamState], T],
-        keep: Callable[[list[WindowedRef], T, Labeled], None],
-    ) -> None:
-        """``compute`` and then ``keep`` readable images in batches of at most ``limit()``, asked at each; the rest goes
-        to the dead letters. Only ``keep`` changes anything."""
-        batch: list[WindowedRef] = []
-        canvases: list[Canvas] = []
-        for event in events:
+    def _step(self, parts: list[tuple[Lane, list[Frame]]]) -> None:
+        """A round through the model, without those of its images that make it raise."""
+        while parts := [(lane, frames) for lane, frames in parts if frames]:
+            started = time.monotonic()
             try:
-                canvas = images.take(event.ref)
-            except (PermanentFetchError, ImageError) as error:
-                stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
-                out.dead_letters.append(dead_letter(event.ref, stage, error))
+                stepped = self._computed(parts)
+            except Exception as error:
+                self._isolate(parts, error)
                 continue
-            batch.append(event)
-            canvases.append(canvas)
-            if len(batch) >= limit() and self._done(batch, canvases, out, compute, keep):
-                batch, canvases = [], []
-        while batch and not self._done(batch, canvases, out, compute, keep):
-            pass
+            images = sum(len(frames) for _, frames in parts)
+            for (lane, frames), guarded in zip(parts, stepped, strict=True):
+                self._take([event for event, _ in frames], guarded, lane.out)
+            self.labelled += images
+            size = sum(canvas.nbytes for _, frames in parts for _, canvas in frames)
+            parts[0][0].out.batches.append(BatchTiming(images, size, time.monotonic() - started))
+            return
 
-    def _done(
-        self,
-        events: list[WindowedRef],
-        canvases: list[Canvas],
-        out: Labeled,
-        compute: Callable[[Batch, StreamState], T],
-        keep: Callable[[list[WindowedRef], T, Labeled], None],
-    ) -> bool:
-        """Whether the batch is done; if not, those that make the model raise have left it for the dead letters, and it
-        may be filled up."""
-        started = time.monotonic()
-        try:
-            computed = compute(self._batch(events, canvases), out.state)
-        except Exception as error:
-            bad = at_fault(
-                len(events),
-                lambda some: compute(self._batch([events[i] for i in some], [canvases[i] for i in some]), out.state),
-                lambda: compute(self._batch(events[:1], [np.full_like(canvases[0], _GREY)]), out.state),
-                error,
-            )
-            for place, raised in sorted(bad.items(), reverse=True):
-                ref = events[place].ref
-                _log.warning("stream %s: %s cannot be stepped", ref.stream, ref.coordinate, exc_info=raised)
-                out.dead_letters.append(dead_letter(ref, "step", raised))
-                del events[place], canvases[place]
-            return False
-        keep(events, computed, out)
-        self.labelled += len(events)
-        size = sum(canvas.nbytes for canvas in canvases)
-        out.batches.append(BatchTiming(len(events), size, time.monotonic() - started))
-        return True
+    def _computed(self, parts: Sequence[tuple[Lane, list[Frame]]]) -> list[Guarded]:
+        states = [lane.out.state for lane, _ in parts]
+        batches = [_batch(frames) for _, frames in parts]
+        return self._guarded.step_many(batches, [s.method for s in states], [s.guard for s in states])
 
-    def _batch(self, events: list[WindowedRef], canvases: list[Canvas]) -> Batch:
-        seeds = torch.tensor([seed_of(event.ref.id) for event in events], dtype=torch.int64)
-        return Batch(torch.from_numpy(np.stack(canvases)), seeds)
+    def _isolate(self, parts: list[tuple[Lane, list[Frame]]], error: Exception) -> None:
+        """Take the images at fault out of ``parts``, to the dead letters; raises ``error`` where there is none."""
+        places = [(number, frame) for number, (_, frames) in enumerate(parts) for frame in frames]
+
+        def some(chosen: Sequence[int], *, grey: bool = False) -> object:
+            kept: dict[int, list[Frame]] = {}
+            for place in chosen:
+                number, frame = places[place]
+                kept.setdefault(number, []).append(_grey(frame) if grey else frame)
+            return self._computed([(parts[number][0], frames) for number, frames in kept.items()])
+
+        bad = at_fault(len(places), some, lambda place: some([place], grey=True), error)
+        for place, raised in bad.items():
+            number, frame = places[place]
+            lane, frames = parts[number]
+            _dead(frame[0], raised, lane.out)
+            frames[:] = [own for own in frames if own is not frame]
+
+    def _label_late(self, lane: Lane, images: ReadAhead) -> None:
+        """Label events that nothing is learnt from."""
+        while frames := _readable(lane, self._max_batch_size, images):
+            while frames:
+                try:
+                    prediction = self._predicted(_batch(frames), lane.out.state)
+                except Exception as error:
+                    self._isolate_late(frames, lane.out, error)
+                    continue
+                self._record_late([event for event, _ in frames], prediction, lane.out)
+                self.labelled += len(frames)
+                break
+
+    def _isolate_late(self, frames: list[Frame], out: Labeled, error: Exception) -> None:
+        bad = at_fault(
+            len(frames),
+            lambda some: self._predicted(_batch([frames[place] for place in some]), out.state),
+            lambda place: self._predicted(_batch([_grey(frames[place])]), out.state),
+            error,
+        )
+        for place, raised in sorted(bad.items(), reverse=True):
+            _dead(frames.pop(place)[0], raised, out)
 
     def _predicted(self, batch: Batch, state: StreamState) -> Prediction:
-        """Of late images."""
         prediction = self.method.predict(batch, state.method)
         if not bool(torch.isfinite(prediction.probabilities).all()):
-            return Prediction(self._frozen(batch))
+            return Prediction(self._guarded.frozen(batch))
         return prediction
 
     def _record_late(self, events: list[WindowedRef], prediction: Prediction, out: Labeled) -> None:
@@ -286,29 +227,15 @@ class StreamLabeler:
         out.late += len(events)
         out.state.counters["late"] = out.state.counters.get("late", 0) + len(events)
 
-    def _frozen(self, batch: Batch) -> Tensor:
-        """Probabilities ``[B, C]`` of a method that has learnt nothing, which are the frozen encoder's."""
-        return self.method.predict(batch, self.method.initial_state()).probabilities
-
-    def _stepped(self, batch: Batch, state: StreamState) -> _Stepped:
-        """Method and guard over a batch."""
-        prediction, method_state, report = self.method.step(batch, state.method)
-        decision, guard_state = self.guard.step(report, state.guard)
-        finite = bool(torch.isfinite(prediction.probabilities).all())
-        if decision.serve_frozen or not finite:
-            frozen = prediction.frozen if prediction.frozen is not None else self._frozen(batch)
-            prediction = Prediction(frozen, frozen)
-        return _Stepped(prediction, method_state, report, decision, guard_state)
-
-    def _take(self, events: list[WindowedRef], stepped: _Stepped, out: Labeled) -> None:
-        """Note what a batch gave."""
-        _, method_state, report, decision, guard_state = stepped
-        self._count_skipped(out.state.method, method_state, report, decision, out)
+    def _take(self, events: list[WindowedRef], stepped: Guarded, out: Labeled) -> None:
+        """Note what a stream's part of a round gave."""
+        decision, report = stepped.decision, stepped.report
+        self._count_skipped(out.state.method, stepped.method, report, decision, out)
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
         events = self._advance(events, out.state)
         self._record(events, stepped.prediction, report, out, warming_up=decision.warming_up)
-        self._apply(events, decision, method_state, guard_state, out)
+        self._apply(events, decision, stepped.method, stepped.guard, stepped.after, out)
 
     def _count_skipped(self, before: State, after: State, report: Report, decision: Decision, out: Labeled) -> None:
         """Updates fall due at multiples of the cadence."""
@@ -322,15 +249,21 @@ class StreamLabeler:
             out.skipped[reason] += skipped
 
     def _apply(
-        self, events: Sequence[WindowedRef], decision: Decision, method_state: State, guard_state: State, out: Labeled
+        self,
+        events: Sequence[WindowedRef],
+        decision: Decision,
+        before: State,
+        guard_state: State,
+        after: State,
+        out: Labeled,
     ) -> None:
-        """Do what the guard decided on the last of ``events``, and note it; the state is written last."""
+        """Note what the guard decided on the last of ``events``, which made the method's state ``after`` of
+        ``before``; the state is written last."""
         if decision.action == "reset":
-            self._record_reset(events[-1], decision, int(method_state.get("frames", 0)), out)
-        method_state = decision.applied(self.method, method_state)
+            self._record_reset(events[-1], decision, int(before.get("frames", 0)), out)
         frame = out.state.counters.get("frames", 0)
         out.drift += [self.make.drift(events[-1], found, frame=frame) for found in decision.events]
-        out.state = replace(out.state, method=method_state, guard=guard_state)
+        out.state = replace(out.state, method=after, guard=guard_state)
 
     def _placed(self, events: Sequence[WindowedRef], open_session: Window | None) -> list[WindowedRef]:
         """The events in their windows, ``open_session`` being the one before."""
@@ -392,6 +325,36 @@ class StreamLabeler:
                 warming_up=decision.warming_up,
             )
         )
+
+
+def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
+    """The lane's next events whose images can be read; the others go to the dead letters."""
+    frames: list[Frame] = []
+    images.begin(lane.events[lane.next :][:most])
+    while len(frames) < most and lane.next < len(lane.events):
+        event = lane.events[lane.next]
+        lane.next += 1
+        try:
+            frames.append((event, images.take(event)))
+        except (PermanentFetchError, ImageError) as error:
+            stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
+            lane.out.dead_letters.append(dead_letter(event.ref, stage, error))
+            images.begin(lane.events[lane.next :][: most - len(frames)])
+    return frames
+
+
+def _batch(frames: Sequence[Frame]) -> Batch:
+    seeds = torch.tensor([seed_of(event.ref.id) for event, _ in frames], dtype=torch.int64)
+    return Batch(torch.from_numpy(np.stack([canvas for _, canvas in frames])), seeds)
+
+
+def _grey(frame: Frame) -> Frame:
+    return frame[0], np.full_like(frame[1], _GREY)
+
+
+def _dead(event: WindowedRef, raised: Exception, out: Labeled) -> None:
+    _log.warning("stream %s: %s cannot be stepped", event.ref.stream, event.ref.coordinate, exc_info=raised)
+    out.dead_letters.append(dead_letter(event.ref, "step", raised))
 
 
 def _window(state: StreamState) -> Window | None:

@@ -1,12 +1,12 @@
-"""`ReadAhead`: images fetched and decoded in threads, in order, while the model works on those before."""
+"""`ReadAhead`: images fetched and decoded in threads while the model works on those before."""
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from grpo_tta.adapters.events import ImageRef
+from grpo_tta.pipeline.label.records import WindowedRef
 
 Canvas = np.ndarray
 """uint8 ``[3, H, W]``, RGB, the model's input size."""
@@ -15,27 +15,25 @@ Read = Callable[[ImageRef], Canvas]
 
 
 class ReadAhead:
-    """The images of ``refs``, one after another, at most ``most`` of them begun beyond the one that is asked for."""
+    """Images that are begun before they are taken. How many that are is the caller's to bound."""
 
-    def __init__(self, pool: ThreadPoolExecutor, read: Read, refs: Iterable[ImageRef], most: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, read: Read) -> None:
         self._pool = pool
         self._read = read
-        self._refs = iter(refs)
-        self._most = most
-        self._waiting: deque[tuple[ImageRef, Future[Canvas]]] = deque()
+        self._begun: dict[int, Future[Canvas]] = {}
 
-    def take(self, ref: ImageRef) -> Canvas:
-        """The next image, which must be that of ``ref``; raises what reading it raised."""
-        while len(self._waiting) <= self._most and (following := next(self._refs, None)) is not None:
-            self._waiting.append((following, self._pool.submit(self._read, following)))
-        expected, future = self._waiting.popleft()
-        if expected is not ref:
-            raise ValueError(f"images are taken in order: {expected.coordinate} is next, asked for {ref.coordinate}")
-        return future.result()
+    def begin(self, events: Iterable[WindowedRef]) -> None:
+        """Read those of ``events`` that were not begun yet, in this order."""
+        for event in events:
+            if id(event) not in self._begun:
+                self._begun[id(event)] = self._pool.submit(self._read, event.ref)
+
+    def take(self, event: WindowedRef) -> Canvas:
+        """The image of ``event``, the very object that was begun; raises what reading it raised."""
+        return self._begun.pop(id(event)).result()
 
     def close(self) -> None:
-        """Nothing more is begun."""
-        self._refs = iter(())
-        for _, future in self._waiting:
+        """What was not taken is given up."""
+        for future in self._begun.values():
             future.cancel()
-        self._waiting.clear()
+        self._begun.clear()

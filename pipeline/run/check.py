@@ -7,7 +7,8 @@ from itertools import islice
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.label.labeler import Labeled, StreamLabeler
+from grpo_tta.pipeline.label.labeled import Labeled
+from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.label.load import labeler_of, uri_policy
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, bad_record
 from grpo_tta.pipeline.run.places import list_job_source, output_stores

@@ -4,10 +4,16 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from grpo_tta.guard import collapse
 
 UNIFORM = torch.full((40,), 1 / 40)
+
+
+def errors(frozen: Tensor, adapted: Tensor, bias: Tensor) -> Tensor:
+    """Sums over the frames ``[2]`` of one stream of bias ``[C]``."""
+    return collapse.errors(frozen, adapted, bias[None], torch.zeros(len(frozen), dtype=torch.int64)).sum(0)
 
 
 def test_the_lost_diversity_is_the_smaller_loss_of_entropy_and_of_mutual_information() -> None:
@@ -29,9 +35,7 @@ def test_the_lost_diversity_is_the_smaller_loss_of_entropy_and_of_mutual_informa
 def test_errors_are_those_of_the_labels_by_the_frozen_belief() -> None:
     frozen = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
     adapted = torch.tensor([[0.1, 0.8, 0.1], [0.0, 1.0, 0.0]])
-    torch.testing.assert_close(
-        collapse.errors(frozen, adapted, torch.full((3,), 1 / 3)), torch.tensor([0.3 + 0.4, 0.8 + 0.4])
-    )
+    torch.testing.assert_close(errors(frozen, adapted, torch.full((3,), 1 / 3)), torch.tensor([0.3 + 0.4, 0.8 + 0.4]))
 
 
 def test_a_bias_over_many_classes_is_divided_out_and_one_of_few_is_not() -> None:
@@ -40,12 +44,12 @@ def test_a_bias_over_many_classes_is_divided_out_and_one_of_few_is_not() -> None
     favourite[1:] = (1 - 4 / 40) / 39
     frozen = UNIFORM.clone()
     frozen[0], frozen[1], frozen[2:] = 0.5, 0.25, 0.25 / 38
-    by_plain = collapse.errors(frozen[None], frozen.roll(1)[None], UNIFORM)
-    by_bias = collapse.errors(frozen[None], frozen.roll(1)[None], favourite)
+    by_plain = errors(frozen[None], frozen.roll(1)[None], UNIFORM)
+    by_bias = errors(frozen[None], frozen.roll(1)[None], favourite)
     assert by_plain[0] < by_plain[1]  # of the labels 0 and 1
     assert by_bias[0] > by_bias[1]
     scene = torch.zeros(40).index_fill(0, torch.tensor([0]), 1.0)
-    few = collapse.errors(frozen[None], frozen.roll(1)[None], scene)
+    few = errors(frozen[None], frozen.roll(1)[None], scene)
     assert few[0] < few[1]
 
 

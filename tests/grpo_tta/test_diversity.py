@@ -17,7 +17,8 @@ def shown(features: Tensor, probabilities: Tensor | None = None) -> Diversity:
         probabilities = torch.eye(CLASSES)[torch.arange(len(features)) % CLASSES]
     for number, start in enumerate(range(0, len(features) - WINDOW + 1, WINDOW), start=1):
         part = slice(start, start + WINDOW)
-        diversity = diversity.after(features[part], probabilities[part], torch.ones(WINDOW), number, 0.99)
+        rows, shown_now = features[None, part], probabilities[None, part]
+        diversity = diversity.after(rows, shown_now, torch.ones(1, WINDOW), torch.tensor([number]), 0.99)
     return diversity
 
 
@@ -76,18 +77,18 @@ def test_predictions_that_noise_spreads_alike_tell_no_classes_apart() -> None:
 
 def test_a_level_waits_for_its_block_and_then_begins_anew() -> None:
     diversity = shown(features(48, 1, 0.3))
-    assert [bool(row.any()) for row in diversity.partial] == [False, True, True, True, True]
+    assert [bool(row.any()) for row in diversity.partial[0]] == [False, True, True, True, True]
     torch.testing.assert_close(
-        diversity.partial[2].float(), features(48, 1, 0.3).view(3, 16, -1).mean(1).sum(0), atol=2e-3, rtol=2e-3
+        diversity.partial[0, 2].float(), features(48, 1, 0.3).view(3, 16, -1).mean(1).sum(0), atol=2e-3, rtol=2e-3
     )
-    assert diversity.blocks[1] == 1
-    torch.testing.assert_close(diversity.mean[1].float(), features(48, 1, 0.3)[:32].mean(0), atol=1e-3, rtol=1e-3)
+    assert diversity.blocks[0, 1] == 1
+    torch.testing.assert_close(diversity.mean[0, 1].float(), features(48, 1, 0.3)[:32].mean(0), atol=1e-3, rtol=1e-3)
 
 
 def test_rows_that_do_not_count_are_as_if_they_had_not_been_there() -> None:
     rows, p = features(16, 1, 0.3), torch.full((16, CLASSES), 1 / CLASSES)
     counted = torch.tensor([1.0] * 10 + [0.0] * 6)
-    found = Diversity.empty(CLASSES, WIDTH).after(rows, p, counted, 1, 1.0)
+    found = Diversity.empty(CLASSES, WIDTH).after(rows[None], p[None], counted[None], torch.ones(1), 1.0)
     assert found.frames == 10
-    torch.testing.assert_close(found.mean[0].float(), rows[:10].mean(0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.mean[0, 0].float(), rows[:10].mean(0), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.shown.sum(), torch.tensor(10.0))

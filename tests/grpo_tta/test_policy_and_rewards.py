@@ -139,7 +139,7 @@ def test_feature_dispersion_is_the_mean_over_other_classes_each_counted_once() -
     others, of_others = unit(5, 8), torch.tensor([3, 3, 3, 7, 1])
     seen = torch.tensor([[True] * 5, [True, True, False, True, False], [False, True, True, False, False]])
     features = unit(3, 8, seed=1).requires_grad_()
-    found = rewards.feature_dispersion(features, torch.tensor([1, 3, 3]), others, of_others, seen)
+    found = rewards.feature_dispersion(features, torch.tensor([1, 3, 3]), others[None], of_others[None], seen)
     first = (features[0] @ others[:3].mean(0) + features[0] @ others[3]) / 2
     torch.testing.assert_close(found, torch.stack([-first, -(features[1] @ others[3]), torch.zeros(())]))
     found.sum().backward()
@@ -150,11 +150,13 @@ def test_feature_dispersion_is_the_mean_over_other_classes_each_counted_once() -
 def test_squeeze_is_the_mean_cosine_of_different_classes_whatever_one_class_shows() -> None:
     features, classes, counted = unit(6, 8), torch.tensor([0, 1, 2, 0, 1, 2]), torch.ones(6)
     pairs = [features[i] @ features[j] for i in range(6) for j in range(6) if classes[i] != classes[j]]
-    found, any_pair = rewards.squeeze(features, classes, counted)
-    torch.testing.assert_close(found, torch.stack(pairs).mean().clamp_min(0))
+    found, any_pair = rewards.squeeze(features[None], classes[None], counted[None])
+    torch.testing.assert_close(found[0], torch.stack(pairs).mean().clamp_min(0))
     assert any_pair == 1
     together = torch.nn.functional.normalize(features + 2, dim=-1)
-    few, _ = rewards.squeeze(together, classes, torch.tensor([1.0, 1, 0, 0, 0, 0]))
-    torch.testing.assert_close(few, together[0] @ together[1])
-    assert rewards.squeeze(together, torch.zeros(6, dtype=torch.int64), counted) == (0, 0)
-    assert rewards.squeeze(torch.stack([features[0], -features[0]]), torch.tensor([0, 1]), torch.ones(2)) == (0, 1)
+    few, _ = rewards.squeeze(together[None], classes[None], torch.tensor([[1.0, 1, 0, 0, 0, 0]]))
+    torch.testing.assert_close(few[0], together[0] @ together[1])
+    assert rewards.squeeze(together[None], torch.zeros(1, 6, dtype=torch.int64), counted[None]) == (0, 0)
+    assert rewards.squeeze(
+        torch.stack([features[0], -features[0]])[None], torch.tensor([[0, 1]]), torch.ones(1, 2)
+    ) == (0, 1)

@@ -126,7 +126,7 @@ def test_a_reference_of_a_stream_s_own_is_made_of_its_first_rows() -> None:
     frames = torch.randn(3, 8, DIMENSIONS, generator=torch.Generator().manual_seed(3))
     for number, probe in enumerate(frames):
         assert "rows" in state
-        state = shift.after_row(probe.mean(0), ALL, None, shift.after_frames(probe, state), SETTINGS)
+        state = shift.after_row(probe.mean(0), ALL, None, shift.after_frames(probe.square().sum(0), state), SETTINGS)
         assert ("rows" in state) == (number < 2)
     whole = frames.flatten(0, 1)
     made = Reference.from_probes(frames.mean(1).half(), whole.var(0, unbiased=False), float(CLASSES), 8)
@@ -160,8 +160,8 @@ def test_frames_of_a_probe_that_was_cleared_do_not_widen_the_reference_in_the_ma
         state = shift.nothing(DIMENSIONS)
         for number, probe in enumerate(rows.split(8)):
             if interrupted and number == 1:
-                state = shift.cleared(shift.after_frames(10 * rows[:5], state))
-            state = shift.after_frames(probe, state)
+                state = shift.cleared(shift.after_frames((10 * rows[:5]).square().sum(0), state))
+            state = shift.after_frames(probe.square().sum(0), state)
             state = shift.after_row(probe.mean(0), ALL, None, state, SETTINGS)
         return state
 

@@ -15,6 +15,7 @@ from grpo_tta.methods.grpo_episodic import EpisodicGrpo
 from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.known import Known
 from grpo_tta.optimiser import adam
+from grpo_tta.owners import stack, unstack
 from grpo_tta.rewards import marginal_dispersion, runner_up
 
 Batches = Callable[..., Batch]
@@ -64,16 +65,16 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     state, batch = warmed(method, batches), batches(16)
     prediction, new, report = method.step(batch, state)
 
-    known = Known.load(state, classifier.device)
+    known, owner = Known.of(stack([state], classifier.device)), torch.zeros(16, dtype=torch.int64)
     assert known.own is not None
     assert known.own_ring is not None
     pixels = classifier.normalise(batch.canvases)
     frozen_features = classifier.features(pixels)
     frozen = classifier.probabilities(frozen_features)
-    teacher = known.frozen.log_probabilities(frozen_features, known.weight, classifier).exp()
+    teacher = known.teacher(frozen_features[:, None], owner, classifier)[:, 0].exp()
     theta = state["theta"].clone().requires_grad_()
     features = classifier.features(pixels, method.fast_weights.overrides(theta))
-    log_own = known.own.log_probabilities(features, known.weight, classifier)
+    log_own = known.served(features[:, None], owner, classifier)[:, 0]
     log_policy = (log_own + 0.5 * marginal_dispersion(state["own_marginal"])).log_softmax(-1)
     old = log_policy.detach().exp()
     group = teacher.topk(5).indices
@@ -83,7 +84,7 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     loss = -(weights * advantage * log_policy.gather(1, group)).sum(1)
     loss = loss - 0.3 * (log_policy.exp() * log_policy).sum(1)
     classes = torch.cat([state["ring_classes"], teacher.argmax(1)])
-    others = torch.cat([known.own_ring.float(), features.detach().half().float()])
+    others = torch.cat([known.own_ring[0].float(), features.detach().half().float()])
     for row in range(16):
         last = slice(row, row + 16)
         kinds = [kind for kind in classes[last].unique() if kind != classes[16 + row]]
@@ -91,7 +92,8 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
         push = 2 * 20 * state["squeezed"] * (means @ features[row]).mean()
         loss = loss + (torch.arange(16) == row) * push
     (gradient,) = torch.autograd.grad(loss.mean(), theta)
-    after, window = known.with_frames(0, frozen_features, features.detach()).after_window(classifier, 4, 480)
+    now = known.with_frames(owner, torch.arange(16), frozen_features, features.detach())
+    after, window = now.after_window(classifier, torch.tensor([4]), 480)
     expected, _, _ = adam(
         state["theta"], gradient, state["adam_m"].float(), state["adam_v"], step=4, rate=2e-3 * float(after.trust)
     )
@@ -100,8 +102,8 @@ def test_one_update_is_the_written_recipe(classifier: Classifier, batches: Batch
     torch.testing.assert_close(prediction.probabilities, old)
     kept = math.exp(-16 / (20 * 24))
     for name, shown in (("marginal", window.teacher), ("own_marginal", window.own)):
-        torch.testing.assert_close(new[name], kept * state[name] + (1 - kept) * runner_up(shown).mean(0))
-    for name, value in after.columns().items():
+        torch.testing.assert_close(new[name], kept * state[name] + (1 - kept) * runner_up(shown[0]).mean(0))
+    for name, value in unstack(after.columns())[0].items():
         torch.testing.assert_close(new[name], value, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(report.probabilities, classifier.probabilities(features.detach()))
     (update,) = report.updates
@@ -141,13 +143,13 @@ def test_two_streams_never_see_each_other(classifier: Classifier, batches: Batch
     states = {name: method.initial_state() for name in streams}
     labels: dict[str, list[Tensor]] = {name: [] for name in streams}
     for start in range(0, 64, 8):
-        steps = method.step_many({name: batch[start : start + 8] for name, batch in streams.items()}, states)
-        for name, (prediction, state, _) in steps.items():
-            states[name] = state
-            labels[name].append(prediction.probabilities)
+        batches_now = [batch[start : start + 8] for batch in streams.values()]
+        for name, step in zip(streams, method.step_many(batches_now, list(states.values())), strict=True):
+            states[name] = step[1]
+            labels[name].append(step[0].probabilities)
     for name, (expected, state, _) in alone.items():
-        assert torch.equal(torch.cat(labels[name]), expected)
-        assert_same(states[name], state)
+        torch.testing.assert_close(torch.cat(labels[name]), expected, atol=1e-4, rtol=1e-3)
+        assert_close(states[name], state)
 
 
 def test_initial_state_is_new_every_time_and_a_reset_is_exact(classifier: Classifier, batches: Batches) -> None:
