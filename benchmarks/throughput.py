@@ -26,18 +26,19 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.load import ImageReader, labeler_of, load_job_classifier
 from grpo_tta.pipeline.run.bounded import run_label_job
 
+_BATCH = 32
+
 
 def bare(config: JobConfig, method: Method, reader: ImageReader, feed: Path) -> float:
-    """Seconds of the bare loop."""
-    size = config.max_batch_size
+    """Seconds of the bare loop, in batches of 32."""
     streams: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(feed.glob("*/*.jpg")):
         streams[path.parent.name].append(path)
     started = time.perf_counter()
     for name, paths in streams.items():
         state = method.initial_state()
-        for start in range(0, len(paths), size):
-            part = paths[start : start + size]
+        for start in range(0, len(paths), _BATCH):
+            part = paths[start : start + _BATCH]
             canvases = [torch.from_numpy(decode(path.read_bytes(), reader.spec, reader.limits)) for path in part]
             seeds = torch.tensor([seed_of(f"{name}/{path.name}") for path in part])
             _, state, _ = method.step(Batch(torch.stack(canvases), seeds), state)

@@ -41,7 +41,11 @@ _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         "source.allow_uris",
         {"action": "append", "metavar": "PREFIX", "help": "a prefix a manifest may point at; may be repeated"},
     ),
-    ("--max-batch-size", "max_batch_size", {"type": int, "metavar": "N", "help": "images a step (default: 32)"}),
+    (
+        "--max-batch-size",
+        "max_batch_size",
+        {"type": int, "metavar": "N", "help": "images of all streams in one forward (default: 64, on a GPU 512)"},
+    ),
 ]
 _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (

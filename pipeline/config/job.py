@@ -261,7 +261,7 @@ class JobConfig(_Section):
     method: MethodConfig = MethodConfig()
     guard: GuardConfig = GuardConfig()
     event_time: EventTimeConfig = EventTimeConfig()
-    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     kafka: KafkaConfig = KafkaConfig()
     run: RunConfig = RunConfig()

@@ -34,6 +34,9 @@ from grpo_tta.pipeline.label.records import RecordMaker
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.types import Method
 
+_BATCH_SIZES = {"cpu": 64, "cuda": 512}
+"""By device: a GPU is idle under small forwards."""
+
 
 def load_job_classifier(config: JobConfig) -> Classifier:
     """The model and classes of a job; raises `ConfigurationError`."""
@@ -157,12 +160,17 @@ def _make_labeler(job: ResolvedJob) -> StreamLabeler:
         config.event_time.windows(),
         settings_fingerprint=job.method_fingerprint,
         allowed_lateness=parse_duration(config.event_time.allowed_lateness),
-        max_batch_size=config.max_batch_size,
+        max_batch_size=batch_size(config),
         readers=config.run.readers,
     )
     labeler.load_seconds = load_seconds
     labeler.model_bytes = sum(t.numel() * t.element_size() for t in classifier.visual.state_dict().values())
     return labeler
+
+
+def batch_size(config: JobConfig) -> int:
+    """Images of all streams in one forward, at most."""
+    return config.max_batch_size or _BATCH_SIZES.get(resolve_device(config.model.device).type, _BATCH_SIZES["cpu"])
 
 
 def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fingerprints:

@@ -13,7 +13,7 @@ from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard.reference import ReferenceBuilder
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.label.load import ImageReader, load_job_classifier, uri_policy
+from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, uri_policy
 from grpo_tta.pipeline.run.places import list_job_source
 
 
@@ -51,7 +51,7 @@ def calibrate(config: JobConfig, max_images: int) -> Calibrated:
     builder = ReferenceBuilder(classifier.class_vectors, classifier.fingerprint, config.guard.settings.probe_frames)
     read = ImageReader.make(config, classifier)
     rest = iter(drawn)
-    while group := list(itertools.islice(rest, config.max_batch_size)):
+    while group := list(itertools.islice(rest, batch_size(config))):
         canvases = []
         for ref in group:
             try:
