@@ -12,7 +12,7 @@ from grpo_tta.checks import check_fields
 
 Mode = Literal["online", "episodic"]
 Tune = Literal["norm", "lora", "full"]
-GroupMode = Literal["topk", "multinomial"]
+GroupMode = Literal["topk", "gumbel"]
 GroupWeights = Literal["policy", "uniform"]
 Alignment = Literal["whitened", "frozen", "consensus", "view", "ensemble", "reward_model"]
 Dispersion = Literal["marginal", "probability", "text", "none"]
@@ -22,7 +22,7 @@ SimilarityKind = Literal["whitened", "plain"]
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("online", "episodic"),
     "tune": ("norm", "lora", "full"),
-    "group_mode": ("topk", "multinomial"),
+    "group_mode": ("topk", "gumbel"),
     "group_weights": ("policy", "uniform"),
     "alignment": ("whitened", "frozen", "consensus", "view", "ensemble", "reward_model"),
     "dispersion": ("marginal", "probability", "text", "none"),
@@ -63,9 +63,9 @@ class GrpoSettings:
     group_size: int = 10
     """Candidates in a group, at most the number of classes. [paper: top-K; the value is ours]"""
     group_mode: GroupMode = "topk"
-    """``topk`` [peer:RLCF]; ``multinomial``: Gumbel-top-G without replacement, seeded by the image."""
+    """``topk`` [peer:RLCF]; ``gumbel``: Gumbel-top-G without replacement, seeded by the image."""
     temperature: float = 1.0
-    """Of the sampling distribution of ``multinomial``."""
+    """Of the sampling distribution of ``gumbel``."""
     group_weights: GroupWeights = "policy"
     """How much a candidate counts: ``policy`` as its probability within the group, which is what GRPO's samples
     estimate [ours]; ``uniform`` all alike [peer:RLCF]."""

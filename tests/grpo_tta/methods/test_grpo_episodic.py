@@ -25,7 +25,7 @@ def episodic(classifier: Classifier, **changes: Any) -> EpisodicGrpo:
         {"tune": "lora"},
         {"tune": "full", "learning_rate": 1e-3},
         {"images_at_once": 4, "dispersion": "text"},
-        {"group_mode": "multinomial", "kl": 0.1, "advantage": "zscore"},
+        {"group_mode": "gumbel", "kl": 0.1, "advantage": "zscore"},
     ],
 )
 def test_a_batch_gives_the_labels_of_its_images_alone(

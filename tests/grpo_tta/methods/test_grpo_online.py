@@ -215,7 +215,7 @@ def test_a_report_has_a_row_an_image(classifier: Classifier, batches: Batches) -
         {"feature_dispersion": 0.0, "certainty": 0.0},
         {"alignment": "whitened", "views": 3},
         {"tune": "full"},
-        {"group_mode": "multinomial", "seed": 5},
+        {"group_mode": "gumbel", "seed": 5},
         {"alignment": "consensus", "views": 4},
         {"alignment": "view"},
         {"alignment": "ensemble"},

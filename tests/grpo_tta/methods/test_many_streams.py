@@ -108,3 +108,17 @@ def test_stretches_take_every_frame_once_and_cross_no_border() -> None:
     assert sorted(taken) == list(range(48))
     assert done == [1, 19, 55]
     assert [sizes for _, sizes, _ in stretches(counts, seen, None)] == [counts]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_streams_step_together_on_cuda_as_on_the_cpu(classifiers: Callable[..., Classifier], batches: Batches) -> None:
+    parts = [batches(count, start=1000 * number) for number, count in enumerate(FRAMES)]
+    results = []
+    for device in ("cpu", "cuda"):
+        method = made("grpo", {}, classifiers(device=device))
+        results.append(method.step_many(parts, [method.initial_state()] * len(parts)))
+    for (expected, _, _), (found, state, report) in zip(*results, strict=True):
+        torch.testing.assert_close(found.probabilities, expected.probabilities, atol=1e-2, rtol=0)
+        assert report.finite
+        assert all(value.device.type == "cpu" for value in state.values() if isinstance(value, torch.Tensor))
