@@ -11,7 +11,8 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
@@ -192,6 +193,15 @@ class Classifier:
             else:
                 output = self.visual(pixels)
         return pooled(output).float()
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Without autocast, in the block, where nobody else uses the classifier."""
+        before, self.use_autocast = self.use_autocast, False
+        try:
+            yield
+        finally:
+            self.use_autocast = before
 
     def logits(self, features: Tensor) -> Tensor:
         """``[N, C]`` from unit features ``[N, D]``: ``scale * cosine + bias``. [paper: CLIP similarities]"""

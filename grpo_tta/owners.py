@@ -1,7 +1,8 @@
 """Columns of streams and rows of frames: many streams in one forward.
 
 *Columns* are the states of S streams side by side: a state's tensor of any shape is ``[S, ...]`` on the model's device,
-its ints are int64 and its floats float64 ``[S]`` on the CPU, where they steer without a copy from the device. A batch
+its ints are int64 and its floats float64 ``[S]`` on the CPU, where they steer without a copy from the device (so no
+tensor of a state may be int64 or float64 without a dimension). States have the same names and shapes. A batch
 holds frames of several streams, and ``owner`` int64 ``[B]`` says whose each of them is.
 """
 
@@ -66,9 +67,10 @@ def times(rows: Tensor, matrices: Tensor) -> Tensor:
     return rows @ matrices[0] if len(matrices) == 1 else torch.bmm(rows, matrices)
 
 
-def sums_of(values: Tensor, owner: Tensor, streams: int) -> Tensor:
-    """Sums ``[S, ...]`` over each stream's rows of ``values`` ``[B, ...]``."""
-    return values.new_zeros(streams, *values.shape[1:]).index_add_(0, owner, values)
+def sums_of(values: Tensor, counts: Tensor) -> Tensor:
+    """Sums ``[S, ...]`` over each stream's rows of ``values`` ``[B, ...]``, ``counts`` ``[S]`` of them one stream after
+    another: in the same order on every device, and what is not finite stays with its stream."""
+    return torch.segment_reduce(values, "sum", lengths=counts.to(values.device), unsafe=True)
 
 
 class Stretch(NamedTuple):
@@ -99,7 +101,9 @@ def stretches(counts: Sequence[int], seen: Sequence[int], cadence: int | None) -
 
 
 def _column(values: Sequence[StateValue], device: torch.device) -> Tensor:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.stack([value for value in values if isinstance(value, Tensor)]).to(device)
-    return torch.tensor(values, dtype=torch.int64 if isinstance(first, int) else torch.float64)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) == len(values):
+        return torch.stack(tensors).to(device)
+    if len({type(value) for value in values}) != 1:
+        raise TypeError(f"a column must be of one type, got {sorted({type(value).__name__ for value in values})}")
+    return torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else torch.float64)

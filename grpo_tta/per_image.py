@@ -6,6 +6,7 @@ own gradient at the price of one ordinary batch. [ours: every published peer ada
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from grpo_tta.classifier import Classifier, PerThread, share_tensors
 from grpo_tta.tuning import FastWeights, is_norm
 
+_log = logging.getLogger(__name__)
+
 _PROBE_TOLERANCE = 1e-3
 _PROBE_IMAGES = 2
 _PROBE_NOISE = 0.05
@@ -25,8 +28,8 @@ class PerImageTower:
     """Features of images under per-image fast weights, by one forward where the tower's layers allow it.
 
     ``batched`` says whether they do: it is settled when the tower is made, by comparing both ways on random pixels
-    and weights. Where they do not (``full``, an unknown layer), there is a forward for each set of weights, with the
-    same result.
+    and weights, in full precision. Where they do not (``full``, an unknown layer), there is a forward for each set of
+    weights, with the same result, and the log says so.
     """
 
     def __init__(self, classifier: Classifier, fast_weights: FastWeights) -> None:
@@ -77,10 +80,16 @@ class PerImageTower:
         noise = torch.randn(_PROBE_IMAGES, self._fast.size, generator=generator).to(self._classifier.device)
         theta = self._fast.start + _PROBE_NOISE * noise
         try:
-            together = self._at_once(pixels, theta)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+            if self._classifier.use_autocast:
+                self._at_once(pixels, theta)
+            with self._classifier.full_precision():
+                apart = (self._at_once(pixels, theta) - self._one_by_one(pixels, theta)).abs().max()
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            _log.warning("this tower takes one stream's weights a forward: %s", error)
             return False
-        return bool((together - self._one_by_one(pixels, theta)).abs().max() < _PROBE_TOLERANCE)
+        if not bool(apart < _PROBE_TOLERANCE):
+            _log.warning("this tower takes one stream's weights a forward: some layer mixes images")
+        return bool(apart < _PROBE_TOLERANCE)
 
 
 def _rows(values: Tensor, count: int) -> Tensor:

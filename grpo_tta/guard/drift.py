@@ -172,8 +172,9 @@ class DriftGuard:
             return [(Decision(), state) for state in states]
         found: dict[int, tuple[Decision, State]] = {}
         now = [_counted(report, state) for report, state in zip(reports, states, strict=True)]
+        whole = _finite(reports)
         for stream, report in enumerate(reports):
-            if not _finite(report):
+            if not whole and not _finite([report]):
                 message = "a loss, gradient, parameter or probability was not finite"
                 found[stream] = self._reset("nonfinite", math.nan, math.nan, message, now[stream])
             elif report.frozen_features is None or report.frozen_probabilities is None:
@@ -247,7 +248,8 @@ class DriftGuard:
         self, residuals: Tensor, frozen: Tensor, adapted: Tensor, counts: list[int], states: Sequence[State]
     ) -> list[State]:
         """The states with the sums of their frames, ``counts`` of each one after another, taken in."""
-        owner, streams = torch.repeat_interleave(torch.tensor(counts)), len(counts)
+        frames = torch.tensor(counts)
+        owner = torch.repeat_interleave(frames)
         bias = torch.stack([_tensor(state, "bias") for state in states]).float()
         rows = {
             "sum": residuals,
@@ -255,8 +257,8 @@ class DriftGuard:
             "unsure_sums": torch.stack([entropy(frozen), entropy(adapted)], 1),
             "error_sums": collapse.errors(frozen, adapted, bias, owner),
         }
-        sums = {name: sums_of(values, owner, streams).unbind() for name, values in rows.items()}
-        squares = sums_of(residuals.square(), owner, streams).unbind()
+        sums = {name: sums_of(values, frames).unbind() for name, values in rows.items()}
+        squares = sums_of(residuals.square(), frames).unbind()
         return [
             {
                 **shift.after_frames(squares[number], state),
@@ -350,9 +352,15 @@ def _counted(report: Report, state: State) -> State:
     return {**state, "total": _int(state, "total") + frames, "since_reset": _int(state, "since_reset") + frames}
 
 
-def _finite(report: Report) -> bool:
-    seen = (report.probabilities, report.frozen_probabilities, report.frozen_features)
-    return report.finite and all(bool(torch.isfinite(rows).all()) for rows in seen if rows is not None)
+def _finite(reports: Sequence[Report]) -> bool:
+    """Whether all that the reports say is finite."""
+    seen = (
+        rows
+        for report in reports
+        for rows in (report.probabilities, report.frozen_probabilities, report.frozen_features)
+    )
+    values = torch.cat([rows.flatten() for rows in seen if rows is not None]) if reports else torch.zeros(0)
+    return all(report.finite for report in reports) and bool(torch.isfinite(values).all())
 
 
 def _frames(numbers: list[int]) -> Tensor:

@@ -106,7 +106,8 @@ class OnlineGrpo(TunedMethod):
         first = self.settings.gate_frames
         if first is None:
             return state
-        columns = stack([state], self.classifier.device)
+        numbers = ("frames", "updates", *_numbers(Gate()))
+        columns = stack([{name: state[name] for name in numbers}], self.classifier.device)
         served = bool(int(state["frames"]) % self.cadence) and not self._learns(columns)[0]
         return {**state, **_numbers(_gates(columns)[0].anew(first // self.cadence, served=served))}
 
@@ -169,7 +170,7 @@ class OnlineGrpo(TunedMethod):
         """Label frames by one forward of the adapted encoder; nothing is learnt but how sure their labels are."""
         probabilities, served = self._label(frames.batch, frames.owner, columns)
         sums = columns["sums"].clone()
-        sums[:, _ENTROPY].index_add_(0, frames.owner, policy.normalised_entropy(served))
+        sums[:, _ENTROPY] += sums_of(policy.normalised_entropy(served), frames.counts)
         finite = torch.ones(len(frames.counts), dtype=torch.bool)
         columns = {**columns, "frames": columns["frames"] + frames.counts, "sums": sums}
         return columns, Given(served, probabilities, None, None, finite, cost=1.0)
@@ -220,7 +221,7 @@ class OnlineGrpo(TunedMethod):
         others = others + self.settings.certainty * policy.entropy_of_logits(log_policy).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
         served = log_old[:, 0].exp()
-        sums = sums_of(figures(losses.detach(), group, served, frozen), owner, len(frames.counts))
+        sums = sums_of(figures(losses.detach(), group, served, frozen), frames.counts)
         grad = (columns["grad"].float() + gradient).to(_SUM_TYPE)
         finite = torch.isfinite(grad).all(1) & torch.isfinite(sums).all(1)
         given = Given(

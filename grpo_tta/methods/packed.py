@@ -32,11 +32,13 @@ class Frames:
     """Its number since the last border, int64 ``[B]``."""
     counts: Tensor
     """Frames of each stream, int64 ``[S]``, on the CPU."""
+    features: Tensor | None = None
+    """Of the frozen encoder ``[B, D]``, of a `FrozenMethod`."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a stretch gave: ``[B, ...]`` on the model's device."""
+    """What a stretch gave: ``[B, ...]`` on the model's device, but for ``finite``, which may be on the CPU."""
 
     served: Tensor
     """Probabilities that labels come from, ``[B, C]``."""
@@ -80,11 +82,12 @@ class PackedMethod(Method):
             check_not_empty(batch)
         counts = [len(batch) for batch in batches]
         together = batches[0] if len(batches) == 1 else Batch.joined(batches)
-        columns = stack(states, self.classifier.device)
+        columns, features = stack(states, self.classifier.device), self._seen(together)
         out = _Rows(counts)
         for whole in stretches(counts, columns["frames"].tolist(), self._border):
             for stretch in self._alike(whole, chosen(columns, whole.streams)):
-                part, given = self._take(self._frames(together, stretch, columns), chosen(columns, stretch.streams))
+                frames = self._frames(together, features, stretch, columns)
+                part, given = self._take(frames, chosen(columns, stretch.streams))
                 columns = put(columns, stretch.streams, part)
                 out.add(stretch, given)
         return [
@@ -92,7 +95,11 @@ class PackedMethod(Method):
             for (prediction, report), state in zip(out.steps(), unstack(columns), strict=True)
         ]
 
-    def _frames(self, together: Batch, stretch: Stretch, columns: Columns) -> Frames:
+    def _seen(self, together: Batch) -> Tensor | None:
+        """Frozen features of all frames, where they are made at once."""
+        return None
+
+    def _frames(self, together: Batch, features: Tensor | None, stretch: Stretch, columns: Columns) -> Frames:
         counts = torch.tensor(stretch.counts)
         owner = torch.repeat_interleave(counts)
         first = columns["frames"][stretch.streams]
@@ -100,13 +107,23 @@ class PackedMethod(Method):
             first = first % self._border
         ends = counts.cumsum(0)
         place = torch.arange(len(owner)) + (first - (ends - counts))[owner]
-        batch = together if len(owner) == len(together) else together.rows(stretch.rows)
-        device = self.classifier.device
-        return Frames(batch, owner.to(device), place.to(device), counts)
+        batch, device = together, self.classifier.device
+        if len(owner) < len(together):
+            batch = together.rows(stretch.rows)
+            features = None if features is None else features[stretch.rows.to(device)]
+        return Frames(batch, owner.to(device), place.to(device), counts, features)
 
     def _due(self, columns: Columns) -> list[int]:
         """Streams at a border."""
         return torch.nonzero(columns["frames"] % self._border == 0).flatten().tolist() if self._border else []
+
+
+class FrozenMethod(PackedMethod):
+    """Of the frozen encoder's features alone, which are made of all frames at once."""
+
+    @torch.no_grad()
+    def _seen(self, together: Batch) -> Tensor:
+        return self.classifier.features(self.classifier.normalise(together.canvases))
 
 
 class TunedMethod(TunesFastWeights, PackedMethod):
@@ -121,10 +138,16 @@ class TunedMethod(TunesFastWeights, PackedMethod):
         self.cadence = cadence
         self.tower = PerImageTower(classifier, fast_weights)
 
+    def step_many(self, batches: Sequence[Batch], states: Sequence[State]) -> list[tuple[Prediction, State, Report]]:
+        """As a `PackedMethod` does, or one stream after another where the tower takes one set of weights a forward."""
+        if self.tower.batched or len(states) < 2:
+            return super().step_many(batches, states)
+        return [self.step(batch, state) for batch, state in zip(batches, states, strict=True)]
+
 
 def all_finite(values: Tensor, frames: Frames) -> Tensor:
     """Whether all of ``values`` ``[B, ...]`` of each stream are finite, ``[S]``."""
-    return sums_of((~torch.isfinite(values)).flatten(1).any(1).long(), frames.owner, len(frames.counts)) == 0
+    return sums_of((~torch.isfinite(values)).flatten(1).any(1).float(), frames.counts) == 0
 
 
 class _Rows:

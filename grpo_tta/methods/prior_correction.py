@@ -20,13 +20,13 @@ import torch
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import check_strength, tensor_of
-from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.methods.packed import Frames, FrozenMethod, Given, all_finite
 from grpo_tta.owners import Columns, stretches
 from grpo_tta.settings import PriorCorrectionSettings
 from grpo_tta.types import Batch, Prediction, State
 
 
-class PriorCorrection(PackedMethod):
+class PriorCorrection(FrozenMethod):
     """Prior correction. State: ``frames``, ``updates`` (always 0), ``marginal`` ``[C]``.
 
     A frame that is not finite is left out of the marginal, and its report says ``finite=False``.
@@ -47,8 +47,9 @@ class PriorCorrection(PackedMethod):
     @torch.no_grad()
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Correct frame by frame, and move the marginals."""
-        features = self.classifier.features(self.classifier.normalise(frames.batch.canvases))
-        frozen, marginal = self.classifier.probabilities(features), columns["marginal"].clone()
+        features = frames.features
+        assert features is not None
+        frozen, marginal = self.classifier.probabilities(features).cpu(), columns["marginal"].cpu().clone()
         before, counts = torch.empty_like(frozen), frames.counts.tolist()
         for streams, _, rows in stretches(counts, [0] * len(counts), 1):  # the next frame of each stream
             before[rows] = marginal[streams]
@@ -56,8 +57,10 @@ class PriorCorrection(PackedMethod):
             finite = torch.isfinite(frozen[rows]).all(1, keepdim=True)
             marginal[streams] = torch.where(finite, moved, marginal[streams])
         corrected = self._corrected(frozen, before)
-        columns = {**columns, "frames": columns["frames"] + frames.counts, "marginal": marginal}
-        return columns, Given(corrected, frozen, frozen, features, all_finite(corrected, frames), cost=1.0)
+        after = {"frames": columns["frames"] + frames.counts, "marginal": marginal.to(features.device)}
+        corrected, frozen = corrected.to(features.device), frozen.to(features.device)
+        given = Given(corrected, frozen, frozen, features, all_finite(corrected, frames), cost=1.0)
+        return {**columns, **after}, given
 
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:

@@ -73,7 +73,7 @@ class Tent(TunedMethod):
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities = logits.detach().softmax(-1)
         rows = torch.cat([losses.detach()[:, None], statistics(probabilities, frozen)], 1)
-        sums = sums_of(rows, owner, len(frames.counts))
+        sums = sums_of(rows, frames.counts)
         finite = torch.isfinite(gradient).all(1) & torch.isfinite(sums).all(1)
         columns = {**columns, "frames": columns["frames"] + frames.counts}
         learnt = {**columns, "grad": columns["grad"] + gradient, "sums": columns["sums"] + sums}

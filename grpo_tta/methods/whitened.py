@@ -16,7 +16,7 @@ from torch import Tensor
 from grpo_tta import rewards
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.known import Known, memory
-from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.methods.packed import Frames, FrozenMethod, Given, all_finite
 from grpo_tta.owners import Columns, chosen, of_owner, put, stack, unstack
 from grpo_tta.settings import WhitenedSettings
 from grpo_tta.types import Batch, Prediction, State
@@ -24,7 +24,7 @@ from grpo_tta.types import Batch, Prediction, State
 _WINDOW = 16
 
 
-class Whitened(PackedMethod):
+class Whitened(FrozenMethod):
     """The whitened encoder. State: ``frames``, ``updates`` (always 0), ``marginal`` ``[C]``, the columns of `Known`.
 
     A frame that is not finite is left out of all statistics, and its report says ``finite=False``.
@@ -46,8 +46,8 @@ class Whitened(PackedMethod):
     @torch.no_grad()
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Each frame by the windows that ended before it."""
-        classifier, owner = self.classifier, frames.owner
-        features = classifier.features(classifier.normalise(frames.batch.canvases))
+        classifier, owner, features = self.classifier, frames.owner, frames.features
+        assert features is not None
         served = self._labels(features, owner, columns)
         frozen, known = classifier.probabilities(features), Known.of(columns)
         finite = all_finite(served, frames)

@@ -5,13 +5,13 @@ from typing import ClassVar
 import torch
 
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.packed import Frames, Given, PackedMethod, all_finite
+from grpo_tta.methods.packed import Frames, FrozenMethod, Given, all_finite
 from grpo_tta.owners import Columns
 from grpo_tta.settings import ZeroShotSettings
 from grpo_tta.types import Batch, Prediction, State
 
 
-class ZeroShot(PackedMethod):
+class ZeroShot(FrozenMethod):
     """One forward an image. State: ``frames`` and ``updates`` (always 0)."""
 
     name: ClassVar[str] = "zero-shot"
@@ -27,7 +27,8 @@ class ZeroShot(PackedMethod):
     @torch.no_grad()
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Only ``frames`` moves."""
-        features = self.classifier.features(self.classifier.normalise(frames.batch.canvases))
+        features = frames.features
+        assert features is not None
         probabilities = self.classifier.probabilities(features)
         finite = all_finite(probabilities, frames)
         columns = {**columns, "frames": columns["frames"] + frames.counts}

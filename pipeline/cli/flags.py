@@ -44,7 +44,7 @@ _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--max-batch-size",
         "max_batch_size",
-        {"type": int, "metavar": "N", "help": "images of all streams in one forward (default: 64, on a GPU 512)"},
+        {"type": int, "metavar": "N", "help": "images of all streams in one forward (default: 64, on a GPU 256)"},
     ),
 ]
 _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [

@@ -14,9 +14,8 @@ def at_fault(count: int, run: Try, run_grey: Callable[[int], object], error: Exc
     """Places of the images that cannot be run, each with what it raised, of a batch of ``count`` that raised ``error``.
 
     An image is at fault that raises the same alone, twice, where a plain grey one in its place (``run_grey``) does not.
-    Raises ``error``, for the
-    caller's caller to try again, where none is: the fault passes, lies in the batch as a whole, or is the model's own;
-    and at once for want of memory, which no image is to blame for.
+    Raises ``error`` where none is, for the caller's caller to try again: the fault passes, lies in the batch as a
+    whole, or is the model's own; and at once for want of memory, which no image is to blame for.
     """
     if wants_memory(error):
         raise error

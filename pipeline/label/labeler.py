@@ -7,7 +7,7 @@ guard's decisions fall on the same frames however the events were batched; its l
 rounding only. The states given are never modified: an exception leaves the caller with those it had.
 
 Of a round that makes the model raise, the images at fault become dead letters too (`label.isolation`), and the others
-are stepped as if those had not been there; where none is at fault the exception is the caller's.
+are stepped without them; where none is at fault the exception is the caller's.
 
 An event whose time was capped does not make others late. A prediction that is not finite is never a label: the frozen
 encoder's stands in for it.
@@ -27,7 +27,7 @@ from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard import Decision, DriftGuard
 from grpo_tta.guard.guarded import Guarded, GuardedMethod
-from grpo_tta.pipeline.label.isolation import at_fault
+from grpo_tta.pipeline.label.isolation import at_fault, wants_memory
 from grpo_tta.pipeline.label.labeled import BatchTiming, Labeled
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
@@ -46,8 +46,8 @@ Frame = tuple[WindowedRef, Canvas]
 class StreamLabeler:
     """Labels streams with one read-only model; holds nothing of any stream.
 
-    ``allowed_lateness`` is in microseconds. ``max_batch_size``: images of a round, of all streams together; as
-    many more are decoded ahead. ``readers``: threads.
+    ``allowed_lateness`` is in microseconds. ``max_batch_size``: images of a round, of all streams together; those
+    of two more rounds are decoded ahead. ``readers``: threads.
     """
 
     def __init__(
@@ -120,23 +120,27 @@ class StreamLabeler:
         images = ReadAhead(self._pool, self._read)
         rounds = Rounds(
             streams,
-            lambda asked: self._opened(asked, images),
+            self._opened,
             self._guarded.room,
             lambda lane, most: _readable(lane, most, images),
             self._max_batch_size,
         )
         try:
             images.begin(rounds.likely([]))
-            while parts := rounds.next():
+            done: list[Lane] = []
+            while (parts := rounds.next()) or (done := list(rounds.done())):
                 images.begin(rounds.likely(parts))
-                self._step(parts)
-                yield from ((lane.name, lane.out) for lane in rounds.done())
-            yield from ((lane.name, lane.out) for lane in rounds.done())
+                self._step([(lane, frames) for lane, late, frames in parts if not late])
+                for lane, frames in ((lane, frames) for lane, late, frames in parts if late):
+                    self._label_late(lane.out, frames)
+                del parts
+                yield from ((lane.name, lane.out) for lane in [*done, *rounds.done()])
+                done = []
         finally:
             images.close()
 
-    def _opened(self, asked: Asked, images: ReadAhead) -> Lane:
-        """A stream whose late events are labelled and whose others are to come."""
+    def _opened(self, asked: Asked) -> Lane:
+        """A stream with its events, the late ones first."""
         state, events = asked.state, asked.events
         out = Labeled(replace(state, counters=dict(state.counters), position=dict(state.position)))
         if asked.reset:
@@ -149,8 +153,7 @@ class StreamLabeler:
         if newest is not None:
             horizon = int(newest) - self._allowed_lateness
             late = sum(event.ref.event_time < horizon for event in events)
-            self._label_late(Lane(asked.name, self._placed_late(events[:late], _window(state)), out), images)
-        return Lane(asked.name, events[late:], out)
+        return Lane(asked.name, self._placed_late(events[:late], _window(state)) + list(events[late:]), out, late)
 
     def _step(self, parts: list[tuple[Lane, list[Frame]]]) -> None:
         """A round through the model, without those of its images that make it raise."""
@@ -159,14 +162,13 @@ class StreamLabeler:
             try:
                 stepped = self._computed(parts)
             except Exception as error:
+                if wants_memory(error):
+                    error.add_note(f"max_batch_size is {self._max_batch_size}: a lower one needs less memory")
                 self._isolate(parts, error)
                 continue
-            images = sum(len(frames) for _, frames in parts)
             for (lane, frames), guarded in zip(parts, stepped, strict=True):
                 self._take([event for event, _ in frames], guarded, lane.out)
-            self.labelled += images
-            size = sum(canvas.nbytes for _, frames in parts for _, canvas in frames)
-            parts[0][0].out.batches.append(BatchTiming(images, size, time.monotonic() - started))
+            self._count_batch(parts[0][0].out, [canvas for _, frames in parts for _, canvas in frames], started)
             return
 
     def _computed(self, parts: Sequence[tuple[Lane, list[Frame]]]) -> list[Guarded]:
@@ -192,18 +194,23 @@ class StreamLabeler:
             _dead(frame[0], raised, lane.out)
             frames[:] = [own for own in frames if own is not frame]
 
-    def _label_late(self, lane: Lane, images: ReadAhead) -> None:
-        """Label events that nothing is learnt from."""
-        while frames := _readable(lane, self._max_batch_size, images):
-            while frames:
-                try:
-                    prediction = self._predicted(_batch(frames), lane.out.state)
-                except Exception as error:
-                    self._isolate_late(frames, lane.out, error)
-                    continue
-                self._record_late([event for event, _ in frames], prediction, lane.out)
-                self.labelled += len(frames)
-                break
+    def _label_late(self, out: Labeled, frames: list[Frame]) -> None:
+        """Label images that nothing is learnt from, without those that make the model raise."""
+        while frames:
+            started = time.monotonic()
+            try:
+                prediction = self._predicted(_batch(frames), out.state)
+            except Exception as error:
+                self._isolate_late(frames, out, error)
+                continue
+            self._record_late([event for event, _ in frames], prediction, out)
+            self._count_batch(out, [canvas for _, canvas in frames], started)
+            return
+
+    def _count_batch(self, out: Labeled, canvases: list[Canvas], started: float) -> None:
+        self.labelled += len(canvases)
+        size = sum(canvas.nbytes for canvas in canvases)
+        out.batches.append(BatchTiming(len(canvases), size, time.monotonic() - started))
 
     def _isolate_late(self, frames: list[Frame], out: Labeled, error: Exception) -> None:
         bad = at_fault(
@@ -328,10 +335,11 @@ class StreamLabeler:
 
 
 def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
-    """The lane's next events whose images can be read; the others go to the dead letters."""
+    """The lane's next events whose images can be read, late ones apart; the others go to the dead letters."""
     frames: list[Frame] = []
-    images.begin(lane.events[lane.next :][:most])
-    while len(frames) < most and lane.next < len(lane.events):
+    stop = lane.late if lane.next < lane.late else len(lane.events)
+    images.begin(lane.events[lane.next : lane.next + most])
+    while len(frames) < most and lane.next < stop:
         event = lane.events[lane.next]
         lane.next += 1
         try:
@@ -339,7 +347,7 @@ def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
         except (PermanentFetchError, ImageError) as error:
             stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
             lane.out.dead_letters.append(dead_letter(event.ref, stage, error))
-            images.begin(lane.events[lane.next :][: most - len(frames)])
+            images.begin(lane.events[lane.next : lane.next + most - len(frames)])
     return frames
 
 

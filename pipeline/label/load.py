@@ -34,7 +34,7 @@ from grpo_tta.pipeline.label.records import RecordMaker
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.types import Method
 
-_BATCH_SIZES = {"cpu": 64, "cuda": 512}
+_BATCH_SIZES = {"cpu": 64, "cuda": 256}
 """By device: a GPU is idle under small forwards."""
 
 
@@ -169,8 +169,11 @@ def _make_labeler(job: ResolvedJob) -> StreamLabeler:
 
 
 def batch_size(config: JobConfig) -> int:
-    """Images of all streams in one forward, at most."""
-    return config.max_batch_size or _BATCH_SIZES.get(resolve_device(config.model.device).type, _BATCH_SIZES["cpu"])
+    """Images of all streams in one forward, at most; by default fewer where several views of each are trained on."""
+    if config.max_batch_size is not None:
+        return config.max_batch_size
+    device, views = resolve_device(config.model.device).type, getattr(config.method.settings, "confident_views", 1)
+    return max(1, _BATCH_SIZES.get(device, _BATCH_SIZES["cpu"]) // views)
 
 
 def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fingerprints:

@@ -20,20 +20,20 @@ class ReadAhead:
     def __init__(self, pool: ThreadPoolExecutor, read: Read) -> None:
         self._pool = pool
         self._read = read
-        self._begun: dict[int, Future[Canvas]] = {}
+        self._begun: dict[int, tuple[WindowedRef, Future[Canvas]]] = {}
 
     def begin(self, events: Iterable[WindowedRef]) -> None:
         """Read those of ``events`` that were not begun yet, in this order."""
         for event in events:
             if id(event) not in self._begun:
-                self._begun[id(event)] = self._pool.submit(self._read, event.ref)
+                self._begun[id(event)] = event, self._pool.submit(self._read, event.ref)
 
     def take(self, event: WindowedRef) -> Canvas:
         """The image of ``event``, the very object that was begun; raises what reading it raised."""
-        return self._begun.pop(id(event)).result()
+        return self._begun.pop(id(event))[1].result()
 
     def close(self) -> None:
         """What was not taken is given up."""
-        for future in self._begun.values():
+        for _, future in self._begun.values():
             future.cancel()
         self._begun.clear()
