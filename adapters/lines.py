@@ -1,7 +1,7 @@
 """Lines of text files: manifests, truth, classes.
 
-A line ends at ``\\n`` or ``\\r\\n`` and nowhere else: a form feed, NEL or U+2028 is part of its line. A byte order mark at
-a line's beginning (files that were joined have one in the middle) and blank lines are passed over; lines are counted
+A line ends at ``\\n`` or ``\\r\\n`` and nowhere else: a form feed, NEL or U+2028 is part of its line. A byte order mark
+at a line's beginning (files that were joined have one in the middle) and blank lines are passed over; lines are counted
 from 1, blank ones included.
 """
 

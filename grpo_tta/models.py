@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grpo_tta.checks import ModelError
-from grpo_tta.classifier import Classifier, PreprocessCfg, check_names, digest_tensors
+from grpo_tta.checks import ModelError, check_names
+from grpo_tta.classifier import Classifier, PreprocessCfg, digest_tensors
 from grpo_tta.device import resolve_device
 from grpo_tta.settings.model import NAME_SCHEMES, ModelSettings
 
@@ -156,7 +156,7 @@ def _prompts_by_class(
     prompts: Mapping[str, Sequence[str]] | None,
 ) -> dict[str, list[str]]:
     if prompts is not None:
-        return {name.strip(): list(texts) for name, texts in prompts.items()}
+        return dict(zip(check_names(list(prompts)), map(list, prompts.values()), strict=True))
     own = own or {}
     if class_names is None and not own:
         raise ModelError("which classes? give class_names, prompts or class_vectors")

@@ -15,7 +15,14 @@ import kafka
 from kafka import errors as kafka_errors
 
 from grpo_tta.adapters.kafka.address import KafkaSecurity
-from grpo_tta.adapters.kafka.errors import CodecMissing, KafkaFailure, KafkaForbidden, KafkaTrouble, KafkaUnreachable, TopicMissing
+from grpo_tta.adapters.kafka.errors import (
+    CodecMissing,
+    KafkaFailure,
+    KafkaForbidden,
+    KafkaTrouble,
+    KafkaUnreachable,
+    TopicMissing,
+)
 
 _UNREACHABLE = (
     kafka_errors.KafkaTimeoutError,

@@ -4,14 +4,15 @@ The method's and the guard's own settings are their dataclasses, declared once i
 refused, and every problem becomes one line that names the key and the value.
 """
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,7 +20,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -27,11 +27,24 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
+from grpo_tta.adapters.lines import whole_text
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
+from grpo_tta.adapters.storage.names import AUTO
 from grpo_tta.methods import METHODS
-from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.values import (
+    Duration,
+    FilePath,
+    Url,
+    check_window,
+    exactly,
+    home,
+    option_name,
+    parse_until,
+    parsed,
+)
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
+from grpo_tta.pipeline.config.yaml_file import parse_yaml
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.windows import Windows
 from grpo_tta.settings import GuardSettings, ModelSettings
@@ -55,7 +68,15 @@ def _content(key: str, path: str | None) -> str | None:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+_LIST = Field(strict=False)
+"""Of a tuple, which YAML has as a list; what is in it stays strict."""
+
+
+def _made_of(kind: type[Any]) -> PlainValidator:
+    return PlainValidator(exactly(kind), json_schema_input_type=kind)
 
 
 class SourceConfig(_Section):
@@ -65,7 +86,7 @@ class SourceConfig(_Section):
     """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
-    allow_uris: tuple[str, ...] = ()
+    allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
     """Prefixes a manifest may point at, beside its own folder."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
@@ -92,7 +113,7 @@ class SourceConfig(_Section):
     def _patterns(self) -> "SourceConfig":
         for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
             pattern = getattr(self, name)
-            if pattern is None:
+            if pattern is None or (name, pattern) == ("time_pattern", AUTO):
                 continue
             try:
                 compiled = re.compile(pattern)
@@ -106,10 +127,10 @@ class SourceConfig(_Section):
 class LabelsConfig(_Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
-    file: str | None = None
+    file: FilePath | None = None
     """One class a line, or YAML/JSON mapping class -> prompts."""
-    templates: tuple[str, ...] = ()
-    class_vectors: str | None = None
+    templates: Annotated[tuple[str, ...], _LIST] = ()
+    class_vectors: FilePath | None = None
 
 
 def _method_name(value: str) -> str:
@@ -121,7 +142,7 @@ def _method_name(value: str) -> str:
 def _method_settings(value: Any, info: ValidationInfo) -> Any:
     """Settings of the method named beside them, as that method's own class; a bad name is its own problem."""
     name = info.data.get("name")
-    return value if name is None else TypeAdapter(METHODS[name].settings).validate_python(value)
+    return value if name is None else exactly(METHODS[name].settings)(value)
 
 
 MethodSettings = Annotated[
@@ -152,8 +173,8 @@ class MethodConfig(_Section):
 class GuardConfig(_Section):
     """The drift guard."""
 
-    settings: GuardSettings = GuardSettings()
-    reference: str | None = None
+    settings: Annotated[GuardSettings, _made_of(GuardSettings)] = GuardSettings()
+    reference: FilePath | None = None
     """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
 
 
@@ -179,7 +200,7 @@ class OutputConfig(_Section):
 
     url: Url
     """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
-    also: tuple[Url, ...] = ()
+    also: Annotated[tuple[Url, ...], _LIST] = ()
     """Further places that get all records too."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -197,7 +218,7 @@ class TopicsConfig(_Section):
 class KafkaConfig(_Section):
     """How Kafka is read and written; no label depends on it."""
 
-    security: KafkaSecurity | None = None
+    security: Annotated[KafkaSecurity, _made_of(KafkaSecurity)] | None = None
     """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
     group: Annotated[str, Field(min_length=1)] = "grpo-tta"
     partitions: Annotated[str, parsed(parse_numbers)] | None = None
@@ -242,7 +263,7 @@ class RunConfig(_Section):
     """How the graph is run; no label depends on it."""
 
     runner: str = "FnApiRunner"
-    beam_options: tuple[str, ...] = ()
+    beam_options: Annotated[tuple[str, ...], _LIST] = ()
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -257,7 +278,7 @@ class JobConfig(_Section):
     source: SourceConfig
     output: OutputConfig
     labels: LabelsConfig = LabelsConfig()
-    model: ModelSettings = ModelSettings()
+    model: Annotated[ModelSettings, _made_of(ModelSettings)] = ModelSettings()
     method: MethodConfig = MethodConfig()
     guard: GuardConfig = GuardConfig()
     event_time: EventTimeConfig = EventTimeConfig()
@@ -358,8 +379,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def read_config_file(path: str) -> dict[str, Any]:
     """A YAML configuration; raises `ConfigurationError`."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        loaded = parse_yaml(whole_text(home(path)))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}") from error
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigurationError(f"configuration file {path}: expected keys and values, got {type(loaded).__name__}")
@@ -383,12 +404,24 @@ _NEEDED = {
 }
 
 
+def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Of the configuration, a section's before its own; a method's settings are its own business."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _all_keys(kind, f"{prefix}{name}.")
+        elif is_dataclass(kind):
+            yield from (f"{prefix}{name}.{one.name}" for one in fields(kind))
+
+
 def _problem(item: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if key in _NEEDED and item["type"] == "missing":
         return f"{_NEEDED[key]} is needed"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: unknown key"
+        near = difflib.get_close_matches(key, _all_keys(JobConfig), n=1, cutoff=0.75)
+        return f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else "")
     message = str(item["msg"]).removeprefix("Value error, ")
     shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
     return f"{key}: {message}{shown}" if key else message + shown

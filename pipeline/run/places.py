@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -39,10 +40,13 @@ def claim_outputs(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> No
             )
 
 
-def list_job_source(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
-    """The source's events, unsorted; raises `ConfigurationError` at once and ``SourceError`` while iterating."""
+def list_job_source(config: JobConfig, passed: PassedOver | None = None) -> Iterator[ImageRef | BadRecord]:
+    """The source's events, unsorted; ``passed`` counts what is passed over. Raises `ConfigurationError` at once and
+    ``SourceError`` while iterating."""
     source = config.source
     try:
-        return list_source(source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern)
+        return list_source(
+            source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern, passed=passed
+        )
     except ValueError as error:
         raise ConfigurationError(f"source: {error}") from error

@@ -51,8 +51,8 @@ def run_slice(
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again is no use: the error, or what it came from, is one that does not pass. The in-process runner hands on an error of the step's as it
-    is, one of another process comes as a traceback in a text."""
+    """Whether trying again is no use: the error, or what it came from, is one that does not pass. The in-process runner
+    hands on an error of the step's as it is, one of another process comes as a traceback in a text."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)

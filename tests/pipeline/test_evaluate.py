@@ -79,7 +79,7 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
 
 def test_truth_that_is_none_names_its_line(tmp_path: Path) -> None:
     out, truth = write(tmp_path, LABELS, [*TRUTH, {"id": "z"}])
-    with pytest.raises(JobError, match="line 5"):
+    with pytest.raises(ConfigurationError, match="line 5"):
         evaluate(out, truth)
 
 
