@@ -77,5 +77,5 @@ def _decoded(line: bytes, number: int) -> str:
         return line.decode()
     except UnicodeDecodeError as error:
         wide = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
-        what = "it is UTF-16" if wide else f"byte {error.start + 1} of it is 0x{line[error.start]:02x}"
-        raise ValueError(f"line {number} is not UTF-8, {what}: save the file as UTF-8") from error
+        what = "it is UTF-16" if wide else str(error)
+        raise ValueError(f"line {number} is not UTF-8, save the file so: {what}") from error

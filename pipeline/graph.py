@@ -112,21 +112,22 @@ class KeyByShard(beam.DoFn):
                 Metrics.counter(LabelStreams, name).inc()
             yield beam.pvalue.TaggedOutput(_BAD, (partition, Row.of(bad_record(record))))
             return
-        cap = self._latest[partition]
-        if record.event_time > cap:
-            yield from self._noted(partition, "time_capped", record)
-            record = record._replace(event_time=cap, time_capped=True)
-        elif record.event_time < FIRST_PLAUSIBLE:
-            yield from self._noted(partition, "time_before_1980", record)
+        cap, given = self._latest[partition], record
+        if given.event_time > cap:
+            record = given._replace(event_time=cap, time_capped=True)
         yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards), record
+        if record.time_capped:
+            yield self._noted(partition, "time_capped", given)
+        elif record.event_time < FIRST_PLAUSIBLE:
+            yield self._noted(partition, "time_before_1980", given)
 
-    def _noted(self, partition: str, kind: str, record: ImageRef) -> Iterator[Any]:
+    def _noted(self, partition: str, kind: str, record: ImageRef) -> Any:
         """Counted with the slice, and said once."""
         if kind not in _said:
             _said.add(kind)
             when = to_datetime(record.event_time)
             _log.warning("%s: %r is of %s; told once, counted in the summary", kind, record.coordinate, when)
-        yield beam.pvalue.TaggedOutput(_NOTED, (partition, Counters(notices={kind: 1})))
+        return beam.pvalue.TaggedOutput(_NOTED, (partition, Counters(notices={kind: 1})))
 
 
 @dataclass(frozen=True)

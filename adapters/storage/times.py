@@ -71,7 +71,11 @@ def parse_time(text: str) -> int:
 
 def find_time(path: str) -> int:
     """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none."""
-    for spelling in _WITHIN:
+    return _find(path, _WITHIN)
+
+
+def _find(path: str, spellings: list[re.Pattern[str]]) -> int:
+    for spelling in spellings:
         for match in reversed(list(spelling.finditer(path))):
             try:
                 return _microseconds(match)
@@ -94,10 +98,9 @@ def is_date(folder: str) -> bool:
 
 def holds_date(name: str) -> bool:
     """Whether a date, with a time or without, is anywhere in a name."""
-    if is_date(name):
-        return True
+    dates = [spelling for spelling in _WITHIN if "year" in spelling.groupindex]
     try:
-        return not name.isdigit() and find_time(name) >= FIRST_PLAUSIBLE
+        return is_date(name) or (not name.isdigit() and _find(name, dates) >= FIRST_PLAUSIBLE)
     except ValueError:
         return False
 

@@ -51,7 +51,7 @@ from grpo_tta.settings import GuardSettings, ModelSettings
 
 _NOT_OF_LABELS = {
     "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
-    "model": ("name", "pretrained"),
+    "model": ("name", "pretrained", "preprocess"),
     "output": ("url", "also"),
     "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
 }
@@ -75,8 +75,8 @@ _LIST = Field(strict=False)
 """Of a tuple, which YAML has as a list; what is in it stays strict."""
 
 
-def _made_of(kind: type[Any]) -> PlainValidator:
-    return PlainValidator(exactly(kind), json_schema_input_type=kind)
+def _made_of(kind: type[Any]) -> BeforeValidator:
+    return BeforeValidator(exactly(kind))
 
 
 class SourceConfig(_Section):
@@ -420,7 +420,8 @@ def _problem(item: dict[str, Any]) -> str:
     if key in _NEEDED and item["type"] == "missing":
         return f"{_NEEDED[key]} is needed"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = difflib.get_close_matches(key, _all_keys(JobConfig), n=1, cutoff=0.75)
+        known = [one for one in _all_keys(JobConfig) if one.count(".") == key.count(".")]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
         return f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else "")
     message = str(item["msg"]).removeprefix("Value error, ")
     shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"

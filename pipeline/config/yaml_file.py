@@ -64,7 +64,8 @@ def parse_yaml(text: str, *, texts: bool = False) -> Any:
         return yaml.load(text, _StrictTexts if texts else _Strict)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ValueError(f"line {mark.line + 1}: {error.problem}" if mark else str(error)) from error
+        what = ": ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"line {mark.line + 1}: {what}" if mark else what) from error
     except yaml.YAMLError as error:
         raise ValueError(str(error).replace("\n", " ")) from error
     except RecursionError as error:

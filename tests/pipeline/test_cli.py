@@ -60,7 +60,7 @@ def given(tmp_path: Path) -> Path:
     """A folder of files that a command line may name."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
-    (tmp_path / "blank.txt").write_text("cat\n\ndog\n")
+    (tmp_path / "alike.txt").write_text("cat\nc\u200bat\n")
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     (tmp_path / "key.yaml").write_text("method: {settings: {group_sise: 3}}\n")
     (tmp_path / "method.yaml").write_text("method: {name: magic}\n")
@@ -75,7 +75,12 @@ def given(tmp_path: Path) -> Path:
         (["--source", "{dir}/gone"], 1, "{dir}/gone' does not exist"),
         (["--source", "memory://no-such-bucket/in"], 1, "memory://no-such-bucket/in' does not exist"),
         (["--source", "{feed}", "--labels", "{dir}/twice.txt"], 2, "'cat' is in line 1 and in line 3"),
-        (["--source", "{feed}", "--labels", "{dir}/blank.txt"], 2, "blank.txt: line 2 is blank"),
+        (
+            ["--source", "{feed}", "--labels", "{dir}/alike.txt"],
+            2,
+            r"1 and number 2 look alike: .cat. and .c.u200b",
+        ),
+        (["--source", "{feed}", "--label", "{dir}/two.txt"], 2, "'--label', did you mean --labels"),
         (["--source", "{feed}", "--labels", "{dir}/gone.txt"], 2, "gone.txt: No such file"),
         (["--source", "{feed}", "--window", "fixed:-60s"], 2, "event_time.window: a duration is a number.* '-60s'"),
         (["--source", "{feed}", "--class-vectors", "{dir}/narrow.safetensors"], 2, "7.* wide|width .*7|7 .*dimensions"),
