@@ -20,7 +20,7 @@ from grpo_tta.pipeline.label.load import fingerprints_of, labeler_of, uri_policy
 from grpo_tta.pipeline.run.driver import PARTITION, Grow, Progress, SliceDriver
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap
-from grpo_tta.pipeline.run.places import claim_outputs, list_job_source, output_stores
+from grpo_tta.pipeline.run.places import claim_outputs, forget_uncommitted, list_job_source, output_stores
 from grpo_tta.pipeline.run.runner import check_runner
 from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.versions import versions
@@ -63,6 +63,8 @@ def run_label_job(
     uri_policy(config)
     with labeler_of(job) as labeler:
         before = CheckpointLog(store).latest()
+        if before is None:
+            forget_uncommitted(store, outputs, config.origin)
         source = _source(job, store, before, stop)
         claim_outputs(store, outputs)
         for place in (store, *outputs):

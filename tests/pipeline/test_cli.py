@@ -145,8 +145,9 @@ def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_pa
     assert lines[0].startswith("model ")
     assert ", 365 classes, method grpo" in lines[0]
     assert lines[-1] == "10 of 10 images labelled, nothing written"
-    assert lines[-2].startswith("6 streams: cam-0")
-    assert len(lines) == 14
+    assert lines[-3].startswith("6 streams: cam-0")
+    assert lines[-2] == "passed over: .json 1, .jsonl 1"
+    assert len(lines) == 15
     assert len({line.split()[0] for line in lines[2:12]}) == 6  # of every stream
     assert not list(tmp_path.iterdir())
 
