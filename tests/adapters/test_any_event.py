@@ -73,7 +73,7 @@ def test_thousands_of_generated_events(tmp_path):
     assert sum(counts[source] for source in SOURCES) >= 10_000 * 0.9
     for source in SOURCES:
         accepted = counts[f"{source}: events"] / counts[source]
-        assert 0.1 < accepted < 0.9, f"{source}: {accepted:.0%} are events, the generator tests one side only"
+        assert 0.05 < accepted < 0.9, f"{source}: {accepted:.0%} are events, the generator tests one side only"
 
 
 def test_a_case_that_fails_tells_its_seed(tmp_path, monkeypatch):

@@ -164,6 +164,17 @@ def test_check_fails_where_one_of_the_ten_cannot_be_labelled(run: Run, feed: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_check_warns_of_streams_that_are_dates_or_of_no_camera(run: Run, feed: Path, tmp_path: Path) -> None:
+    for name in ("2026-11-29_backyard/a.jpg", "2026-11-29/b.jpg", "cam/c.jpg"):
+        (tmp_path / "feed" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(feed.rglob("*.jpg")), tmp_path / "feed" / name)
+    code, out, err = run("check", "--source", tmp_path / "feed", "--out", tmp_path / "out")
+    assert code == 0
+    assert "3 streams: " in out
+    assert "warning: 1 images are in no folder of a camera, stream 'default': say by --stream-pattern" in err
+    assert "warning: 1 streams look like dates, such as '2026-11-29_backyard'" in err
+
+
 def test_words_that_the_demo_model_does_not_know_are_named(
     run: Run, feed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
