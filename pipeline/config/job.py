@@ -4,12 +4,10 @@ The method's and the guard's own settings are their dataclasses, declared once i
 refused, and every problem becomes one line that names the key and the value.
 """
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -31,6 +29,7 @@ from grpo_tta.adapters.lines import whole_text
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
 from grpo_tta.adapters.storage.names import AUTO
 from grpo_tta.methods import METHODS
+from grpo_tta.pipeline.config.problems import problem
 from grpo_tta.pipeline.config.values import (
     Duration,
     FilePath,
@@ -392,37 +391,5 @@ def make_config(values: Mapping[str, Any]) -> JobConfig:
     try:
         return JobConfig.model_validate(values)
     except ValidationError as error:
-        lines = [_problem(dict(item)) for item in error.errors()]
+        lines = [problem(dict(item), JobConfig) for item in error.errors()]
         raise ConfigurationError("\n".join(lines)) from error
-
-
-_NEEDED = {
-    "source": "--source (source.url)",
-    "source.url": "--source (source.url)",
-    "output": "--out (output.url)",
-    "output.url": "--out (output.url)",
-}
-
-
-def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Of the configuration, a section's before its own; a method's settings are its own business."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _all_keys(kind, f"{prefix}{name}.")
-        elif is_dataclass(kind):
-            yield from (f"{prefix}{name}.{one.name}" for one in fields(kind))
-
-
-def _problem(item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if key in _NEEDED and item["type"] == "missing":
-        return f"{_NEEDED[key]} is needed"
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = [one for one in _all_keys(JobConfig) if one.count(".") == key.count(".")]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        return f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else "")
-    message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
-    return f"{key}: {message}{shown}" if key else message + shown
