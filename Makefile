@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Frames of each stream of `make bench`; eight streams, seven methods.
 BENCH_FRAMES ?= 1800
+# Of `make fuzz`.
+FUZZ_MINUTES ?= 60
 UV_VERSION := 0.13.9
 UNSEEN := build/demo/pictures/emojione-monotone.npz build/demo/pictures/streamline-emojis.npz
 VENV := .venv
@@ -16,7 +18,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak check format lock model schemas clean
+.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +56,9 @@ faults: $(VENV)/.dev ## Kill live jobs and brokers at random moments and for lon
 
 soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory and open files (needs Java)
 	$(BIN)/python -m benchmarks.soak
+
+fuzz: $(VENV)/.dev ## Generated events through all that a job makes of them, for FUZZ_MINUTES
+	$(BIN)/python -m benchmarks.fuzz_events --minutes $(FUZZ_MINUTES)
 
 check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schemas
 	$(BIN)/ruff format --check .

@@ -2,6 +2,8 @@
 raised for a model that cannot be used."""
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 
@@ -52,3 +54,43 @@ def _check_numbers(
     for name in shares:
         if getattr(settings, name) > 1:
             raise ValueError(f"{name} must be <= 1, got {getattr(settings, name)}")
+
+
+def class_name(text: str) -> str:
+    """A class's name as it is kept: composed (NFC), without surrounding blanks."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """At least two class names, none blank, none twice, no two that look alike, else ``ModelError``; each as
+    `class_name` keeps it."""
+    kept = tuple(class_name(name) for name in names)
+    if len(kept) < 2:
+        raise ModelError(f"at least two classes are needed, got {len(kept)}")
+    seen: dict[str, int] = {}
+    looks: dict[str, str] = {}
+    for position, name in enumerate(kept, start=1):
+        look = _look(name)
+        if not look:
+            raise ModelError(f"class name number {position} is blank")
+        if name in seen:
+            raise ModelError(f"class name {name!r} appears twice, as number {seen[name]} and number {position}")
+        if look in looks:
+            first = looks[look]
+            raise ModelError(
+                f"class names number {seen[first]} and number {position} look alike: {first!a} and {name!a}"
+            )
+        seen[name], looks[look] = position, name
+    return kept
+
+
+_TWINS = str.maketrans("АВЕЅІЈКМНОРСТУХаесорѕіјухΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABESIJKMHOPCTYXaecopsijyxABEZHIKMNOPTYXo")
+"""Cyrillic and Greek letters that are drawn as Latin ones."""
+
+
+def _look(name: str) -> str:
+    """Equal for names that a reader cannot tell apart: without what has no width, one kind of blank, one of each
+    letter and digit."""
+    text = unicodedata.normalize("NFKC", name).translate(_TWINS)
+    visible = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cf", "Cc") or letter.isspace())
+    return re.sub(r"\s+", " ", re.sub("[\ufe00-\ufe0f]", "", visible)).strip()

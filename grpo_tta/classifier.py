@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grpo_tta.checks import ModelError
+from grpo_tta.checks import ModelError, check_names
 from grpo_tta.device import autocast
 
 T = TypeVar("T")
@@ -223,18 +223,3 @@ def share_tensors(module: nn.Module) -> nn.Module:
     """A copy of ``module``'s structure that holds the very same parameters and buffers."""
     tensors = itertools.chain(module.parameters(), module.buffers())
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-
-
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """At least two class names, none blank, none twice (surrounding blanks do not count), else ``ModelError``."""
-    stripped = tuple(name.strip() for name in names)
-    if len(stripped) < 2:
-        raise ModelError(f"at least two classes are needed, got {len(stripped)}")
-    seen: dict[str, int] = {}
-    for position, name in enumerate(stripped, start=1):
-        if not name:
-            raise ModelError(f"class name number {position} is blank")
-        if name in seen:
-            raise ModelError(f"class name {name!r} appears twice, as number {seen[name]} and number {position}")
-        seen[name] = position
-    return stripped

@@ -21,16 +21,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grpo_tta.checks import ModelError
-from grpo_tta.classifier import Classifier, PreprocessCfg, check_names, digest_tensors
+from grpo_tta.checks import ModelError, check_names
+from grpo_tta.classifier import Classifier, PreprocessCfg, digest_tensors
 from grpo_tta.device import resolve_device
+from grpo_tta.preprocess import RANDOM, preprocess_of
 from grpo_tta.settings.model import NAME_SCHEMES, ModelSettings
 
 __all__ = ["DEFAULT_TEMPLATE", "Classifier", "ModelError", "ModelSettings", "PreprocessCfg", "load_classifier"]
 
 _log = logging.getLogger(__name__)
 DEFAULT_TEMPLATE = "a photo of a {}."
-RANDOM = "random"
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 _TEXTS_AT_ONCE = 256
 
@@ -156,7 +156,7 @@ def _prompts_by_class(
     prompts: Mapping[str, Sequence[str]] | None,
 ) -> dict[str, list[str]]:
     if prompts is not None:
-        return {name.strip(): list(texts) for name, texts in prompts.items()}
+        return dict(zip(check_names(list(prompts)), map(list, prompts.values()), strict=True))
     own = own or {}
     if class_names is None and not own:
         raise ModelError("which classes? give class_names, prompts or class_vectors")
@@ -240,12 +240,17 @@ def _load_open_clip(settings: ModelSettings, *, with_text: bool) -> _Source:
     elif name.startswith("local-dir:"):
         _check_directory(Path(name.removeprefix("local-dir:")))
     weights = None if settings.pretrained == RANDOM else settings.pretrained
+    preprocess = preprocess_of(settings)
     where = f"model {name!r}" + (f" with pretrained {weights!r}" if weights else "")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = open_clip.create_model(
-                name, pretrained=weights, require_pretrained=settings.pretrained != RANDOM, weights_only=True
+                name,
+                pretrained=weights,
+                require_pretrained=settings.pretrained != RANDOM,
+                weights_only=True,
+                force_preprocess_cfg=preprocess,
             )
     except pickle.UnpicklingError as error:
         raise ModelError(f"{where} holds pickled objects, which are never loaded: {_SAFE_WAY}") from error
@@ -262,8 +267,7 @@ def _load_open_clip(settings: ModelSettings, *, with_text: bool) -> _Source:
                 f"the tokenizer of {where} could not be loaded ({_first_line(error)}): "
                 "install what it names, or give class_vectors"
             ) from error
-    preprocess = PreprocessCfg.from_open_clip(open_clip.get_model_preprocess_cfg(model))
-    return _Source(model, tokenizer, preprocess)
+    return _Source(model, tokenizer, PreprocessCfg.from_open_clip(open_clip.get_model_preprocess_cfg(model)))
 
 
 _SAFE_WAY = "convert it to safetensors, or save its state_dict alone"

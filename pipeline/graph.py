@@ -9,6 +9,7 @@ files: it is step 3 of the order of writing (`pipeline.checkpoint.partition`). O
 slice.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from grpo_tta.adapters.kafka.wire import parse_partition
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name, write_pack
 from grpo_tta.pipeline.checkpoint.partition import SliceResult
@@ -36,9 +38,13 @@ from grpo_tta.pipeline.label.load import states_held
 from grpo_tta.pipeline.label.records import bad_record
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
 
-_BAD = "bad"
+_log = logging.getLogger(__name__)
+_BAD, _NOTED = "bad", "noted"
+_said: set[str] = set()
+"""Kinds of notices that this process has told of."""
 T = TypeVar("T")
 done: dict[tuple[str, str], SliceResult] = {}
 """What step 3 gave, by store and pack, where it ran in this process; who runs the slice takes it from here."""
@@ -106,10 +112,22 @@ class KeyByShard(beam.DoFn):
                 Metrics.counter(LabelStreams, name).inc()
             yield beam.pvalue.TaggedOutput(_BAD, (partition, Row.of(bad_record(record))))
             return
-        cap = self._latest[partition]
-        if record.event_time > cap:
-            record = record._replace(event_time=cap, time_capped=True)
+        cap, given = self._latest[partition], record
+        if given.event_time > cap:
+            record = given._replace(event_time=cap, time_capped=True)
         yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards), record
+        if record.time_capped:
+            yield self._noted(partition, "time_capped", given)
+        elif record.event_time < FIRST_PLAUSIBLE:
+            yield self._noted(partition, "time_before_1980", given)
+
+    def _noted(self, partition: str, kind: str, record: ImageRef) -> Any:
+        """Counted with the slice, and said once."""
+        if kind not in _said:
+            _said.add(kind)
+            when = to_datetime(record.event_time)
+            _log.warning("%s: %r is of %s; told once, counted in the summary", kind, record.coordinate, when)
+        return beam.pvalue.TaggedOutput(_NOTED, (partition, Counters(notices={kind: 1})))
 
 
 @dataclass(frozen=True)
@@ -179,7 +197,7 @@ def build(
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
     keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(KeyByShard(latest_times, shards)).with_outputs(
-        _BAD, main="refs"
+        _BAD, _NOTED, main="refs"
     ).with_output_types(tuple[ShardKey, ImageRef])
     labelled = (
         keyed.refs
@@ -193,7 +211,7 @@ def build(
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
     )
-    counters = (labelled[COUNTERS], bad) | "Counters" >> beam.Flatten()
+    counters = (labelled[COUNTERS], bad, keyed[_NOTED]) | "Counters" >> beam.Flatten()
     _ = (
         pipeline
         | "Partitions" >> beam.Create(list(slices), reshuffle=False)

@@ -1,9 +1,9 @@
 """The settings every wire model shares: unknown fields refused, values frozen, one schema version."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer, model_validator
 
 SchemaVersion = Literal["1"]
 
@@ -14,9 +14,34 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
 
+def encodable(value: Any) -> Any:
+    """The value with every text in it made encodable as UTF-8: half a surrogate pair, which a file's name and an
+    escape in JSON may hold, becomes its escape ``\\udcff``. The only place where texts of records are repaired."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode(errors="backslashreplace").decode()
+        return value
+    if isinstance(value, dict):
+        return {encodable(name): encodable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(one) for one in value]
+    return value
+
+
+class Record(WireModel):
+    """A record that leaves a job. Whatever texts it is made of, it can be encoded, and its model reads it back."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encodable(cls, values: Any) -> Any:
+        return encodable(values)
+
+
 def format_time(value: datetime) -> str:
-    """RFC 3339 in UTC, microseconds always written, so that text order is time order."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """RFC 3339 in UTC: four digits of the year and microseconds always written, so that text order is time order."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 # `astimezone` can leave the years datetime knows; a Beam or Kafka record must not be able to crash a formatter later.

@@ -50,6 +50,8 @@ class Counters(WireModel):
     updates_skipped: dict[SkipReason, int] = Field(default_factory=dict)
     """Updates that were due and not made: by the method's own rule (a gate, a filter), because the guard was ill and
     served the frozen encoder, or because a figure was not finite."""
+    notices: dict[str, int] = Field(default_factory=dict)
+    """What was capped, guessed or repaired of events that were taken, by kind."""
     drift_events: dict[DriftSignal, int] = Field(default_factory=dict)
     resets: dict[ResetCause, int] = Field(default_factory=dict)
     forward_equivalents: float = 0.0
@@ -103,6 +105,10 @@ class Summary(WireModel):
     drift_events: Position
     resets: dict[str, int]
     """By cause."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files of the source that are no events by their names, by suffix."""
+    notices: dict[str, int] = Field(default_factory=dict)
+    """What was capped, guessed or repaired of events that were taken, by kind."""
     streams: Position
     seconds: float
     """Busy time of all committed slices; pauses between attempts do not count."""

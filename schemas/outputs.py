@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from grpo_tta.schemas.base import SchemaVersion, Time, WireModel
+from grpo_tta.schemas.base import Record, SchemaVersion, Time, WireModel
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 ResetCause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
@@ -21,7 +21,7 @@ class ClassProbability(WireModel):
     probability: Probability
 
 
-class LabeledImage(WireModel):
+class LabeledImage(Record):
     """The label of one event."""
 
     schema_version: SchemaVersion = "1"
@@ -52,7 +52,7 @@ class LabeledImage(WireModel):
     """The event's own, passed through."""
 
 
-class AdaptationLog(WireModel):
+class AdaptationLog(Record):
     """One parameter update, or one reset (``reset`` true, figures absent)."""
 
     schema_version: SchemaVersion = "1"
@@ -84,7 +84,7 @@ class AdaptationLog(WireModel):
     method: str
 
 
-class DriftEvent(WireModel):
+class DriftEvent(Record):
     """Something the guard noticed, whether or not it led to a reset."""
 
     schema_version: SchemaVersion = "1"
@@ -104,7 +104,7 @@ class DriftEvent(WireModel):
     method: str
 
 
-class DeadLetter(WireModel):
+class DeadLetter(Record):
     """An event that could not be labelled, and why."""
 
     schema_version: SchemaVersion = "1"

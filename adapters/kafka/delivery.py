@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kafka import errors as kafka_errors
 
-from grpo_tta.adapters.kafka.errors import KafkaFailure, SendFailed
+from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaTrouble, RecordTooLarge, SendFailed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure
 from grpo_tta.adapters.kafka.topics import OutTopics
 from grpo_tta.adapters.rows import KINDS, Row
@@ -178,8 +178,7 @@ class Delivery:
 
     def _failure(self, error: Exception, sending: Outgoing) -> KafkaFailure:
         failure = as_failure(error, self.settings, f"write to topic {sending.topic}")
-        if type(failure) is not KafkaFailure:
+        if type(failure) not in (KafkaFailure, KafkaTrouble):
             return failure
-        failed = SendFailed(str(failure))
-        failed.retriable = not isinstance(error, kafka_errors.MessageSizeTooLargeError)
-        return failed
+        too_large = isinstance(error, kafka_errors.MessageSizeTooLargeError)
+        return (RecordTooLarge if too_large else SendFailed)(str(failure))

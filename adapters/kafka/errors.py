@@ -7,6 +7,12 @@ class KafkaFailure(Exception):
     retriable = False
 
 
+class KafkaTrouble(KafkaFailure):
+    """An error of the cluster's that passes. A class, for a runner that hands an error on keeps no more of it."""
+
+    retriable = True
+
+
 class KafkaUnreachable(KafkaFailure):
     """No answer within the time-out, or a listener that speaks another protocol than ours."""
 
@@ -31,10 +37,24 @@ class ReadStalled(KafkaFailure):
     retriable = True
 
 
+class RecordDamaged(KafkaFailure):
+    """The client library cannot decode what the log holds, and cannot pass over it."""
+
+
+class CodecMissing(KafkaFailure):
+    """A topic is compressed by a codec whose package is not installed."""
+
+
 class SendFailed(KafkaFailure):
     """At least one record was not acknowledged; the producer is rebuilt before the next one."""
 
     retriable = True
+
+
+class RecordTooLarge(SendFailed):
+    """The broker takes no record of this size."""
+
+    retriable = False
 
 
 class Fenced(KafkaFailure):

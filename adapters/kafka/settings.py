@@ -15,7 +15,14 @@ import kafka
 from kafka import errors as kafka_errors
 
 from grpo_tta.adapters.kafka.address import KafkaSecurity
-from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaForbidden, KafkaUnreachable, TopicMissing
+from grpo_tta.adapters.kafka.errors import (
+    CodecMissing,
+    KafkaFailure,
+    KafkaForbidden,
+    KafkaTrouble,
+    KafkaUnreachable,
+    TopicMissing,
+)
 
 _UNREACHABLE = (
     kafka_errors.KafkaTimeoutError,
@@ -130,11 +137,12 @@ def as_failure(error: Exception, settings: KafkaSettings, doing: str) -> KafkaFa
         return KafkaUnreachable(f"{said}; {settings.advice()}")
     if isinstance(error, kafka_errors.AuthorizationError):
         return KafkaForbidden(f"{said}: the broker's access rules forbid it; ask for the missing ACL ({error})")
+    if isinstance(error, kafka_errors.UnsupportedCodecError):
+        return CodecMissing(f"{said}: {error}: pip install 'kafka-python[lz4,snappy,zstd]'")
     if isinstance(error, _MISSING):
         return TopicMissing(f"{said}: the topic or partition does not exist on {', '.join(settings.servers)}")
-    failure = KafkaFailure(f"{said}: {str(error)[:500]}")
-    failure.retriable = bool(getattr(error, "retriable", False))
-    return failure
+    passes = bool(getattr(error, "retriable", False))
+    return (KafkaTrouble if passes else KafkaFailure)(f"{said}: {str(error)[:500]}")
 
 
 @contextmanager

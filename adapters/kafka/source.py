@@ -10,10 +10,11 @@ one hands back the rest for a moment later. Such a range has a backlog and a wat
 its outputs have times. Where it stands is in the runner's state and nowhere else: no offset is committed here.
 """
 
+import logging
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,16 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
-from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.consumers import CONSUMERS, ConsumerCache
-from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled
+from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled, RecordDamaged
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, SkippedRange, check_policy, in_range
 from grpo_tta.adapters.kafka.ranges import INITIAL, OPEN, Claim, ClockState, EventClock, KafkaRange, Ranges
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
-from grpo_tta.adapters.kafka.wire import decode_record, parse_partition, partition_name
+from grpo_tta.adapters.kafka.tolerant import Undecodable, tolerant
+from grpo_tta.adapters.kafka.wire import decode_record, parse_partition, partition_name, undecodable
 
+_log = logging.getLogger(__name__)
 SKIPPED = "skipped"
 """Tag of the output of `SkippedRange`s."""
 _POLL_MS = 500
@@ -113,7 +116,7 @@ class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
                 if not tracker.try_claim(Claim(offset, reader.end) if endless else offset):
                     return
                 if record is not None:
-                    yield self._timed((partition, decode_record(record)), watermark)
+                    yield self._timed((partition, _decoded(record)), watermark)
                     count, size = count + 1, size + len(record.value or b"")
                 if count >= limits.records or size >= limits.bytes or time.monotonic() >= deadline:
                     if offset < span.stop - 1:
@@ -132,6 +135,13 @@ class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
             watermark.saw(item[1].event_time)
             return beam.window.TimestampedValue(item, Timestamp(micros=item[1].event_time))
         return beam.window.TimestampedValue(item, Timestamp.now())
+
+
+def _decoded(record: Any) -> ImageRef | BadRecord:
+    """Never raises for what a producer wrote or a broker holds."""
+    if isinstance(record.value, Undecodable):
+        return undecodable(record, record.value.reason)
+    return decode_record(record)
 
 
 @dataclass
@@ -156,23 +166,32 @@ class _Reader:
     def read(self, start: int, stop: int) -> Generator[SkippedRange | tuple[int, Any], None, None]:
         """``(offset, record)``; ``(offset, None)`` says that nothing is left up to ``offset``. The last offset given
         is ``stop - 1``, or of an open range that of the log."""
-        position = start
+        position, damaged = start, -1
         self.moved = time.monotonic()
         while position < stop and not self.caught_up:
             try:
-                for item in self._attempt(position, stop):
+                for item in self._attempt(position, stop, tolerantly=damaged == position):
                     position = item.resumed if isinstance(item, SkippedRange) else item[0] + 1
                     yield item
                     self.moved = time.monotonic()
+            except RecordDamaged as error:
+                if damaged == position:
+                    raise
+                _log.warning("%s; read again from offset %d, one by one", error, position)
+                damaged = position
             except KafkaFailure as error:
                 if not error.retriable or time.monotonic() - self.moved >= self.limits.stall_seconds:
                     raise
                 time.sleep(_PAUSE)
 
-    def _attempt(self, start: int, stop: int) -> Iterator[SkippedRange | tuple[int, Any]]:
-        """As `read`, with one consumer and up to its first failure."""
+    def _attempt(self, start: int, stop: int, *, tolerantly: bool) -> Iterator[SkippedRange | tuple[int, Any]]:
+        """As `read`, with one consumer and up to its first failure; ``tolerantly``: of what cannot be decoded there is
+        a record too, up to the first poll that has one."""
         cache = CONSUMERS if self.cache is None else self.cache
-        with cache.lend(self.settings, self.partition, read_committed=self.read_committed) as consumer:
+        with (
+            cache.lend(self.settings, self.partition, read_committed=self.read_committed) as consumer,
+            tolerant(consumer) if tolerantly else nullcontext(),
+        ):
             topic_partition = kafka.TopicPartition(*parse_partition(self.partition))
             consumer.seek(topic_partition, start)
             position = start
@@ -184,8 +203,10 @@ class _Reader:
                     yield skipped
                     yield skipped.resumed - 1, None
                     return
-                except kafka_errors.KafkaError as error:
-                    raise as_failure(error, self.settings, f"read {self.partition}") from error
+                except MemoryError:
+                    raise
+                except Exception as error:  # kafka-python's own, or one of a codec
+                    raise self._failure(error) from error
                 if stop == OPEN:
                     self.end = consumer.highwater(topic_partition) or self.end
                 for record in records:
@@ -193,6 +214,8 @@ class _Reader:
                         break
                     yield record.offset, record
                     position = record.offset + 1
+                if any(isinstance(record.value, Undecodable) for record in records):
+                    return
                 # Compaction and transaction markers leave offsets that no record has.
                 reached = min(consumer.position(topic_partition, timeout_ms=_POLL_MS) or position, stop)
                 if reached > position:
@@ -202,6 +225,13 @@ class _Reader:
                     if stop == OPEN and self._is_end(consumer, topic_partition, position):
                         return
                     self._check_stalled(position, stop)
+
+    def _failure(self, error: Exception) -> KafkaFailure:
+        """What a poll raised, as one of ours."""
+        known = isinstance(error, kafka_errors.KafkaError) and not isinstance(error, kafka_errors.CorruptRecordError)
+        if known:
+            return as_failure(error, self.settings, f"read {self.partition}")
+        return RecordDamaged(f"partition {self.partition}: a record cannot be decoded: {error!r}")
 
     def _is_end(self, consumer: Any, topic_partition: Any, position: int) -> bool:
         """Whether nothing (stable) lies at ``position`` or behind it."""

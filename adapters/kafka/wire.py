@@ -26,8 +26,9 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import ValidationError
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.json_event import MAX_SHOWN, NotAnEvent, parse_event, problems, shown_object
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
-from grpo_tta.adapters.storage.manifest import MAX_SHOWN, LinePointer, problems, show_event
+from grpo_tta.adapters.storage.manifest import LinePointer
 from grpo_tta.schemas import ImageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,6 +36,9 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|/")
 _ATTRIBUTE = "attribute."
 _RAW_FIELDS = ("schema_version", "id", "stream", "event_time", "content_type")
 _COORDINATE = re.compile(r"(.+)-(\d+)-(\d+)", re.DOTALL)
+_NO_JSON = (
+    "the value is not a JSON event ({}); a record that is an image itself needs a header content_type of image/..."
+)
 _MAX_KEY = 256
 _MAX_HEADERS = 1024
 
@@ -105,7 +109,7 @@ def decode_record(record: LogRecord, *, max_shown: int = MAX_SHOWN) -> ImageRef 
     try:
         if record.value is None:
             raise _Undecodable("NullValue", "the record's value is null")
-        if (headers.get("content_type") or b"").startswith(b"image/"):
+        if (headers.get("content_type") or b"").strip().lower().startswith(b"image/"):
             return _raw(record, record.value, headers, coordinate)
         return _json(record.value, coordinate, record.offset)
     except _Undecodable as error:
@@ -113,11 +117,21 @@ def decode_record(record: LogRecord, *, max_shown: int = MAX_SHOWN) -> ImageRef 
         return BadRecord(coordinate, error.stage, error.kind, str(error), shown, position=record.offset)
 
 
+def undecodable(record: LogRecord, reason: str) -> BadRecord:
+    """What the client library could not decode; ``record.value`` holds its bytes as far as they are known."""
+    coordinate = coordinate_of(record.topic, record.partition, record.offset)
+    message = f"the client library cannot decode the record: {reason}"
+    return BadRecord(
+        coordinate, "decode_event", "Undecodable", message, show_record(record, MAX_SHOWN), position=record.offset
+    )
+
+
 def _json(value: bytes, coordinate: str, offset: int) -> ImageRef:
     try:
-        event = ImageEvent.model_validate_json(value)
-    except ValidationError as error:
-        raise _Undecodable("ValidationError", _json_problems(error)) from error
+        event = parse_event(value)
+    except NotAnEvent as error:
+        message = str(error) if error.is_json else _NO_JSON.format(error)
+        raise _Undecodable("ValidationError", message) from error
     if event.uri is not None and not _ABSOLUTE.match(event.uri):
         raise _Undecodable(
             "ForbiddenUri",
@@ -189,16 +203,6 @@ def _utf8(value: bytes | None, what: str) -> str:
         raise _Undecodable("NotUtf8", f"{what} is not UTF-8") from error
 
 
-def _json_problems(error: ValidationError) -> str:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    if found[0]["type"] != "json_invalid":
-        return problems(error)
-    return (
-        f"the value is not a JSON event ({found[0]['msg']}); "
-        "a record that is an image itself needs a header content_type of image/..."
-    )
-
-
 def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> str:
     """A record for a dead letter: always JSON, at most ``max_shown`` characters, what is cut is cut in its value.
 
@@ -214,7 +218,7 @@ def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> str:
         "headers": _show_headers(record.headers),
         "value_bytes": None if record.value is None else len(record.value),
     }
-    value = _show(_without_secrets(record.value), max_shown) or ""
+    value = _show_value(record.value, max_shown) or ""
     while (excess := len(_text(shown, value)) - max_shown) > 0 and value:
         value = value[: max(len(value) - excess, 0)]
     for name in ("headers", "key"):
@@ -250,9 +254,6 @@ def _show(value: bytes | None, limit: int) -> str | None:
     return redacted_text(text[: 2 * limit])[:limit]
 
 
-def _without_secrets(value: bytes | None) -> bytes | None:
-    try:
-        event = json.loads(value or b"")
-    except (ValueError, RecursionError):
-        return value
-    return show_event(event).encode("utf-8", "replace") if isinstance(event, dict) else value
+def _show_value(value: bytes | None, limit: int) -> str | None:
+    event = None if value is None else shown_object(value)
+    return _show(value, limit) if event is None else event[:limit]

@@ -26,6 +26,7 @@ from hashlib import blake2b
 from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
 from grpo_tta.adapters.storage.listing import Listing, append_segment
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.source import list_arrivals
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class Follower:
         self._seen: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
         self._older: array[int] | None = None  # before this process's first poll
+        self.passed = PassedOver()
+        """What the last poll passed over."""
         if self.listing is not None:
             self._seen = {name: time for name, time in self.listing.taken(self._since) if time > self._since}
 
@@ -83,6 +86,7 @@ class Follower:
         Raises ``SourceError`` where the source cannot be listed; nothing is taken up then.
         """
         look, before = _Look(), len(self)
+        passed_before, self.passed = self.passed, PassedOver()
         ours = append_segment(self._store, self._new(look, now), after=self.listing, origin=self._origin, now=now)
         if look.taken and not ours:
             self._load()  # another process was faster, and has taken up what it saw
@@ -90,6 +94,7 @@ class Follower:
         if ours:
             self.listing = Listing.open(self._store, self.listing)
             self._remember(look, before)
+        self.passed.say(self._source[0], passed_before)
         self._waiting, self._older = look.waiting, array("Q", sorted(look.older))
         if look.late:
             _log.warning("%d files came later than source.look_back allows, like %s", len(look.late), look.late[0])
@@ -101,7 +106,8 @@ class Follower:
 
     def _new(self, look: "_Look", now: int) -> Iterator[Arrival]:
         url, stream_pattern, time_pattern = self._source
-        for record, modified in list_arrivals(url, stream_pattern=stream_pattern, time_pattern=time_pattern):
+        arrivals = list_arrivals(url, stream_pattern=stream_pattern, time_pattern=time_pattern, passed=self.passed)
+        for record, modified in arrivals:
             coordinate = record.coordinate
             if coordinate in self._seen:
                 continue

@@ -19,13 +19,14 @@ import os
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.passed import PassedOver
 
 FOLDER = "listing"
 _SEGMENT = f"{FOLDER}/segment-"
@@ -59,6 +60,8 @@ class Listing:
         """What was listed, in the caller's words."""
         self.cursor: int | None = last["cursor"]
         """Of a followed source; see `append_segment`."""
+        self.passed_over: dict[str, int] = last.get("passed_over", {})
+        """Of a bounded source: files that are no events by their names, by suffix."""
 
     def check_origin(self, origin: str) -> None:
         """Raises ValueError where it is of another source."""
@@ -152,6 +155,7 @@ class _Head:
     cursor: int | None = None
     newest: int | None = None
     """Modification time; ``None`` of a bounded source."""
+    passed: PassedOver = field(default_factory=PassedOver)
 
     def rows(self, arrivals: Iterable[Arrival], now: int) -> Iterator[_Row]:
         """The arrivals' rows; notes their times."""
@@ -167,19 +171,22 @@ def write_listing(
     records: Iterable[ImageRef | BadRecord],
     *,
     origin: str = "",
+    passed: PassedOver | None = None,
     chunk_rows: int = 100_000,
     part_rows: int = 50_000,
     scratch: str | None = None,
 ) -> Listing:
     """Sort the records of a bounded source and write them down; nothing is written before all of them are read.
 
-    Returns the store's listing: this one, or that of a writer who was faster. ``origin`` is kept with it. ``scratch``:
+    Returns the store's listing: this one, or that of a writer who was faster. ``origin`` is kept with it, and
+    what ``passed`` has counted when the last record was read. ``scratch``:
     where the local chunk files go, by default the system's folder for temporary files. Raises ValueError for a record
     with inline data.
     """
     if chunk_rows < 1 or part_rows < 1:
         raise ValueError(f"chunk_rows and part_rows must be >= 1, got {chunk_rows} and {part_rows}")
-    _write_segment(store, map(_to_row, records), _Head(0, origin), chunk_rows, part_rows, scratch)
+    head = _Head(0, origin, passed=passed or PassedOver())
+    _write_segment(store, map(_to_row, records), head, chunk_rows, part_rows, scratch)
     listing = Listing.open(store)
     if listing is None:
         raise FileNotFoundError(f"the listing in {store.url} vanished while it was written")
@@ -222,6 +229,7 @@ def _write_segment(
         "origin": head.origin,
         "cursor": head.cursor,
         "newest": head.newest,
+        "passed_over": head.passed.plain(),
         "parts": parts,
     }
     won = store.create(_index_name(head.start), json.dumps(index, separators=(",", ":")).encode())

@@ -9,31 +9,28 @@ Inline data is not copied into the listing: the reference's ``uri`` points at th
 line at a time is in memory, at most ``MAX_LINE`` bytes of it.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO, NamedTuple
-
-from pydantic import ValidationError
+from typing import BinaryIO, NamedTuple
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.json_event import NotAnEvent, parse_event, shown
+from grpo_tta.adapters.lines import content, read_lines
 from grpo_tta.adapters.storage.filesystems import (
     local_path,
     local_version,
     open_filesystem,
     open_stream,
     redacted,
-    redacted_text,
     scheme_of,
     version_of,
 )
-from grpo_tta.schemas import ImageEvent
+from grpo_tta.schemas.base import encodable
 
 MAX_LINE = 64 * 2**20
-MAX_SHOWN = 4096
-_BOM = b"\xef\xbb\xbf"
+_SHOWN_OF_LONG = 8192
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HAS_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*:")
 _LINE = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
@@ -61,21 +58,16 @@ class LinePointer(NamedTuple):
 def read_manifest(url: str, *, max_line: int = MAX_LINE) -> Iterator[ImageRef | BadRecord]:
     """The manifest's events in order. Raises what the file system raises when the manifest cannot be read."""
     file, path, version = _open(url)
-    offset = 0
+    place = f"{encodable(path)}@{version}"
     with file:
-        number = 0
-        while line := file.readline(max_line + 1):
-            number += 1
-            start, offset = offset, offset + len(line)
-            coordinate = f"{path}@{version}#L{number:09d}"
-            if len(line) > max_line:
-                offset += _skip_line(file, line)
+        for line in read_lines(file, max_line):
+            coordinate = f"{place}#L{line.number:09d}"
+            if line.too_long:
                 message = f"the line is longer than {max_line} bytes"
-                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, _shown(line[: 2 * MAX_SHOWN]))
-                continue
-            text = (line.removeprefix(_BOM) if number == 1 else line).strip()
-            if text:
-                yield _event(text, coordinate, LinePointer(path, start, offset))
+                start = shown(line.text[:_SHOWN_OF_LONG])
+                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, start)
+            else:
+                yield _event(line.text, coordinate, LinePointer(path, line.start, line.stop))
 
 
 def _open(url: str) -> tuple[BinaryIO, str, str]:
@@ -90,28 +82,17 @@ def _open(url: str) -> tuple[BinaryIO, str, str]:
     return open_stream(filesystem, remote), f"{scheme_of(url)}://{url.partition('://')[2]}", version
 
 
-def _skip_line(file: BinaryIO, line: bytes) -> int:
-    """Read on to the end of a line of which only the beginning was read; how many bytes that was."""
-    skipped = 0
-    while not line.endswith(b"\n"):
-        line = file.readline(2**20)
-        if not line:
-            break
-        skipped += len(line)
-    return skipped
-
-
 def _event(text: bytes, coordinate: str, line: LinePointer) -> ImageRef | BadRecord:
     try:
-        event = ImageEvent.model_validate_json(text)
-    except ValidationError as error:
-        return BadRecord(coordinate, "decode_event", "ValidationError", problems(error), _shown(text))
+        event = parse_event(text)
+    except NotAnEvent as error:
+        return BadRecord(coordinate, "decode_event", "ValidationError", str(error), shown(text))
     uri = line.uri if event.uri is None else resolve(line.manifest, event.uri)
     if event.uri is not None and LinePointer.parse(uri) is not None:
         message = (
             f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only the source may give"
         )
-        return BadRecord(coordinate, "policy", "ForbiddenUri", message, _shown(text))
+        return BadRecord(coordinate, "policy", "ForbiddenUri", message, shown(text))
     return ImageRef(
         coordinate,
         event.id,
@@ -137,40 +118,9 @@ def read_line(line: bytes, event_id: str) -> bytes:
     Raises ValueError if it is no longer that event's.
     """
     try:
-        event = ImageEvent.model_validate_json(line.removeprefix(_BOM).strip())
-    except ValidationError as error:
-        raise ValueError(f"the manifest changed since it was listed: {problems(error)}") from error
+        event = parse_event(content(line))
+    except NotAnEvent as error:
+        raise ValueError(f"the manifest changed since it was listed: {error}") from error
     if event.data is None or event.id != event_id:
         raise ValueError(f"the manifest changed since it was listed: this line is not inline event {event_id!r}")
     return event.data
-
-
-def problems(error: ValidationError) -> str:
-    """What is wrong, field by field, without the values."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else problem["msg"]
-        for problem in found[:5]
-    )
-    return shown + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-
-
-def _shown(text: bytes) -> str:
-    """The line for a dead letter: cut to a bound, inline data and a uri's secrets left out."""
-    try:
-        value: Any = json.loads(text)
-    except ValueError:
-        value = None
-    if isinstance(value, dict):
-        return show_event(value)[:MAX_SHOWN]
-    return redacted_text(text[: 2 * MAX_SHOWN].decode("utf-8", "replace"))[:MAX_SHOWN]
-
-
-def show_event(event: dict[str, Any]) -> str:
-    """What should have been an event as JSON, inline data and a uri's secrets left out."""
-    shown = dict(event)
-    if isinstance(shown.get("data"), str):
-        shown["data"] = f"<{len(shown['data'])} characters>"
-    if isinstance(shown.get("uri"), str):
-        shown["uri"] = redacted(shown["uri"])
-    return redacted_text(json.dumps(shown, ensure_ascii=False))

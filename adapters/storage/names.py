@@ -1,25 +1,17 @@
 """What a file's name says: its stream and its time, by regular expressions with the named groups ``stream`` and
-``time``.
-
-A time is RFC 3339 or one of its compact spellings as they occur in file names (``2026-01-01T06-00-32.000Z``,
-``20260101T060032``, ``2026-01-01_06.00.32``, a date alone), or seconds since the epoch (13 digits are milliseconds, 16
-microseconds, 19 nanoseconds; 8 and 14 digits are compact dates). Without an offset it is UTC.
+``time``; without them by its folders, and by its modification time.
 """
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from collections.abc import Sequence
 
-_ISO = re.compile(
-    r"^(\d{4})-?(\d{2})-?(\d{2})"
-    r"(?:[T_ -]?(\d{2})[:.-]?(\d{2})(?:[:.-]?(\d{2})(?:[.,](\d{1,9}))?)?)?"
-    r" ?(Z|[+-]\d{2}[:-]?\d{2})?$",
-    re.IGNORECASE | re.ASCII,
-)
-_NUMBER = re.compile(r"^\d{1,12}(\.\d+)?$", re.ASCII)
-_DIGITS = {13: 1000, 16: 1, 19: -1000}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+from grpo_tta.adapters.storage.times import find_time, is_date, is_year, parse_time
+
+AUTO = "auto"
+"""Instead of a time pattern: the first spelling of `adapters.storage.times` that is in the path."""
+DEFAULT_STREAM = "default"
+_TWO_DIGITS = re.compile(r"[0-5]\d", re.ASCII)
+_MONTH_OR_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
 
 
 class NamePattern:
@@ -27,22 +19,53 @@ class NamePattern:
 
     def __init__(self, stream_pattern: str | None = None, time_pattern: str | None = None) -> None:
         self._stream = _compiled("stream", stream_pattern)
-        self._time = _compiled("time", time_pattern)
+        self._auto = time_pattern == AUTO
+        self._time = None if self._auto else _compiled("time", time_pattern)
 
     def stream(self, relative: str) -> str:
-        """The stream of a file; without a pattern its first folder, ``default`` in the root. Raises ValueError."""
+        """The stream of a file; without a pattern its first folder that is no date, ``default`` where there is none.
+        Raises ValueError."""
         if self._stream is None:
-            folder, slash, _ = relative.partition("/")
-            return folder if slash else "default"
+            return _folder_stream([folder for folder in relative.split("/")[:-1] if folder])
         return _group(self._stream, "stream", relative)
 
     def time(self, relative: str, modified: int | None) -> int:
-        """The file's time in microseconds since the epoch; without a pattern ``modified``. Raises ValueError."""
+        """The file's time in microseconds since the epoch; without a pattern ``modified``. A group ``date`` goes before
+        the group ``time``. Raises ValueError."""
+        if self._auto:
+            return find_time(relative)
         if self._time is not None:
-            return parse_time(_group(self._time, "time", relative))
+            time = _group(self._time, "time", relative)
+            dated = "date" in self._time.groupindex
+            return parse_time(f"{_group(self._time, 'date', relative)} {time}" if dated else time)
         if modified is None:
             raise ValueError("the storage tells no modification time; give a time pattern")
         return modified
+
+
+def _folder_stream(folders: Sequence[str]) -> str:
+    """The first of the folders that is not of a date: a day, a month, a year above months, hours below a day."""
+    rest = folders[_date_folders(folders) :]
+    if len(rest) < len(folders):
+        numbers = [folder for folder in rest if _TWO_DIGITS.fullmatch(folder)]
+        if len(numbers) == len(rest) and len(rest) > 1:
+            return DEFAULT_STREAM
+        rest = [folder for folder in rest if folder not in numbers] or rest
+    return rest[0] if rest else DEFAULT_STREAM
+
+
+def _date_folders(folders: Sequence[str]) -> int:
+    """How many of the first folders are a date."""
+    if not folders:
+        return 0
+    if is_date(folders[0]):
+        return 1
+    if not is_year(folders[0]) or len(folders) == 1:
+        return 0
+    below = 1
+    while below < min(len(folders), 3) and _MONTH_OR_DAY.fullmatch(folders[below]):
+        below += 1
+    return below
 
 
 def _compiled(group: str, pattern: str | None) -> re.Pattern[str] | None:
@@ -62,42 +85,3 @@ def _group(pattern: re.Pattern[str], group: str, relative: str) -> str:
     if match is None or not match[group]:
         raise ValueError(f"{group}_pattern {pattern.pattern!r} finds no {group} in {relative!r}")
     return match[group]
-
-
-def parse_time(text: str) -> int:
-    """Microseconds since the epoch. Raises ValueError naming the text."""
-    microseconds = _parse_number(text) if (text.isdigit() and len(text) not in (8, 14)) or "." in text else None
-    if microseconds is None:
-        microseconds = _parse_iso(text)
-    if not 0 <= microseconds <= _LAST:
-        raise ValueError(f"time {text!r} is outside the years 1970 to 9999")
-    return microseconds
-
-
-def _parse_number(text: str) -> int | None:
-    if not text.isascii():
-        return None
-    scale = _DIGITS.get(len(text)) if text.isdigit() else None
-    if scale is not None:
-        return int(text) * scale if scale > 0 else int(text) // -scale
-    return int(Decimal(text) * 1_000_000) if _NUMBER.fullmatch(text) else None
-
-
-def _parse_iso(text: str) -> int:
-    match = _ISO.fullmatch(text)
-    if match is None:
-        raise ValueError(f"time {text!r} is neither RFC 3339, nor a compact spelling of it, nor epoch seconds")
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    offset = UTC if zone is None or zone in "Zz" else _zone(zone)
-    try:
-        time = datetime(
-            int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=offset
-        )
-    except ValueError as error:
-        raise ValueError(f"time {text!r}: {error}") from error
-    return (time - _EPOCH) // timedelta(microseconds=1) + int(f"{fraction or 0:0<6}"[:6])
-
-
-def _zone(text: str) -> timezone:
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
-    return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))

@@ -2,7 +2,9 @@
 
 An event is every file whose name ends, in any case, in jpg, jpeg, png, gif, bmp, webp, tif or tiff; what it holds is
 decided when it is decoded. Other files, hidden files and folders (a name beginning with a dot) and linked folders are
-not events. A ``*.jsonl`` file given as the source is a manifest (`adapters.storage.manifest`).
+not events: they are passed over, and counted (`adapters.storage.passed`). A file or folder that cannot be looked at,
+such as a link that goes round in circles, is a `BadRecord`, and the rest is read. A ``*.jsonl`` file given as the
+source is a manifest (`adapters.storage.manifest`).
 
 For files: ``id`` is the path relative to the source's root (the folder; for a glob, its longest part without
 wildcards), ``stream`` and ``event_time`` come from that path by pattern. A file whose stream or time cannot be told
@@ -32,13 +34,15 @@ from grpo_tta.adapters.storage.filesystems import (
 )
 from grpo_tta.adapters.storage.manifest import read_manifest
 from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.passed import HIDDEN, LINKED, UNREADABLE, PassedOver
 from grpo_tta.adapters.storage.policy import source_folder
+from grpo_tta.schemas.base import encodable
 from grpo_tta.schemas.events import MAX_ID, MAX_STREAM, MAX_URI
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 T = TypeVar("T")
-_GONE = "gone"
+_GONE, _UNREADABLE = "gone", "unreadable"
 
 
 class SourceError(Exception):
@@ -51,37 +55,51 @@ class _Entry(NamedTuple):
     version: str
     size: int
     modified: int | None
+    error: OSError | None = None
+    """Why it cannot be looked at; of a folder too, whose path then ends in a slash."""
 
 
 def list_source(
-    url: str, *, stream_pattern: str | None = None, time_pattern: str | None = None, allow_empty: bool = False
+    url: str,
+    *,
+    stream_pattern: str | None = None,
+    time_pattern: str | None = None,
+    allow_empty: bool = False,
+    passed: PassedOver | None = None,
 ) -> Iterator[ImageRef | BadRecord]:
     """All events of a source, unsorted; positions are not set yet.
 
     ``stream_pattern`` and ``time_pattern``: regular expressions searched in the relative path, with a group named
-    ``stream`` or ``time``. Without them the stream is the first folder (``default`` for a file in the root) and the
-    time is the modification time. Neither is used for a manifest.
+    ``stream`` or ``time`` (see `adapters.storage.names`). Without them the stream is the first folder that is no date
+    (``default`` where there is none) and the time is the modification time. Neither is used for a manifest. ``passed``
+    counts what is passed over.
 
     Raises ValueError at once for a bad pattern or URL; `SourceError`, while iterating, for a source that is missing,
     unreadable or (unless ``allow_empty``) without a single event or bad record.
     """
     names = NamePattern(stream_pattern, time_pattern)
     _check(url)
-    records = read_manifest(url) if is_manifest(url) else _files(url, names)
+    records = read_manifest(url) if is_manifest(url) else _files(url, names, passed or PassedOver())
     return _guarded(url, records, allow_empty=allow_empty)
 
 
-def list_arrivals(url: str, *, stream_pattern: str | None = None, time_pattern: str | None = None) -> Iterator[Arrival]:
+def list_arrivals(
+    url: str,
+    *,
+    stream_pattern: str | None = None,
+    time_pattern: str | None = None,
+    passed: PassedOver | None = None,
+) -> Iterator[Arrival]:
     """All files of a source that is followed, unsorted; there may be none, also under a bucket's prefix that does not
     exist yet.
 
     As `list_source`, but for two things. Where a storage's version is a hash of the content the coordinate also holds
-    the modification time: the same picture put twice is two events. And links to nothing are passed over: what they
-    point at may come yet. Raises `SourceError` also for a storage without modification times.
+    the modification time: the same picture put twice is two events. And links to nothing, and what cannot be looked at,
+    are passed over: that may change yet. Raises `SourceError` also for a storage without modification times.
     """
     names = NamePattern(stream_pattern, time_pattern)
     _check(url)
-    return _guarded(url, _arrivals(url, names), allow_empty=True)
+    return _guarded(url, _arrivals(url, names, passed or PassedOver()), allow_empty=True)
 
 
 def _check(url: str) -> None:
@@ -113,13 +131,13 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
         raise SourceError(f"source {url!r} {what}")
 
 
-def _files(url: str, names: NamePattern) -> Iterator[ImageRef | BadRecord]:
-    for entry in _entries(url):
+def _files(url: str, names: NamePattern, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
+    for entry in _entries(url, passed):
         yield _event(entry, names)
 
 
-def _arrivals(url: str, names: NamePattern) -> Iterator[Arrival]:
-    entries = _entries(url)
+def _arrivals(url: str, names: NamePattern, passed: PassedOver) -> Iterator[Arrival]:
+    entries = _entries(url, passed)
     try:
         first = next(entries, None)
     except FileNotFoundError:
@@ -128,6 +146,9 @@ def _arrivals(url: str, names: NamePattern) -> Iterator[Arrival]:
         return
     for entry in chain([first] if first else [], entries):
         if entry.version == _GONE:
+            continue
+        if entry.error is not None:
+            passed.add(UNREADABLE, entry.relative)
             continue
         if entry.modified is None:
             raise SourceError(f"source {url!r} tells no modification times and cannot be followed")
@@ -142,11 +163,14 @@ def _bucket_exists(url: str) -> bool:
     return bool(filesystem.exists(root.partition("/")[0]))
 
 
-def _entries(url: str) -> Iterator[_Entry]:
+def _entries(url: str, passed: PassedOver) -> Iterator[_Entry]:
     wanted = _Wanted(url)
-    for entry in _local_entries(url, wanted) if scheme_of(url) == "file" else _remote_entries(url, wanted):
-        if wanted.file(entry.relative):
+    local = scheme_of(url) == "file"
+    for entry in _local_entries(url, wanted, passed) if local else _remote_entries(url, wanted):
+        if entry.error is not None or wanted.file(entry.relative):
             yield entry
+        elif wanted.matches(entry.relative):
+            passed.file(entry.relative)
 
 
 class _Wanted:
@@ -162,7 +186,11 @@ class _Wanted:
             self._match = re.compile(fsspec.utils.glob_translate(pattern)).match
 
     def file(self, relative: str) -> bool:
-        return _is_image(relative) and self._match(relative) is not None
+        return _is_image(relative) and self.matches(relative)
+
+    def matches(self, relative: str) -> bool:
+        """Whatever it holds."""
+        return self._match(relative) is not None
 
     def folder(self, relative: str) -> bool:
         depth = relative.count("/")
@@ -183,6 +211,8 @@ def _event(entry: _Entry, names: NamePattern) -> ImageRef | BadRecord:
     try:
         if entry.version == _GONE:
             raise FileNotFoundError("the file is gone, or a link to nothing")
+        if entry.error is not None:
+            raise entry.error
         coordinate = f"{entry.path}@{entry.version}"
         coordinate.encode()
         stream = names.stream(entry.relative)
@@ -192,14 +222,17 @@ def _event(entry: _Entry, names: NamePattern) -> ImageRef | BadRecord:
                 raise ValueError(f"the {name} has {len(value)} characters, the limit is {limit}")
         if len(entry.path) > MAX_URI:
             raise ValueError(f"the path has {len(entry.path)} characters, the limit is {MAX_URI}")
-    except (ValueError, FileNotFoundError) as error:
-        path = entry.path.encode("utf-8", "backslashreplace").decode()
-        message = "the file's name is not UTF-8" if isinstance(error, UnicodeEncodeError) else str(error)
+    except (ValueError, OSError) as error:
+        path = encodable(entry.path)
+        message = "the file's name is not UTF-8" if isinstance(error, UnicodeEncodeError) else encodable(str(error))
+        if entry.error is not None:
+            what = "folder cannot be listed" if entry.path.endswith("/") else "file cannot be looked at"
+            message = f"the {what}: {entry.error.strerror or entry.error}"
         return BadRecord(f"{path}@{entry.version}", "source", type(error).__name__, message, path[:MAX_URI])
     return ImageRef(coordinate, entry.relative, stream, time, uri=entry.path, size=entry.size)
 
 
-def _local_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
+def _local_entries(url: str, wanted: _Wanted, passed: PassedOver) -> Iterator[_Entry]:
     root = local_path(source_folder(url)) or "/"
     if os.path.isfile(root):
         yield _local_entry(root, os.path.basename(root))
@@ -209,25 +242,46 @@ def _local_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
     while folders:
         folder = folders.pop()
         try:
-            found = os.scandir(folder)
-        except FileNotFoundError:
+            for item in _children(folder):
+                if not item.is_dir(follow_symlinks=False):
+                    yield from _local_file(item, item.path[skip:], passed)
+                elif wanted.folder(item.path[skip:]):
+                    folders.append(item.path)
+                elif item.name.startswith("."):
+                    passed.add(HIDDEN, item.path[skip:])
+        except OSError as error:
             if folder == root:
                 raise
-            continue
-        with found:
-            for item in found:
-                if item.is_dir(follow_symlinks=False):
-                    if wanted.folder(item.path[skip:]):
-                        folders.append(item.path)
-                elif _is_image(item.name) and not item.is_dir():
-                    yield _local_entry(item.path, item.path[skip:])
+            if not isinstance(error, FileNotFoundError):
+                yield _Entry(f"{folder}/", f"{folder[skip:]}/", _UNREADABLE, -1, None, error)
+
+
+def _children(folder: str) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as found:
+        yield from found
+
+
+def _local_file(item: "os.DirEntry[str]", relative: str, passed: PassedOver) -> Iterator[_Entry]:
+    """What is no folder: also a link, to a folder, to nothing or to itself."""
+    try:
+        linked = item.is_symlink() and item.is_dir()
+    except OSError:  # it will say so itself
+        linked = False
+    if linked:
+        passed.add(LINKED, relative)
+    elif _is_image(item.name):
+        yield _local_entry(item.path, relative)
+    else:
+        yield _Entry(item.path, relative, _GONE, -1, None)  # not an event by its name, so nobody asks
 
 
 def _local_entry(path: str, relative: str) -> _Entry:
     try:
         status = os.stat(path)
-    except OSError:
+    except FileNotFoundError:
         return _Entry(path, relative, _GONE, -1, None)
+    except OSError as error:
+        return _Entry(path, relative, _UNREADABLE, -1, None, error)
     return _Entry(path, relative, local_version(status), status.st_size, status.st_mtime_ns // 1000)
 
 
@@ -239,18 +293,36 @@ def _remote_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
     for path, info in _infos(filesystem, root, wanted):
         relative = path[skip:]
         uri = f"{scheme_of(folder)}://{'/'.join(part for part in (below, relative) if part)}"
+        if isinstance(info, OSError):
+            yield _Entry(f"{uri}/", f"{relative}/", _UNREADABLE, -1, None, info)
+            continue
         size = info.get("size")
         name = relative or path.rpartition("/")[2]
         yield _Entry(uri, name, version_of(info), -1 if size is None else int(size), modified_of(info))
 
 
-def _infos(filesystem: Any, root: str, wanted: _Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and info of every file under the root: one flat listing for each folder directly under it."""
+def _infos(filesystem: Any, root: str, wanted: _Wanted) -> Iterator[tuple[str, dict[str, Any] | OSError]]:
+    """Path and info of every file under the root: one flat listing for each folder directly under it. Keys whose first
+    segment below the root is empty (``root//a.jpg``) are in no such folder: they are found from the root, where there
+    are some. Instead of its files a folder that may not be read gives the error."""
+    nameless = False
     for info in filesystem.ls(root, detail=True):
         path = str(info["name"]).strip("/")
         if info["type"] != "directory":
             if not str(info["name"]).endswith("/"):
                 yield path, info
-        elif path != root and wanted.folder(path.rpartition("/")[2]):
-            found = filesystem.find(path, detail=True)
-            yield from ((name.strip("/"), found[name]) for name in found if not name.endswith("/"))
+        elif path == root:
+            nameless = True
+        elif wanted.folder(path.rpartition("/")[2]):
+            try:
+                yield from _found(filesystem, path)
+            except PermissionError as error:
+                yield path, error
+    if nameless:
+        prefix = f"{root}//" if root else "/"
+        yield from ((path, info) for path, info in _found(filesystem, root) if path.startswith(prefix))
+
+
+def _found(filesystem: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
+    found = filesystem.find(path, detail=True)
+    return [(name.removeprefix("/"), info) for name, info in found.items() if not name.endswith("/")]

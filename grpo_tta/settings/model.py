@@ -25,12 +25,17 @@ class ModelSettings:
     """bfloat16 mixed precision; slow on CPUs without bfloat16 units."""
     threads: int | None = None
     """Threads of torch in this process; ``None`` leaves them as they are."""
+    preprocess: str | dict[str, Any] | None = None
+    """How the weights want their images: as one of the architecture's tags, or any of ``mean``, ``std``,
+    ``interpolation``, ``resize_mode``. ``None``: as the weights' own tag says, or all of the architecture's."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ModelError(f"threads must be >= 1, got {self.threads}")
         if self.name is not None and not self.name.strip():
             raise ModelError(f"model name must not be blank, got {self.name!r}")
+        if self.preprocess is not None and self.name is None:
+            raise ModelError("preprocess goes with a model of one's own; the demo model has its own preprocessing")
         if self.pretrained is not None and (self.name is None or self.name.startswith(NAME_SCHEMES)):
             which = "the demo model" if self.name is None else f"model {self.name!r}"
             raise ModelError(f"pretrained goes with an open_clip architecture; {which} has its own weights")

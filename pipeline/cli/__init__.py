@@ -5,11 +5,13 @@ Heavy imports happen inside the commands, so that ``--help`` and a mistyped flag
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
 from importlib import import_module
 from importlib.metadata import version as installed_version
+from typing import Any
 
 from grpo_tta.pipeline.cli.json_log import JsonLines
 from grpo_tta.pipeline.versions import versions
@@ -96,11 +98,27 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
             handler.addFilter(lambda record: "apitools" not in record.getMessage())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no beginning of a flag for the flag, and says which one may have been meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Knows all it is given, or ends the program."""
+        known, unknown = super().parse_known_args(args, namespace)
+        for text in unknown:
+            flag = text.partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1) if flag.startswith("-") else []
+            self.error(f"unrecognized argument {text!r}" + (f", did you mean {near[0]}?" if near else ""))
+        return known, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     from grpo_tta.pipeline.cli.bench import add_bench_flags
     from grpo_tta.pipeline.cli.flags import add_job_flags
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="grpo-tta",
         description="Label drifting image streams with a CLIP that adapts itself.",
         epilog="Options after -- go to Beam. Example: grpo-tta label --source 's3://bucket/cams' --out out --labels "
@@ -159,7 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument(
         "--config", metavar="FILE.yaml", help="a job's: its kafka.security, instead of the environment's"
     )
-    letters.add_argument("--stage", choices=STAGES, help="only dead letters of this stage")
+    letters.add_argument(
+        "--stage",
+        choices=STAGES,
+        help="only dead letters of this stage (default: all but those that cannot pass: source, decode_event, policy, "
+        "decode_image of inline images)",
+    )
     letters.add_argument("--stream", metavar="NAME", help="only dead letters of this stream")
     letters.add_argument("--dry-run", action="store_true", help="look for the events and send nothing")
 

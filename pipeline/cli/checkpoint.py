@@ -1,6 +1,7 @@
 """``grpo-tta status``, ``reset`` and ``dead-letters``: asked of a checkpoint or of outputs, without a model."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 
 from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
@@ -14,6 +15,9 @@ from grpo_tta.pipeline.config.kafka import security_of
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.watch.status import Status, read_status, request_reset
 from grpo_tta.schemas import DeadLetter
+
+_CANNOT_PASS = ("source", "decode_event", "policy")
+"""Stages that say what the record itself is, or what the job allows: sent again it ends in the same way."""
 
 
 def status(flags: argparse.Namespace, beam_options: list[str]) -> int:
@@ -60,11 +64,12 @@ def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
 
 
 def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
-    """Send the events of dead letters to the source's topics again; 1 where some cannot be."""
+    """Send the events of dead letters to the source's topics again; 1 where some cannot be. What would end as a dead
+    letter again, whenever it is sent, is sent only where its stage is asked for."""
     security = _security(flags.config)
     source, topics = _cluster(flags.source, "--source", security)
     try:
-        letters = [letter for letter in _letters(flags.come_from, security) if _wanted(letter, flags)]
+        letters, skipped = _chosen(flags, security)
         result = replay(source, topics, [letter.coordinate for letter in letters], dry_run=flags.dry_run)
     except KafkaFailure as error:
         raise JobError(str(error)) from error
@@ -72,6 +77,9 @@ def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
         raise JobError(f"{flags.come_from}: {error}") from error
     for coordinate, reason in result.left:
         print(f"{coordinate}: not sent: {reason}")
+    if skipped:
+        counts = ", ".join(f"{stage} {count}" for stage, count in sorted(skipped.items()))
+        print(f"{sum(skipped.values())} left out, for they cannot pass as they are: {counts}; --stage STAGE sends them")
     print(
         f"{len(result.sent)} events {'would be' if flags.dry_run else 'were'} sent again, {len(result.left)} cannot be"
     )
@@ -89,8 +97,24 @@ def _letters(url: str, security: KafkaSecurity) -> Iterator[DeadLetter]:
             yield DeadLetter.model_validate_json(value)
 
 
-def _wanted(letter: DeadLetter, flags: argparse.Namespace) -> bool:
-    return flags.stage in (None, letter.stage) and flags.stream in (None, letter.stream)
+def _chosen(flags: argparse.Namespace, security: KafkaSecurity) -> tuple[list[DeadLetter], Counter[str]]:
+    """Those to send, and how many of what stage are not, for another try is no use."""
+    chosen: list[DeadLetter] = []
+    skipped: Counter[str] = Counter()
+    for letter in _letters(flags.come_from, security):
+        if flags.stream not in (None, letter.stream):
+            continue
+        if flags.stage is None and _cannot_pass(letter):
+            skipped[letter.stage] += 1
+        elif flags.stage in (None, letter.stage):
+            chosen.append(letter)
+    return chosen, skipped
+
+
+def _cannot_pass(letter: DeadLetter) -> bool:
+    """An image that came inline stays as it is, one behind a uri may be another by now."""
+    inline = isinstance(letter.event, dict) and "uri" not in letter.event
+    return letter.stage in _CANNOT_PASS or (letter.stage == "decode_image" and inline)
 
 
 def _cluster(url: str, flag: str, security: KafkaSecurity) -> tuple[KafkaSettings, tuple[str, ...]]:

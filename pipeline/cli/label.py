@@ -19,7 +19,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.bounded import run_label_job
-from grpo_tta.pipeline.run.check import check_job
+from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
 from grpo_tta.pipeline.run.driver import Progress
 from grpo_tta.pipeline.run.live_job import run_live_job
 from grpo_tta.pipeline.watch import metrics
@@ -28,6 +28,7 @@ from grpo_tta.schemas import DeadLetter
 
 Flags = argparse.Namespace
 _PROGRESS_SECONDS = 5.0
+_STREAMS_SHOWN = 20
 
 
 def label(flags: Flags, beam_options: list[str]) -> int:
@@ -49,6 +50,9 @@ def run_and_report(config: JobConfig) -> int:
     print(f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}")
     print(f"streams {summary.streams}, updates {summary.updates}, resets: {resets}")
     print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
+    for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
+        if counts:
+            print(f"{what}: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
     print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ summary.json")
     if summary.dead_letters and not summary.labels:
         first = next(read_records(out, "dead_letters", DeadLetter))
@@ -173,7 +177,8 @@ class _LiveLine:
 def check(flags: Flags, beam_options: list[str]) -> int:
     """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
     config = make_config(job_values(flags, beam_options))
-    made, labeled = check_job(config, images=10)
+    checked = check_job(config, images=10)
+    made, labeled = checked.make, checked.labeled
     print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
     lines = [["stream", "id", "label", "probability", "frozen"]]
     lines += [
@@ -183,10 +188,23 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     print_columns(lines)
     for letter in labeled.dead_letters:
         print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
+    _show_streams(checked)
+    for warning in checked.warnings(config):
+        print(f"warning: {warning}", file=sys.stderr)
     print(
         f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
     )
     return 1 if labeled.dead_letters else 0
+
+
+def _show_streams(checked: Checked) -> None:
+    """The largest streams with their counts, and what is passed over."""
+    begun = f" of the first {checked.looked_at} records" if checked.looked_at >= MOST_COUNTED else ""
+    shown = ", ".join(f"{stream} {count}" for stream, count in checked.streams.most_common(_STREAMS_SHOWN))
+    more = len(checked.streams) - _STREAMS_SHOWN
+    print(f"{len(checked.streams)} streams{begun}: {shown}" + (f", and {more} more" if more > 0 else ""))
+    if checked.passed_over:
+        print("passed over: " + ", ".join(f"{kind} {count}" for kind, count in checked.passed_over.items()))
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:

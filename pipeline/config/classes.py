@@ -1,6 +1,7 @@
 """What to tell apart, from a file: one class a line, or a YAML or JSON mapping class -> prompts.
 
-Blank and repeated classes are refused with their place. In YAML every scalar is text: a class may be called ``no``.
+Repeated classes are refused with their place, blank lines are passed over. In YAML every scalar is text: a class may be
+called ``no``.
 """
 
 import json
@@ -8,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from grpo_tta.adapters.lines import text_lines, whole_text
+from grpo_tta.checks import class_name
+from grpo_tta.pipeline.config.yaml_file import parse_yaml
 from grpo_tta.pipeline.errors import ConfigurationError
 
 ClassNames = list[str]
@@ -20,24 +22,21 @@ def read_labels(path: str) -> tuple[ClassNames | None, Prompts | None]:
     """Class names, or a mapping class -> prompts, by the file's ending; raises `ConfigurationError`."""
     suffix = Path(path).suffix.lower()
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
         if suffix == ".json":
-            return None, _prompts(json.loads(text, object_pairs_hook=_unique))
+            return None, _prompts(json.loads(whole_text(path), object_pairs_hook=_unique))
         if suffix in (".yaml", ".yml"):
-            return None, _prompts(yaml.load(text, _Loader))
-        return _names(text), None
+            return None, _prompts(parse_yaml(whole_text(path), texts=True))
+        return _names(path), None
     except OSError as error:
         raise ConfigurationError(f"labels file {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"labels file {path}: {error}") from error
 
 
-def _names(text: str) -> ClassNames:
+def _names(path: str) -> ClassNames:
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        name = line.strip()
-        if not name:
-            raise ValueError(f"line {number} is blank")
+    for number, line in text_lines(path):
+        name = class_name(line)
         if name in seen:
             raise ValueError(f"{name!r} is in line {seen[name]} and in line {number}")
         seen[name] = number
@@ -46,20 +45,10 @@ def _names(text: str) -> ClassNames:
     return list(seen)
 
 
-class _Loader(yaml.BaseLoader):
-    """Scalars are strings, and a key that comes twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
-        return _unique(
-            (self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value
-        )
-
-
 def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
-        name = str(key).strip()
+        name = class_name(str(key))
         if not name:
             raise ValueError("a class is blank")
         if name in found:
@@ -71,7 +60,7 @@ def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
 def _prompts(loaded: Any) -> Prompts:
     if not isinstance(loaded, dict) or not loaded:
         raise ValueError(f"expected a mapping class -> prompts, got {type(loaded).__name__}")
-    return {name: _texts(name, value) for name, value in loaded.items()}
+    return _unique((name, _texts(name, value)) for name, value in loaded.items())
 
 
 def _texts(name: str, value: Any) -> list[str]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -27,18 +25,32 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
+from grpo_tta.adapters.lines import whole_text
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
+from grpo_tta.adapters.storage.names import AUTO
 from grpo_tta.methods import METHODS
-from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.problems import problem
+from grpo_tta.pipeline.config.values import (
+    Duration,
+    FilePath,
+    Url,
+    check_window,
+    exactly,
+    home,
+    option_name,
+    parse_until,
+    parsed,
+)
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
+from grpo_tta.pipeline.config.yaml_file import parse_yaml
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.windows import Windows
 from grpo_tta.settings import GuardSettings, ModelSettings
 
 _NOT_OF_LABELS = {
     "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
-    "model": ("name", "pretrained"),
+    "model": ("name", "pretrained", "preprocess"),
     "output": ("url", "also"),
     "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
 }
@@ -55,7 +67,15 @@ def _content(key: str, path: str | None) -> str | None:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+_LIST = Field(strict=False)
+"""Of a tuple, which YAML has as a list; what is in it stays strict."""
+
+
+def _made_of(kind: type[Any]) -> BeforeValidator:
+    return BeforeValidator(exactly(kind))
 
 
 class SourceConfig(_Section):
@@ -65,7 +85,7 @@ class SourceConfig(_Section):
     """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
-    allow_uris: tuple[str, ...] = ()
+    allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
     """Prefixes a manifest may point at, beside its own folder."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
@@ -92,7 +112,7 @@ class SourceConfig(_Section):
     def _patterns(self) -> "SourceConfig":
         for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
             pattern = getattr(self, name)
-            if pattern is None:
+            if pattern is None or (name, pattern) == ("time_pattern", AUTO):
                 continue
             try:
                 compiled = re.compile(pattern)
@@ -106,10 +126,10 @@ class SourceConfig(_Section):
 class LabelsConfig(_Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
-    file: str | None = None
+    file: FilePath | None = None
     """One class a line, or YAML/JSON mapping class -> prompts."""
-    templates: tuple[str, ...] = ()
-    class_vectors: str | None = None
+    templates: Annotated[tuple[str, ...], _LIST] = ()
+    class_vectors: FilePath | None = None
 
 
 def _method_name(value: str) -> str:
@@ -121,7 +141,7 @@ def _method_name(value: str) -> str:
 def _method_settings(value: Any, info: ValidationInfo) -> Any:
     """Settings of the method named beside them, as that method's own class; a bad name is its own problem."""
     name = info.data.get("name")
-    return value if name is None else TypeAdapter(METHODS[name].settings).validate_python(value)
+    return value if name is None else exactly(METHODS[name].settings)(value)
 
 
 MethodSettings = Annotated[
@@ -152,8 +172,8 @@ class MethodConfig(_Section):
 class GuardConfig(_Section):
     """The drift guard."""
 
-    settings: GuardSettings = GuardSettings()
-    reference: str | None = None
+    settings: Annotated[GuardSettings, _made_of(GuardSettings)] = GuardSettings()
+    reference: FilePath | None = None
     """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
 
 
@@ -179,7 +199,7 @@ class OutputConfig(_Section):
 
     url: Url
     """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
-    also: tuple[Url, ...] = ()
+    also: Annotated[tuple[Url, ...], _LIST] = ()
     """Further places that get all records too."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -197,7 +217,7 @@ class TopicsConfig(_Section):
 class KafkaConfig(_Section):
     """How Kafka is read and written; no label depends on it."""
 
-    security: KafkaSecurity | None = None
+    security: Annotated[KafkaSecurity, _made_of(KafkaSecurity)] | None = None
     """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
     group: Annotated[str, Field(min_length=1)] = "grpo-tta"
     partitions: Annotated[str, parsed(parse_numbers)] | None = None
@@ -242,7 +262,7 @@ class RunConfig(_Section):
     """How the graph is run; no label depends on it."""
 
     runner: str = "FnApiRunner"
-    beam_options: tuple[str, ...] = ()
+    beam_options: Annotated[tuple[str, ...], _LIST] = ()
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -257,7 +277,7 @@ class JobConfig(_Section):
     source: SourceConfig
     output: OutputConfig
     labels: LabelsConfig = LabelsConfig()
-    model: ModelSettings = ModelSettings()
+    model: Annotated[ModelSettings, _made_of(ModelSettings)] = ModelSettings()
     method: MethodConfig = MethodConfig()
     guard: GuardConfig = GuardConfig()
     event_time: EventTimeConfig = EventTimeConfig()
@@ -358,8 +378,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def read_config_file(path: str) -> dict[str, Any]:
     """A YAML configuration; raises `ConfigurationError`."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        loaded = parse_yaml(whole_text(home(path)))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}") from error
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigurationError(f"configuration file {path}: expected keys and values, got {type(loaded).__name__}")
@@ -371,24 +391,5 @@ def make_config(values: Mapping[str, Any]) -> JobConfig:
     try:
         return JobConfig.model_validate(values)
     except ValidationError as error:
-        lines = [_problem(dict(item)) for item in error.errors()]
+        lines = [problem(dict(item), JobConfig) for item in error.errors()]
         raise ConfigurationError("\n".join(lines)) from error
-
-
-_NEEDED = {
-    "source": "--source (source.url)",
-    "source.url": "--source (source.url)",
-    "output": "--out (output.url)",
-    "output.url": "--out (output.url)",
-}
-
-
-def _problem(item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if key in _NEEDED and item["type"] == "missing":
-        return f"{_NEEDED[key]} is needed"
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: unknown key"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
-    return f"{key}: {message}{shown}" if key else message + shown

@@ -1,18 +1,56 @@
 """Values of the configuration that are texts: durations, windows, URLs, places in a topic, options of the runner."""
 
+import json
+import os
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from grpo_tta.adapters.kafka.address import KafkaAddress
 from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
 from grpo_tta.pipeline.windows import SECOND
 
+T = TypeVar("T")
 _UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def home(text: str) -> str:
+    """A path that begins with ``~`` from the home folder, as a shell has it; ``file:~`` and ``local-dir:~`` too."""
+    scheme, colon, path = text.partition(":")
+    if colon and path.startswith("~") and scheme in ("file", "local-dir"):
+        return f"{scheme}:{os.path.expanduser(path)}"
+    return os.path.expanduser(text)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, in quotes where it looks like something else, got {value!r}")
+    return value
+
+
+def exactly(kind: type[T]) -> Callable[[Any], T]:
+    """Makes a settings' class of keys and values; a value must be of its field's type as JSON has it (``true`` is no
+    number). Paths among them may begin with ``~``."""
+    adapter = TypeAdapter(kind)
+
+    def make(value: Any) -> T:
+        if isinstance(value, kind):
+            return value
+        try:
+            plain = json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected keys and values, got {value!r}") from error
+        made = adapter.validate_json(plain, strict=True)
+        texts = {name: text for name, text in vars(made).items() if isinstance(text, str)}
+        moved = {name: home(text) for name, text in texts.items() if home(text) != text}
+        return replace(made, **moved) if moved else made  # type: ignore[type-var]
+
+    return make
 
 
 def parse_duration(text: str) -> int:
@@ -24,13 +62,13 @@ def parse_duration(text: str) -> int:
 
 
 def _duration(value: Any) -> str:
-    parse_duration(value)
+    parse_duration(_text(value))
     return str(value)
 
 
 def check_window(value: Any) -> str:
     """``fixed:LENGTH`` or ``session:GAP``, else a ``ValueError``."""
-    kind, _, size = str(value).partition(":")
+    kind, _, size = _text(value).partition(":")
     if kind not in ("fixed", "session") or not size:
         raise ValueError(f"a window is fixed:LENGTH or session:GAP, like fixed:60s, got {value!r}")
     if parse_duration(size) <= 0:
@@ -40,7 +78,7 @@ def check_window(value: Any) -> str:
 
 def _url(value: Any) -> str:
     """A URL without credentials in it: it ends up in labels, summaries and logs."""
-    text = str(value)
+    text = home(_text(value))
     if carries_credentials(scheme_of(text), text.partition("://")[2].partition("/")[0]):
         raise ValueError(
             "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
@@ -72,7 +110,7 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
     """A text that ``parse`` takes without a ValueError."""
 
     def check(value: Any) -> str:
-        parse(str(value))
+        parse(_text(value))
         return str(value)
 
     return BeforeValidator(check)
@@ -85,4 +123,5 @@ def parse_until(text: str) -> None:
 
 
 Url = Annotated[str, Field(min_length=1), AfterValidator(_kafka_url), BeforeValidator(_url)]
+FilePath = Annotated[str, AfterValidator(home)]
 Duration = Annotated[str, BeforeValidator(_duration)]

@@ -8,6 +8,7 @@ import torch
 
 from grpo_tta.adapters.storage.listing import Listing, write_listing
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.partition import Partition, no_fault
 from grpo_tta.pipeline.config.job import JobConfig
@@ -19,7 +20,7 @@ from grpo_tta.pipeline.label.load import fingerprints_of, labeler_of, uri_policy
 from grpo_tta.pipeline.run.driver import PARTITION, Grow, Progress, SliceDriver
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap
-from grpo_tta.pipeline.run.places import claim_outputs, list_job_source, output_stores
+from grpo_tta.pipeline.run.places import claim_outputs, forget_uncommitted, list_job_source, output_stores
 from grpo_tta.pipeline.run.runner import check_runner
 from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.versions import versions
@@ -62,6 +63,8 @@ def run_label_job(
     uri_policy(config)
     with labeler_of(job) as labeler:
         before = CheckpointLog(store).latest()
+        if before is None:
+            forget_uncommitted(store, outputs, config.origin)
         source = _source(job, store, before, stop)
         claim_outputs(store, outputs)
         for place in (store, *outputs):
@@ -74,7 +77,7 @@ def run_label_job(
         with metrics_served(config.run, source.status), settled_heap():
             latest = driver.run()
         finished = not config.source.follow and latest is not None and latest.position == source.total
-        summary = _summary(job, latest, finished, labeler.make.model_fingerprint, labeler.make.method)
+        summary = _summary(job, latest, finished, source, labeler)
     for output in outputs:
         if _stale(output, summary):
             output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
@@ -147,6 +150,7 @@ class _Source:
     grow: Grow = lambda position: position
     committed: Callable[[Progress], None] = _no_progress
     status: LiveStatus | None = None
+    passed_over: Callable[[], dict[str, int]] = dict
 
 
 def _source(job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
@@ -154,18 +158,23 @@ def _source(job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: C
     config = job.config
     if not config.source.follow:
         listing = _listing(config, store)
-        return _Source(listing.fingerprint, len(listing))
+        return _Source(listing.fingerprint, len(listing), passed_over=lambda: listing.passed_over)
     following = Following(job, store, stop=stop)
     end = following.begin(latest)
-    return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status)
+    return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status,
+        following.passed_over,
+    )  # fmt: skip
 
 
 def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
     listing = Listing.open(store)
     if listing is None:
-        records = list_job_source(config)
-        return write_listing(store, chain([next(records)], records), origin=config.origin)
+        passed = PassedOver()
+        records = list_job_source(config, passed)
+        listing = write_listing(store, chain([next(records)], records), origin=config.origin, passed=passed)
+        passed.say(config.source.url)
+        return listing
     try:
         listing.check_origin(config.origin)
     except ValueError as error:
@@ -173,7 +182,9 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     return listing
 
 
-def _summary(job: ResolvedJob, latest: Commit | None, finished: bool, model: str, method: str) -> Summary:
+def _summary(
+    job: ResolvedJob, latest: Commit | None, finished: bool, source: _Source, labeler: StreamLabeler
+) -> Summary:
     counters = latest.counters if latest else Counters()
     return Summary(
         finished=finished,
@@ -184,13 +195,15 @@ def _summary(job: ResolvedJob, latest: Commit | None, finished: bool, model: str
         late=counters.late,
         drift_events=sum(counters.drift_events.values()),
         resets={str(cause): count for cause, count in counters.resets.items()},
+        passed_over=source.passed_over(),
+        notices=counters.notices,
         streams=len(latest.states) if latest else 0,
         seconds=counters.seconds,
         images_per_second=counters.labels / counters.seconds if counters.seconds else 0.0,
         forward_equivalents_per_image=counters.forward_equivalents / counters.labels if counters.labels else 0.0,
-        model_fingerprint=model,
+        model_fingerprint=labeler.make.model_fingerprint,
         config_fingerprint=job.fingerprint,
-        method=method,
+        method=labeler.make.method,
         versions=versions(),
         configuration=job.config.shown(),
     )

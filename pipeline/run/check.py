@@ -2,9 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.storage.filesystems import is_manifest
+from grpo_tta.adapters.storage.names import DEFAULT_STREAM
+from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.times import holds_date
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.labeled import Labeled
@@ -14,8 +19,35 @@ from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, bad_record
 from grpo_tta.pipeline.run.places import list_job_source, output_stores
 from grpo_tta.pipeline.run.runner import check_runner
 
+MOST_COUNTED = 100_000
+"""Records whose streams are counted."""
+_SAMPLED = 1000
 
-def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
+
+@dataclass(frozen=True)
+class Checked:
+    """``streams``: events of each, of the first ``looked_at`` records that the source lists; ``passed_over``: files
+    that are no events by their names, by suffix."""
+
+    make: RecordMaker
+    labeled: Labeled
+    streams: Counter[str]
+    looked_at: int
+    passed_over: dict[str, int]
+
+    def warnings(self, config: JobConfig) -> Iterator[str]:
+        """What the streams' names say of a pattern that is missing or wrong."""
+        if is_manifest(config.source.url):
+            return
+        way_out = "say by --stream-pattern which part of the path is the camera"
+        if config.source.stream_pattern is None and DEFAULT_STREAM in self.streams:
+            yield f"{self.streams[DEFAULT_STREAM]} images are in no folder of a camera, stream 'default': {way_out}"
+        dated = [stream for stream in sorted(self.streams) if holds_date(stream)]
+        if dated:
+            yield f"{len(dated)} streams look like dates, such as {dated[0]!r}, and adapt each on its own: {way_out}"
+
+
+def check_job(config: JobConfig, images: int) -> Checked:
     """Label a few of the first images that the source lists, of all its streams; writes nothing.
 
     Raises as `run_label_job` does.
@@ -27,7 +59,15 @@ def check_job(config: JobConfig, images: int) -> tuple[RecordMaker, Labeled]:
     for store in (*outputs, checkpoint):
         store.check_access()
     with labeler_of(job) as labeler:
-        return labeler.make, _labelled(labeler, _sample(list_job_source(config), images))
+        passed, streams, looked_at = PassedOver(), Counter[str](), 0
+        records = list_job_source(config, passed)
+        first = list(islice(records, _SAMPLED))
+        for record in chain(first, islice(records, MOST_COUNTED - len(first))):
+            looked_at += 1
+            if isinstance(record, ImageRef):
+                streams[record.stream] += 1
+        labeled = _labelled(labeler, _sample(first, images))
+        return Checked(labeler.make, labeled, streams, looked_at, passed.plain())
 
 
 def _labelled(labeler: StreamLabeler, records: list[ImageRef | BadRecord]) -> Labeled:
@@ -47,9 +87,9 @@ def _labelled(labeler: StreamLabeler, records: list[ImageRef | BadRecord]) -> La
     return total
 
 
-def _sample(records: Iterator[ImageRef | BadRecord], most: int) -> list[ImageRef | BadRecord]:
-    """Of the first thousand the earliest of each stream in turn; what is no event counts as a stream."""
-    first = sorted(islice(records, 1000), key=lambda record: (getattr(record, "event_time", 0), record.coordinate))
+def _sample(records: list[ImageRef | BadRecord], most: int) -> list[ImageRef | BadRecord]:
+    """The earliest of each stream in turn; what is no event counts as a stream."""
+    first = sorted(records, key=lambda record: (getattr(record, "event_time", 0), record.coordinate))
     ranks: Counter[str] = Counter()
     ranked: list[tuple[int, str, int]] = []
     for index, record in enumerate(first):

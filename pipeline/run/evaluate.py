@@ -1,35 +1,50 @@
 """Compare a job's labels with a truth file: accuracy adapted and frozen, calibration error, paired intervals."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
+from grpo_tta.adapters.lines import text_lines
 from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.checks import class_name
 from grpo_tta.evaluation.measures import expected_calibration_error, paired_accuracy
+from grpo_tta.pipeline.config.values import home
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.schemas import DeadLetter, LabeledImage
 
 
 def read_truth(path: str) -> dict[str, dict[str, str]]:
-    """``id`` -> its line; raises `JobError` naming the line that is none."""
+    """``id`` -> its line; raises `ConfigurationError` naming the line that is none, or has an id for a second time, and
+    `JobError` where there is no file."""
     truth: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}
     try:
-        lines = Path(path).read_text().splitlines()
+        for number, text in text_lines(home(path)):
+            entry = _entry(text, number)
+            name = entry["id"]
+            if name in lines:
+                raise ValueError(f"line {number}: id {name!r} is in line {lines[name]} already")
+            lines[name], truth[name] = number, entry
     except OSError as error:
-        raise JobError(f"truth file {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            truth[entry["id"]] = {key: str(value) for key, value in entry.items()}
-            _ = entry["label"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise JobError(f'truth file {path}, line {number}: expected {{"id":, "label":}}: {error!r}') from error
+        raise JobError(f"truth file {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"truth file {path}, {error}") from error
     return truth
+
+
+def _entry(text: str, number: int) -> dict[str, str]:
+    """A line of a truth file; raises ``ValueError``."""
+    try:
+        entry = from_json(text)
+        if not isinstance(entry, dict) or not all(isinstance(entry[key], str) for key in ("id", "label")):
+            raise TypeError("id and label must be texts")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'line {number}: expected {{"id":, "label":}}: {error!r}') from error
+    return {**{key: str(value) for key, value in entry.items()}, "label": class_name(entry["label"])}
 
 
 def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.run.driver import PARTITION, Progress
+from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.health import LiveStatus
 from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.schemas import Commit
@@ -82,6 +83,10 @@ class Following:
             self._try_look()
         return len(self._follower)
 
+    def passed_over(self) -> dict[str, int]:
+        """By the last look, by suffix."""
+        return self._follower.passed.plain()
+
     def _wait(self) -> bool:
         """Until the next look is due; whether to go on."""
         while not self._stop():
@@ -103,6 +108,7 @@ class Following:
     def _look(self) -> None:
         self._looked = time.monotonic()
         self._follower.poll(round(self._clock() * 1e6))
+        metrics.note_passed_over(self.passed_over())
         self.status.owns(1)
         self.status.turned()
 

@@ -29,6 +29,7 @@ from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import source_topics
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice
+from grpo_tta.pipeline.run.slice import is_permanent
 from grpo_tta.pipeline.sinks import close_sinks
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
@@ -314,8 +315,7 @@ class LiveDriver:
         not taken up."""
         if self._stop():
             return
-        final = isinstance(error, KafkaFailure) and not error.retriable and not isinstance(error, Fenced)
-        if final or isinstance(error, _Taken):
+        if is_permanent(error) or isinstance(error, _Taken):
             raise JobError(str(error)) from error
         now = time.monotonic()
         self._failing_since = self._failing_since or now

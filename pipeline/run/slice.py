@@ -1,20 +1,31 @@
 """Steps 2 and 3 of a slice: its graph, run."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
+from grpo_tta.adapters.storage.filesystems import MissingBackend
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name
 from grpo_tta.pipeline.checkpoint.partition import SliceResult, no_fault
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
 from grpo_tta.pipeline.run.garbage import collect_slice
 from grpo_tta.pipeline.run.runner import make_pipeline, shards_of
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
+from grpo_tta.state import ForeignStateError, StateVersionError
 
 _log = logging.getLogger(__name__)
+_PERMANENT: tuple[type[BaseException], ...] = (
+    KafkaFailure,
+    ConfigurationError,
+    MissingBackend,
+    ForeignStateError,
+    StateVersionError,
+)
+"""What another try does not mend; of Kafka's failures those that are not retriable."""
 
 
 def run_slice(
@@ -37,6 +48,30 @@ def run_slice(
     metrics.end_slice()
     collect_slice()
     return [slice_result(part) for part in slices]
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether trying again is no use: the error, or what it came from, is one that does not pass. The in-process runner
+    hands on an error of the step's as it is, one of another process comes as a traceback in a text."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    if any(isinstance(one, _PERMANENT) and not _passes(type(one)) for one in causes):
+        return True
+    names = {name for kind in _PERMANENT for name in _final_names(kind)}
+    return any(line.partition(": ")[0] in names for one in causes for line in str(one).splitlines())
+
+
+def _final_names(kind: type[BaseException]) -> Iterator[str]:
+    """Of a class and those below it, as a traceback has them; not of those that may pass."""
+    if not _passes(kind):
+        yield f"{kind.__module__}.{kind.__qualname__}"
+    for below in kind.__subclasses__():
+        yield from _final_names(below)
+
+
+def _passes(kind: type[BaseException]) -> bool:
+    return bool(getattr(kind, "retriable", False)) or issubclass(kind, Fenced)
 
 
 def _forget(slices: Sequence[OpenSlice]) -> None:

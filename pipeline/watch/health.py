@@ -64,6 +64,7 @@ class LiveStatus(Watcher):
                 (metrics.RESETS, counters.resets),
                 (metrics.DETECTIONS, counters.drift_events),
                 (metrics.UPDATES_SKIPPED, counters.updates_skipped),
+                (metrics.NOTICES, counters.notices),
             ):
                 for label, count in counts.items():
                     metric.labels(label).inc(count)

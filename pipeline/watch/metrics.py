@@ -39,6 +39,11 @@ SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
 SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
 FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)
 LAG = Gauge("tta_lag_records", "Records between position and end", ["partition"], registry=REGISTRY)
+NOTICES = Counter("tta_notices", "Events capped, guessed or repaired, and taken", ["kind"], registry=REGISTRY)
+PASSED_OVER = Gauge(
+    "tta_passed_over", "Files of a followed source that are no events by their names, by the last look", ["suffix"],
+    registry=REGISTRY,
+)  # fmt: skip
 SKIPPED = Counter("tta_positions_skipped", "Positions the log does not hold any more", registry=REGISTRY)
 OWNED = Gauge("tta_partitions_owned", "Partitions this process owns", registry=REGISTRY)
 ENTROPY = Histogram(
@@ -68,6 +73,13 @@ def note_skipped(skipped: SkippedRange) -> None:
     """Positions that were passed over are never passed over silently."""
     SKIPPED.inc(max(skipped.resumed - skipped.wanted, 0))
     _log.warning("%s", skipped.message())
+
+
+def note_passed_over(counts: Mapping[str, int]) -> None:
+    """What the last look at a followed source passed over, by suffix."""
+    PASSED_OVER.clear()
+    for suffix, count in counts.items():
+        PASSED_OVER.labels(suffix).set(count)
 
 
 def observe_labels(labels: list[LabeledImage], now: float) -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_tta.adapters.storage.names import NamePattern, parse_time
+from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.times import find_time, holds_date, is_date, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
@@ -37,10 +38,59 @@ EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(mic
         ("1767247232000", 0),
         ("1767247232000001", 1),
         ("1767247232000001999", 1),
+        ("2026:01:01 06:00:32", 0),
+        ("20260101.060032", 0),
+        ("202601010600", -32_000_000),
+        ("2026010106", -32_000_000),
+        ("20260101_060032123", 123_000),
+        ("2026/01/01/06/00/32", 0),
     ],
 )
 def test_spellings_of_a_time(text, offset):
     assert parse_time(text) == EXPECTED + offset
+
+
+NOON = (datetime(2023, 6, 15, 14, 25, 30, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "offset"),
+    [
+        ("RLC-810A_01_20230615142530.jpg", 0),
+        ("192.168.1.64_01_20230615142530123_MOTION_DETECTION.jpg", 123_000),
+        ("cam/2023-06-15/001/jpg/14/25/30[M][0@0][0].jpg", 0),
+        ("AMC/2023-06-15/pic_001/14.25.30[M][0@0][0].jpg", 0),
+        ("PXL_20230615_142530123.MP.jpg", 123_000),
+        ("cam/2023-06-15/14-25-30.jpg", 0),
+        ("01-20230615142530-00.jpg", 0),
+        ("front_door-1686839130.123456-abc123.jpg", 123_456),
+        ("Screenshot 2023-06-15 at 14.25.30.png", 0),
+        ("2023:06:15 14:25:30.jpg", 0),
+        ("Cam1.20230615.142530.jpg", 0),
+        ("2023061514253012.jpg", 120_000),
+        ("2023/06/15/14/25/30.jpg", 0),
+        ("20230615/cam-2/142530.jpg", 0),
+        ("20230615/20230615_142530_tp00001.jpg", 0),
+        ("1686839130123.jpg", 123_000),
+        ("202306151425.jpg", -30_000_000),
+        ("cam_2023-06-15_14.jpg", -1_530_000_000),
+        ("IMG-20230615-WA0001.jpg", -51_930_000_000),
+    ],
+)
+def test_times_as_cameras_write_them(path, offset):
+    assert find_time(path) == NOON + offset
+    assert NamePattern(time_pattern="auto").time(path, None) == NOON + offset
+
+
+@pytest.mark.parametrize("path", ["a.jpg", "cam_12.jpg", "DSC_0001.jpg", "cam-31-12-2023.jpg", "2023-13-15.jpg"])
+def test_names_without_a_time(path):
+    with pytest.raises(ValueError, match="say where it is by a time pattern"):
+        find_time(path)
+
+
+def test_a_date_and_a_time_that_are_apart():
+    pattern = NamePattern(time_pattern=r"(?P<date>\d{4}/\d\d/\d\d)/.*/(?P<time>\d\d-\d\d-\d\d)")
+    assert pattern.time("2023/06/15/cam/14-25-30.jpg", None) == NOON
 
 
 @pytest.mark.parametrize(
@@ -74,6 +124,41 @@ def test_streams():
     assert pattern.stream("site/cam/a.jpg") == "site/cam"
     with pytest.raises(ValueError, match=r"finds no stream in 'a.jpg'"):
         pattern.stream("a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("2026-11-29/cam-17/a.jpg", "cam-17"),
+        ("cam-17/2026-11-29/a.jpg", "cam-17"),
+        ("2026/11/29/cam-17/a.jpg", "cam-17"),
+        ("2026/11/cam-17/a.jpg", "cam-17"),
+        ("2026/cam-17/a.jpg", "cam-17"),
+        ("20261129/14/cam-17/a.jpg", "cam-17"),
+        ("2026_11_29/cam-17/a.jpg", "cam-17"),
+        ("2026-11-29_14-00-00/cam-17/a.jpg", "cam-17"),
+        ("202611/cam-17/a.jpg", "cam-17"),
+        ("site/2026-11-29/cam-17/a.jpg", "site"),
+        ("2026-11-29/001/jpg/14/25/30.jpg", "001"),
+        ("2026-11-29/07/a.jpg", "07"),
+        ("2026-11-29/14/25/a.jpg", "default"),
+        ("2026-11-29/a.jpg", "default"),
+        ("2026/11/29/a.jpg", "default"),
+        ("/cam-17/a.jpg", "cam-17"),
+        ("11/a.jpg", "11"),
+        ("1234/a.jpg", "1234"),
+        ("12345678/a.jpg", "12345678"),
+        ("1767247232/a.jpg", "1767247232"),
+    ],
+)
+def test_a_folder_that_is_a_date_is_no_stream(path, stream):
+    assert NamePattern().stream(path) == stream
+
+
+def test_names_that_hold_a_date():
+    assert all(map(holds_date, ["2026-11-29", "cam-2026-11-29", "20261129", "20261129_140000", "2026-11"]))
+    assert not any(map(holds_date, ["cam-17", "default", "07", "12345678", "cam1767247232000", "99999999"]))
+    assert not is_date("cam-2026-11-29")
 
 
 def test_times():

@@ -6,8 +6,9 @@ import pytest
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage import filesystems
 from grpo_tta.adapters.storage.fetch import Fetcher, ForbiddenByPolicy
+from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.policy import UriPolicy
-from grpo_tta.adapters.storage.source import SourceError, list_source
+from grpo_tta.adapters.storage.source import SourceError, list_arrivals, list_source
 
 MIDNIGHT = 1_767_225_600_000_000
 
@@ -117,6 +118,54 @@ def test_links(feed, tmp_path, touch):
     assert fetcher.fetch(records["in.jpg"]) == b"x"
     with pytest.raises(ForbiddenByPolicy, match=r"secret.jpg"):
         fetcher.fetch(records["out.jpg"])
+
+
+def test_what_cannot_be_looked_at_is_a_bad_record_and_the_rest_is_read(feed, monkeypatch):
+    (feed / "cam1" / "loop.jpg").symlink_to("loop.jpg")
+    (feed / "cam1" / "loop").symlink_to("loop")
+    (feed / "cam1" / "far.jpg").symlink_to("x" * 4000)
+    (feed / "cam1" / "upwards").symlink_to(feed)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    passed = PassedOver()
+    records = sorted(list_source(str(feed), passed=passed))
+    bad = {record.coordinate.removeprefix(f"{feed}/"): record for record in records if isinstance(record, BadRecord)}
+    assert {name: record.error_message for name, record in bad.items()} == {
+        "cam1/loop.jpg@unreadable": "the file cannot be looked at: Too many levels of symbolic links",
+        "cam1/far.jpg@unreadable": "the file cannot be looked at: File name too long",
+        "cam 2/deep/@unreadable": "the folder cannot be listed: Permission denied",
+    }
+    assert [record.id for record in records if isinstance(record, ImageRef)] == [
+        name for name in EVENTS if "deep" not in name
+    ]
+    assert passed.plain() == {
+        "(hidden)": 3, "(linked folder)": 1, "(no suffix)": 2, ".jsonl": 1, ".txt": 1
+    }  # fmt: skip
+    assert all(isinstance(found.record, ImageRef) for found in list_arrivals(str(feed), passed=passed))
+    assert passed.counts["(unreadable)"] == 3
+
+
+def test_what_is_passed_over_is_counted_by_suffix_within_bounds_and_said_once(tmp_path, touch, caplog):
+    for number in range(70):
+        touch(tmp_path / f"a.{number}")
+    for name in ("b.TXT", "c.txt", "d.very-long-suffix", "e", "f.jpg"):
+        touch(tmp_path / name)
+    passed = PassedOver()
+    with caplog.at_level("INFO"):
+        assert len(list(list_source(f"{tmp_path}/*", passed=passed))) == 1
+        passed.say("here")
+        passed.say("here", passed)
+    assert len(passed.counts) <= 52
+    assert sum(passed.counts.values()) == 74
+    assert len(caplog.records) == len(passed.counts)
+    assert list(list_source(f"{tmp_path}/*.jpg", passed=(none := PassedOver())))
+    assert not none.counts
 
 
 def test_a_linked_root_is_followed(feed, tmp_path):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from grpo_tta import ModelError, ModelSettings, load_classifier
+from grpo_tta.preprocess import preprocess_of
 
 NAMES = ["cat", "dog", "red fox"]
 
@@ -118,6 +119,50 @@ def test_an_architecture_with_a_local_weight_file(
     classifier = load_classifier(ModelSettings(architecture, str(path), "cpu"), class_names=NAMES)
     expected = load_classifier(ModelSettings(f"local-dir:{model_folder}", device="cpu"), class_names=NAMES)
     torch.testing.assert_close(classifier.class_vectors, expected.class_vectors)
+
+
+OPENAI_MEAN = [0.48145466, 0.4578275, 0.40821073]
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "given", "expected"),
+    [
+        ("MobileCLIP-S1", "own.pt", None, {"mean": [0.0] * 3, "interpolation": "bilinear"}),
+        ("ViT-B-16-SigLIP", "own.pt", None, {"mean": [0.5] * 3, "resize_mode": "squash"}),
+        ("ViT-B-32", "own.pt", None, {"mean": OPENAI_MEAN, "interpolation": "bicubic"}),
+        ("ViT-B/32", "own.pt", None, {"mean": OPENAI_MEAN}),
+        ("ViT-L-14", "own.pt", "openai", {"mean": OPENAI_MEAN}),
+        ("ViT-L-14", "own.pt", "laion2b_s32b_b82k", {"mean": [0.5] * 3}),
+        ("ViT-L-14", "own.pt", {"mean": [0, 0.5, 1]}, {"mean": [0, 0.5, 1]}),
+    ],
+)
+def test_how_a_weight_file_wants_its_images(name: str, pretrained: str, given: Any, expected: dict[str, Any]) -> None:
+    found = preprocess_of(ModelSettings(name, pretrained, preprocess=given))
+    assert found is not None
+    assert found.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("ViT-L-14", "own.pt", None), "is a file, and the published .* of ViT-L-14 .*say which by model.preprocess"),
+        (("ViT-H-14", "own.pt", None), "shortest.*squash"),
+        (("ViT-L-14", "own.pt", "no-tag"), "preprocess 'no-tag' is no tag of ViT-L-14"),
+        (("RN50", "own.pt", {"size": 3}), "got size"),
+        (("RN50", "own.pt", {"mean": [1, 2]}), "preprocess.mean must be three numbers"),
+        (("RN50", "own.pt", {"interpolation": "best"}), "preprocess.interpolation must be one of bicubic"),
+        ((None, None, "openai"), "the demo model has its own"),
+    ],
+)
+def test_how_a_weight_file_wants_its_images_is_asked_where_nobody_knows(settings: Any, said: str) -> None:
+    name, pretrained, given = settings
+    with pytest.raises(ModelError, match=said):
+        preprocess_of(ModelSettings(name, pretrained, preprocess=given))
+
+
+def test_what_open_clip_knows_is_left_to_it() -> None:
+    for settings in (ModelSettings("ViT-L-14", "openai"), ModelSettings("ViT-L-14", "random")):
+        assert preprocess_of(settings) is None
 
 
 def test_random_weights_are_the_same_every_time(architecture: str) -> None:

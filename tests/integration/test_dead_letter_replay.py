@@ -80,6 +80,19 @@ def test_dead_letters_of_a_topic_and_a_dry_run(broker, settings, images, topic, 
     assert consume(settings, images)[-1].value == b"value 2"
 
 
+def test_what_cannot_pass_is_left_out_and_counted_unless_it_is_asked_for(broker, settings, images, write, capsys):
+    url = write(
+        [letter(images, 0, stage="policy"), letter(images, 1, stage="decode_event"), letter(images, 2, stage="step"),
+         letter(images, 3, stage="decode_image", event={"data_bytes": 9}),
+         letter(images, 4, stage="decode_image", event={"uri": "s3://b/a.jpg"})]
+    )  # fmt: skip
+    assert run(broker, images, url) == 0
+    said = capsys.readouterr().out
+    assert "3 left out, for they cannot pass as they are: decode_event 1, decode_image 1, policy 1; --stage" in said
+    assert "2 events were sent again, 0 cannot be" in said
+    assert [record.value for record in consume(settings, images)[5:]] == [b"value 2", b"value 4"]
+
+
 def test_filters(broker, settings, images, write):
     url = write([letter(images, 0), letter(images, 1, stage="policy"), letter(images, 2, stream="yard")])
     assert run(broker, images, url, "--stage", "policy", "--stream", "door") == 0

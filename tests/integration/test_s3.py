@@ -17,9 +17,12 @@ from uuid import uuid4
 import pytest
 from s3_racer import race
 
+from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore, StoreError
+from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.cli import main
@@ -260,3 +263,20 @@ def test_no_credentials_at_all_are_an_error_that_names_the_bucket(
         monkeypatch.setenv(name, str(tmp_path / "none"))
     with pytest.raises(StoreError, match=rf"{bucket}.* cannot be used: NoCredentialsError"):
         ObjectStore(f"{bucket}/out").create("a", b"")
+
+
+def test_keys_with_an_empty_segment_are_listed_and_read(s3: Any) -> None:
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    s3.mkdir(bucket)
+    keys = ("/cam1/a.jpg", "cams//a.jpg", "cams//cam2/b.jpg", "cams/cam3//c.jpg", "cams/cam4/d.jpg", "top.jpg")
+    for key in keys:
+        s3.call_s3("put_object", Bucket=bucket, Key=key, Body=key.encode())
+    for root, expected in (("", set(keys)), ("/cams", {key for key in keys if key.startswith("cams/")})):
+        url = f"s3://{bucket}{root}"
+        refs = list(list_source(url))
+        fetcher = Fetcher(UriPolicy.for_source(url))
+        assert {fetcher.fetch(ref).decode() for ref in refs} == expected
+        assert len(refs) == len(expected) == len({ref.coordinate for ref in refs})
+    streams = {ref.id: ref.stream for ref in list_source(f"s3://{bucket}")}
+    assert streams["/cam1/a.jpg"] == "cam1"
+    assert streams["cams//a.jpg"] == "cams"

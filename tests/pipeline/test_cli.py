@@ -60,7 +60,7 @@ def given(tmp_path: Path) -> Path:
     """A folder of files that a command line may name."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
-    (tmp_path / "blank.txt").write_text("cat\n\ndog\n")
+    (tmp_path / "alike.txt").write_text("cat\nc\u200bat\n")
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     (tmp_path / "key.yaml").write_text("method: {settings: {group_sise: 3}}\n")
     (tmp_path / "method.yaml").write_text("method: {name: magic}\n")
@@ -75,7 +75,12 @@ def given(tmp_path: Path) -> Path:
         (["--source", "{dir}/gone"], 1, "{dir}/gone' does not exist"),
         (["--source", "memory://no-such-bucket/in"], 1, "memory://no-such-bucket/in' does not exist"),
         (["--source", "{feed}", "--labels", "{dir}/twice.txt"], 2, "'cat' is in line 1 and in line 3"),
-        (["--source", "{feed}", "--labels", "{dir}/blank.txt"], 2, "blank.txt: line 2 is blank"),
+        (
+            ["--source", "{feed}", "--labels", "{dir}/alike.txt"],
+            2,
+            r"1 and number 2 look alike: .cat. and .c.u200b",
+        ),
+        (["--source", "{feed}", "--label", "{dir}/two.txt"], 2, "'--label', did you mean --labels"),
         (["--source", "{feed}", "--labels", "{dir}/gone.txt"], 2, "gone.txt: No such file"),
         (["--source", "{feed}", "--window", "fixed:-60s"], 2, "event_time.window: a duration is a number.* '-60s'"),
         (["--source", "{feed}", "--class-vectors", "{dir}/narrow.safetensors"], 2, "7.* wide|width .*7|7 .*dimensions"),
@@ -140,7 +145,9 @@ def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_pa
     assert lines[0].startswith("model ")
     assert ", 365 classes, method grpo" in lines[0]
     assert lines[-1] == "10 of 10 images labelled, nothing written"
-    assert len(lines) == 13
+    assert lines[-3].startswith("6 streams: cam-0")
+    assert lines[-2] == "passed over: .json 1, .jsonl 1"
+    assert len(lines) == 15
     assert len({line.split()[0] for line in lines[2:12]}) == 6  # of every stream
     assert not list(tmp_path.iterdir())
 
@@ -155,6 +162,17 @@ def test_check_fails_where_one_of_the_ten_cannot_be_labelled(run: Run, feed: Pat
     assert "decode_image" in out
     assert out.endswith("1 of 2 images labelled, nothing written\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_check_warns_of_streams_that_are_dates_or_of_no_camera(run: Run, feed: Path, tmp_path: Path) -> None:
+    for name in ("2026-11-29_backyard/a.jpg", "2026-11-29/b.jpg", "cam/c.jpg"):
+        (tmp_path / "feed" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(feed.rglob("*.jpg")), tmp_path / "feed" / name)
+    code, out, err = run("check", "--source", tmp_path / "feed", "--out", tmp_path / "out")
+    assert code == 0
+    assert "3 streams: " in out
+    assert "warning: 1 images are in no folder of a camera, stream 'default': say by --stream-pattern" in err
+    assert "warning: 1 streams look like dates, such as '2026-11-29_backyard'" in err
 
 
 def test_words_that_the_demo_model_does_not_know_are_named(

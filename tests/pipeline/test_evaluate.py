@@ -10,7 +10,7 @@ from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.run.evaluate import evaluate
+from grpo_tta.pipeline.run.evaluate import evaluate, read_truth
 from grpo_tta.schemas import LabeledImage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -77,9 +77,30 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
     assert (result["labels_without_truth"], result["truth_without_label"], result["all"]["n"]) == (1, 1, 4)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"id": "a", "label": "x"}\n\n{"id": "a", "label": "y"}\n', "line 3: id 'a' is in line 1 already"),
+        (b'{"id": "a", "label": "\xff"}\n', "line 1 is not UTF-8"),
+        (b'{"id": "a", "label": "x"}\n' + b"[" * 100_000, "line 2: expected"),
+        (b'{"id": 7, "label": "x"}\n', "line 1: expected"),
+    ],
+)
+def test_truth_that_says_two_things_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+    (tmp_path / "t.jsonl").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=f"t.jsonl, {said}"):
+        read_truth(str(tmp_path / "t.jsonl"))
+
+
+def test_truth_is_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('\ufeff{"id": "a\u2028b", "label": "cafe\u0301"}\r\n\n{"id": "c", "label": "d"}', encoding="utf-8")
+    assert {name: line["label"] for name, line in read_truth(str(path)).items()} == {"a\u2028b": "caf\xe9", "c": "d"}
+
+
 def test_truth_that_is_none_names_its_line(tmp_path: Path) -> None:
     out, truth = write(tmp_path, LABELS, [*TRUTH, {"id": "z"}])
-    with pytest.raises(JobError, match="line 5"):
+    with pytest.raises(ConfigurationError, match="line 5"):
         evaluate(out, truth)
 
 

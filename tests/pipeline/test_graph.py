@@ -436,6 +436,21 @@ def test_two_jobs_do_not_share_a_place_for_outputs(feed, tmp_path, label):
     assert len(outputs(tmp_path / "out")["labels"]) == 60
 
 
+def test_an_attempt_that_committed_nothing_binds_no_place(feed, tmp_path, label):
+    write_pictures(tmp_path / "other", {"yard": 3})
+
+    def killed(point):
+        if point == "after:3":
+            raise RuntimeError("no runner")
+
+    with pytest.raises(JobError, match="no runner"):
+        label(job_config(feed, tmp_path / "out"), fault_point=killed)
+    label(job_config(tmp_path / "other", tmp_path / "out"))
+    assert {record.stream for record in outputs(tmp_path / "out")["labels"]} == {"yard"}
+    with pytest.raises(ConfigurationError, match="is of the source"):
+        label(job_config(feed, tmp_path / "out"))
+
+
 def test_every_place_gets_all_records(feed, tmp_path, label):
     also = {"also": [str(tmp_path / "second")]}
     label(job_config(feed, tmp_path / "out", output=also, checkpoint={"slice_records": 25}))

@@ -46,6 +46,16 @@ def test_what_is_no_duration(text: str) -> None:
         ),
         ({"method": {"settings": {"alignment": "reward_model"}}}, "another frozen classifier, .*: use frozen"),
         ({"sauce": {}}, "sauce: unknown key"),
+        ({"checkpoint": {"ulr": "x"}}, "checkpoint.ulr: unknown key, did you mean checkpoint.url?"),
+        ({"output": {"min_probability": True}}, "output.min_probability: .*valid number, got True"),
+        ({"max_batch_size": True}, "max_batch_size: .*valid integer, got True"),
+        ({"source": {"url": 83}}, "source.url: expected a text, in quotes .* got 83"),
+        ({"event_time": {"max_future": 5}}, "event_time.max_future: expected a text"),
+        ({"kafka": {"start": 3}}, "kafka.start: expected a text"),
+        ({"model": {"threads": True}}, "model.threads: .*valid integer, got True"),
+        ({"guard": {"settings": {"probe_frames": "4"}}}, "guard.settings.probe_frames: .*valid integer, got '4'"),
+        ({"method": {"settings": {"seed": True}}}, "method.settings.seed: .*valid integer, got True"),
+        ({"labels": {"templates": "a {}"}}, "labels.templates: .*valid tuple"),
         ({"source": {"stream_pattern": "("}}, "source: stream_pattern is no regular expression"),
         ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),
         ({"source": {"url": ""}}, "source.url: "),
@@ -100,7 +110,34 @@ def test_of_the_runners_options_only_the_names_are_shown() -> None:
     assert shown["run"]["beam_options"] == names
 
 
-@pytest.mark.parametrize(("text", "said"), [("- a\n", "expected keys and values, got list"), ("a: [", "while parsing")])
+def test_a_tilde_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "job.yaml").write_text(
+        "source: {url: ~/feed, allow_uris: [~/more]}\noutput: {url: ~/out}\nlabels: {file: ~/c.txt}\n"
+        "model: {name: RN50, pretrained: ~/w.pt}\nkafka: {until: 2026-01-01T00:00:00Z}\n"
+    )
+    job = make_config(read_config_file("~/job.yaml"))
+    assert (job.source.url, job.source.allow_uris) == (f"{tmp_path}/feed", (f"{tmp_path}/more",))
+    assert (job.output.url, job.labels.file) == (f"{tmp_path}/out", f"{tmp_path}/c.txt")
+    assert (job.model.pretrained, job.kafka.until) == (f"{tmp_path}/w.pt", "2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n", "expected keys and values, got list"),
+        ("a: [", "while parsing"),
+        ("source: {url: a}\nsource: {url: b}\n", "line 2: key 'source' is in it twice"),
+        ("source:\n  url: a\n  url: b\n", "line 3: key 'url' is in it twice"),
+        ("a: &a [x]\nb: [*a, *a]\n", "line 2: alias .a: write the value out"),
+        ("[" * 20_000, "nested deeper than 32 levels"),
+        ("? " * 20_000, "nested deeper than 32 levels"),
+        ("{[a]: b}", "a key must be a text"),
+        ("a: b\u2028c", "line 1 holds U.2028"),
+        ("a: !!python/name:os.system", "could not determine a constructor"),
+        ("a: \x01", "special characters"),
+    ],
+)
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(text)

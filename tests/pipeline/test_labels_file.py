@@ -14,9 +14,16 @@ def read(tmp_path: Path, name: str, text: str) -> object:
     return read_labels(str(path))
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n", "cat\r\n dog \r\n", "\ufeffcat\ndog"])
+@pytest.mark.parametrize("text", ["cat\ndog\n", "cat\r\n dog \r\n", "\ufeffcat\ndog", "\n cat\n\t\n\ufeffdog\n\n"])
 def test_one_class_a_line(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, "classes.txt", text) == (["cat", "dog"], None)
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\r"])
+def test_a_line_ends_nowhere_else(tmp_path: Path, inside: str) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(f"cat{inside}fish\ndog\n".encode())
+    assert read_labels(str(path)) == ([f"cat{inside}fish", "dog"], None)
 
 
 def test_a_mapping_keeps_its_order_and_every_scalar_is_text(tmp_path: Path) -> None:
@@ -30,9 +37,13 @@ def test_a_mapping_keeps_its_order_and_every_scalar_is_text(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("c.txt", "cat\n\ndog\n", "line 2 is blank"),
         ("c.txt", "cat\ndog\n cat\n", "'cat' is in line 1 and in line 3"),
         ("c.txt", "", "no classes"),
+        ("c.txt", "cafe\u0301\ncaf\u00e9\n", "'café' is in line 1 and in line 2"),
+        ("c.yaml", "cafe\u0301: a\ncaf\u00e9: b\n", "'café' is in it twice"),
+        ("c.yaml", "a: &x [b]\nc: *x\n", "line 2: alias *x"),
+        ("c.yaml", "[" * 20_000, "line 1: nested deeper than 32 levels"),
+        ("c.json", "[" * 200_000, "recursion"),
         ("c.yaml", "cat: a\ndog: b\ncat: c\n", "'cat' is in it twice"),
         ("c.json", '{"cat": "a", "cat": "b"}', "'cat' is in it twice"),
         ("c.yaml", "' ': a\n", "a class is blank"),

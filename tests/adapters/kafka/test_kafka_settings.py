@@ -9,7 +9,14 @@ import pytest
 from kafka import errors as kafka_errors
 
 from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity, read_secret
-from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure, KafkaForbidden, KafkaUnreachable, TopicMissing
+from grpo_tta.adapters.kafka.errors import (
+    Fenced,
+    KafkaFailure,
+    KafkaForbidden,
+    KafkaTrouble,
+    KafkaUnreachable,
+    TopicMissing,
+)
 from grpo_tta.adapters.kafka.settings import KafkaSettings, as_failure, translated
 
 SCRAM = {"protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "username": "env:USER_NAME", "password": "env:PASSWORD"}
@@ -149,7 +156,7 @@ def test_one_of_several_servers_is_enough_for_the_probe():
         (kafka_errors.SaslAuthenticationFailedError(), KafkaUnreachable, True),
         (kafka_errors.TopicAuthorizationFailedError(), KafkaForbidden, False),
         (kafka_errors.UnknownTopicOrPartitionError(), TopicMissing, False),
-        (kafka_errors.NotEnoughReplicasError(), KafkaFailure, True),
+        (kafka_errors.NotEnoughReplicasError(), KafkaTrouble, True),
         (kafka_errors.CorruptRecordError(), KafkaFailure, False),
         (ssl.SSLError("bad certificate"), KafkaFailure, False),
         (Fenced("already ours"), Fenced, False),

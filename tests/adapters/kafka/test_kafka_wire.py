@@ -96,6 +96,11 @@ def test_a_raw_image_with_everything_in_headers():
     assert ref.attributes == (("a", "2"), ("z", "1"))
 
 
+@pytest.mark.parametrize("kind", [b"Image/JPEG", b" image/png", b"IMAGE/x; q=1"])
+def test_media_types_are_compared_without_case(kind):
+    assert decode_record(raw(content_type=kind)).data == b"\xff\xd8jpeg"
+
+
 def test_of_several_headers_with_one_name_the_last_counts():
     record = raw()
     record = record._replace(headers=(*record.headers, ("stream", b"first"), ("stream", b"last")))

@@ -1,0 +1,138 @@
+"""Records that kafka-python cannot decode, given one by one instead of an error at the first.
+
+kafka-python raises for a whole batch: for a header's name that is not UTF-8, a length that lies, a checksum that does
+not fit, a compressed block that is none. `tolerant` makes one consumer give, in the place of each such record, a
+record whose value is `Undecodable`; of a batch that cannot be opened at all one for each of its offsets.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import zstandard
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import UnsupportedCodecError
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.util import decode_varint
+
+_MOST = 128 * 2**20
+"""Bytes of a batch that is decompressed here."""
+
+
+class Undecodable(bytes):
+    """What lies at an offset instead of a record, as far as it is known; ``reason`` is the client library's."""
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, data: bytes, reason: str) -> "Undecodable":
+        """The bytes, with the reason."""
+        made = cls(data)
+        made.reason = reason
+        return made
+
+
+@contextmanager
+def tolerant(consumer: Any) -> Iterator[None]:
+    """Inside, what ``consumer`` fetches is read tolerantly."""
+    fetcher = consumer._fetcher
+    fetcher.PartitionRecords = _parse
+    try:
+        yield
+    finally:
+        del fetcher.PartitionRecords
+
+
+def _parse(fetch_offset: int, partition: Any, records: Any, **options: Any) -> Any:
+    return Fetcher.PartitionRecords(fetch_offset, partition, _Records(records), **options)
+
+
+class _Records:
+    """kafka-python's ``MemoryRecords`` with other batches."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def next_batch(self) -> Any:
+        batch = self._records.next_batch()
+        plain = isinstance(batch, DefaultRecordBatch) and not batch.is_control_batch
+        return _Batch(batch) if plain else batch
+
+
+class _Batch:
+    """A batch that gives something for each of its records, and raises nothing."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+        self._next = batch.base_offset
+        self._left = batch.records_count
+        self._broken: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def validate_crc(self) -> bool:
+        """True: a batch that fails its checksum is broken as a whole."""
+        if not self._batch.validate_crc():
+            self._broken = "the batch fails its checksum"
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._broken is None:
+            try:
+                self._uncompress()
+            except UnsupportedCodecError:
+                raise
+            except Exception as error:  # each codec has errors of its own
+                self._broken = f"the batch cannot be decompressed: {error!r}"
+        return self
+
+    def _uncompress(self) -> None:
+        """kafka-python takes no zstd batch over 1 MiB whose frame does not tell its size, as Java's do not."""
+        batch = self._batch
+        try:
+            batch._maybe_uncompress()
+        except zstandard.ZstdError:
+            packed = bytes(memoryview(batch._buffer)[batch._pos :])
+            with zstandard.ZstdDecompressor(max_window_size=_MOST).stream_reader(packed) as stream:
+                found = stream.read(_MOST + 1)
+            if len(found) > _MOST:
+                raise ValueError(f"it is larger than {_MOST} bytes") from None
+            batch._buffer, batch._pos, batch._decompressed = bytearray(found), 0, True
+
+    def __next__(self) -> Any:
+        if self._broken is not None:
+            if self._next > self._batch.last_offset:
+                raise StopIteration
+            return self._lost(self._next, b"", self._broken)
+        if self._left <= 0:
+            raise StopIteration
+        self._left -= 1
+        start = self._batch._pos
+        try:
+            record = self._batch._read_msg()
+        except Exception as error:
+            return self._passed_over(start, f"{error!r}")
+        self._next = record.offset + 1
+        return record
+
+    def _passed_over(self, start: int, reason: str) -> Any:
+        """By its own length; where that lies, the rest of the batch is lost."""
+        data = self._batch._buffer
+        try:
+            length, begin = decode_varint(data, start)
+            position = begin
+            for _ in range(3):  # attributes, time, offset
+                delta, position = decode_varint(data, position)
+        except Exception:
+            length = begin = delta = 0
+        offset = self._batch.base_offset + delta
+        if length <= 0 or begin + length > len(data) or not self._next <= offset <= self._batch.last_offset:
+            self._broken = f"a record before it has a wrong length: {reason}"
+            return self._lost(self._next, bytes(data[start:]), reason)
+        self._batch._pos = begin + length
+        return self._lost(offset, bytes(data[begin : begin + length]), reason)
+
+    def _lost(self, offset: int, data: bytes, reason: str) -> Any:
+        self._next = offset + 1
+        return DefaultRecord(len(data), offset, -1, 0, None, Undecodable.of(data, reason), [])
