@@ -29,7 +29,15 @@ from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
 from grpo_tta.methods import METHODS
-from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.values import (
+    Duration,
+    Url,
+    check_positive,
+    check_window,
+    option_name,
+    parse_until,
+    parsed,
+)
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -234,6 +242,9 @@ class CheckpointConfig(_Section):
     on_state_mismatch: Literal["fail", "reset"] = "fail"
     keep: Annotated[int, Field(ge=2, le=1000)] = 8
     """How many slices' plans, commits and states are kept."""
+    forget_after: Annotated[Duration, AfterValidator(check_positive)] = "7d"
+    """A stream without an image for so long, in event time up to the newest image of its partition, is forgotten: it
+    starts afresh when it comes again."""
     max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
 
