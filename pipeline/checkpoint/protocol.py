@@ -2,8 +2,8 @@
 
 `BucketProtocol`, the default: 4. the commit, by exclusive create; 5. the group's offsets, which nobody relies on.
 
-`KafkaProtocol` (``--transactional``): 1. the plan; 2. outputs, into a transaction of the partition's own producer; 3. the
-states; 4. the commit, written but not yet valid; 5. the group's offset with the commit's name beside it, into the
+`KafkaProtocol` (``--transactional``): 1. the plan; 2. outputs, into a transaction of the partition's own producer; 3.
+the states; 4. the commit, written but not yet valid; 5. the group's offset with the commit's name beside it, into the
 transaction; 6. the transaction ends: from here on the slice counts; 7. garbage collection. A restart reads the group's
 offset and goes on from the commit it names.
 """

@@ -82,7 +82,10 @@ class Owned:
 
 
 class LiveDriver:
-    """``protocol``: what makes a slice count. ``state_bytes``: of a stream that has begun, which bounds a slice. Raises `JobError` when it gives up, and what cannot pass at once."""
+    """``protocol``: what makes a slice count. ``state_bytes``: of a stream that has begun; it bounds a slice.
+
+    Raises `JobError` when it gives up, and what cannot pass at once.
+    """
 
     def __init__(
         self,
