@@ -6,8 +6,8 @@ one stream, the median over rounds whose jobs alternate in one process. Model lo
 Idle streams: a first slice shows 300 of them; then slices of 16 images of one other stream follow. Bytes of states and
 commits that such a slice writes, the mean over them.
 
-Known streams: a first process labels one image of each of 100 streams, or of 10,000; a second goes on with slices of 200
-images of up to 200 of them. Of the second: seconds from the call to the first label, the model's load left out; the mean
+Known streams: a first process labels one image of each of 100 streams, or of 10,000; a second goes on with slices of
+200 images of up to 200 of them. Of the second: seconds from the call to the first label, model load left out; the mean
 share of five seconds that plan, states, commit and collection of a slice take; the most memory.
 """
 

@@ -67,14 +67,14 @@ class Listing:
         """Of a followed source; see `append_segment`."""
 
     def check_origin(self, origin: str, job: str = "") -> None:
-        """Raises ValueError where it is of another source, and ``SealError`` where a segment is of another job."""
-        if self._job != job:
-            raise self._foreign(self._starts[-1])
+        """Raises ValueError where it is of another source, and ``SealError`` where it is not of this ``job``."""
         if self.origin != origin:
             raise ValueError(
                 f"the checkpoint in {self._store.url} is of the source and patterns {self.origin}, not {origin}: give "
                 "this job another --out, and another --checkpoint where one is given"
             )
+        if job and self._job != job:
+            raise self._foreign(self._starts[-1])
 
     @classmethod
     def open(cls, store: ObjectStore, before: "Listing | None" = None) -> "Listing | None":

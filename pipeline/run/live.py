@@ -43,8 +43,8 @@ from grpo_tta.schemas import Plan
 _log = logging.getLogger(__name__)
 _POLL = 0.1
 """Seconds between two looks at the ends of the partitions."""
-_FIRST_PAUSE, _MOST_PAUSE = 0.2, 2.0
-"""Seconds after a failure."""
+_PAUSES = (0.2, 2.0)
+"""Seconds after a failure, and at most."""
 _AT_ONCE = 16
 """Partitions that are planned or committed side by side."""
 _MARGIN = timedelta(milliseconds=1)
@@ -341,7 +341,7 @@ class LiveDriver:
             raise JobError(f"no slice came through in {failing:.0f} s, the last try: {error}") from error
         self._watcher.failed(error)
         self._failures += 1
-        seconds = pause(self._failures, _FIRST_PAUSE, _MOST_PAUSE)
+        seconds = pause(self._failures, _PAUSES[0], _PAUSES[-1])
         _log.warning("%s; everything is taken up again from its commit in %.1f s", error, seconds)
         for name in list(self._owned):
             self._let_go(name, "it is taken up anew")

@@ -45,7 +45,7 @@ _PATIENCE = 20_000
 
 
 class ProtocolWorld:
-    """``truth``: what counts, bucket or kafka. ``fenced``: whether a producer is refused once its successor has come."""
+    """``truth``: what counts, bucket or kafka. ``fenced``: whether a producer is refused once another has come."""
 
     def __init__(self, truth="bucket"):
         self.truth, self.fenced = truth, True
