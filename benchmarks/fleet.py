@@ -6,9 +6,10 @@ one stream, the median over rounds whose jobs alternate in one process. Model lo
 Idle streams: a first slice shows 300 of them; then slices of 16 images of one other stream follow. Bytes of states and
 commits that such a slice writes, the mean over them.
 
-Known streams: a first process labels one image of each of 100 streams, or of 10,000; a second goes on with slices of
-200 images of up to 200 of them. Of the second: seconds from the call to the first label, model load left out; the mean
-share of five seconds that plan, states, commit and collection of a slice take; the most memory.
+Known streams: a checkpoint of a job that has seen one image of each of 100 streams, or of 10,000, with copies of a state
+as a used stream has it; a process goes on from it with slices of 200 images of up to 200 of them. Of that: seconds
+from the call to the first label, model load left out; the mean share of five seconds that plan, states, commit and
+collection of a slice take; the most memory.
 """
 
 import json
@@ -19,21 +20,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import torch
 
+from benchmarks.live_commit import used_state
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
+from grpo_tta.adapters.storage.listing import write_listing
+from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.demo.feed import write_feed
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.partition import Partition, no_fault
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.label.load import labeler_of
+from grpo_tta.pipeline.graph import OpenSlice, WriteStates
+from grpo_tta.pipeline.label.dofn import StreamKey
+from grpo_tta.pipeline.label.load import fingerprints_of, labeler_of
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.driver import PARTITION
+from grpo_tta.pipeline.run.places import identity_of, list_job_source
+from grpo_tta.pipeline.run.slice import slice_result
+from grpo_tta.schemas import Counters
 
-KNOWN, ACTIVE, ACTIVE_SLICES, LIVE_SECONDS = (100, 10_000), 200, 18, 5.0
+KNOWN, ACTIVE, ACTIVE_SLICES, LIVE_SECONDS = (100, 10_000), 200, 8, 5.0
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 IDLE, COLD_SLICES, COLD_IMAGES = 300, 40, 16
 
@@ -117,7 +129,7 @@ class Clock:
             self.slices.append(self._planned + now - self._began)
 
 
-def go_on(config: JobConfig, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+def go_on(config: JobConfig) -> dict[str, float]:
     """Run the job; what is said of known streams."""
     job, clock = ResolvedJob.of(config), Clock()
     with labeler_of(job) as labeler:
@@ -131,34 +143,48 @@ def go_on(config: JobConfig, stop: Callable[[], bool] = lambda: False) -> dict[s
 
         looking = threading.Thread(target=look, daemon=True)
         looking.start()
-        run_label_job(job, stop=stop, fault_point=clock)
+        run_label_job(job, fault_point=clock)
         looking.join()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    share = 100 * statistics.mean(clock.slices[1:]) / LIVE_SECONDS
+    share = 100 * statistics.mean(clock.slices) / LIVE_SECONDS
     return {"first label, s": first[0], "commit, % of a slice": share, "memory, MB": memory}
 
 
-def known_streams(folder: Path, pictures: Sequence[Path], known: int) -> dict[str, float]:
+def known_streams(folder: Path, pictures: Sequence[Path], known: int, state: bytes) -> dict[str, float]:
     """What a process says that goes on with a job that knows so many streams."""
     names = [f"cam-{number:05d}" for number in range(known)]
     active = names[:ACTIVE]
     streams = names + [active[n % len(active)] for n in range(ACTIVE * ACTIVE_SLICES)]
     source = manifest(folder / f"known-{known}.jsonl", pictures, streams)
     out = folder / f"out-known-{known}"
-    for size, slices in ((min(known, 1000), -(-known // 1000)), (ACTIVE, ACTIVE_SLICES)):
-        command = [sys.executable, "-m", "benchmarks.fleet", "--go-on", str(source), str(out), str(size), str(slices)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    know(config_of(source, out, ACTIVE), names, state)
+    command = [sys.executable, "-m", "benchmarks.fleet", "--go-on", str(source), str(out)]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     print(f"{known} known streams: {said.strip()}", flush=True)
     return {name: float(figure) for name, figure in json.loads(said).items()}
 
 
-def as_a_process(source: str, out: str, size: str, slices: str) -> int:
-    """So many slices of a job, and what is said of them as JSON."""
+def know(config: JobConfig, streams: Sequence[str], state: bytes) -> None:
+    """Commit slices of up to 1,000 images, one of each stream, which all come to ``state``."""
+    job, store = ResolvedJob.of(config), ObjectStore(config.checkpoint_url)
+    listing = write_listing(store, list_job_source(config), origin=config.origin, job=identity_of(store))
+    with labeler_of(job) as labeler:
+        made = fingerprints_of(job, labeler, listing.fingerprint)
+    partition = Partition.of(config.checkpoint, PARTITION, CheckpointLog(store), made)
+    for start in range(0, len(streams), 1000):
+        some = streams[start : start + 1000]
+        plan = partition.new_plan(start, start + len(some), datetime.now(UTC))
+        part, counted = OpenSlice(plan, partition.latest, store.url), Counters(events=len(some), labels=len(some))
+        states: list[tuple[StreamKey, bytes]] = [((PARTITION, stream), state) for stream in some]
+        WriteStates(job, no_fault)(part, states, [(PARTITION, counted)], [], [])
+        partition.commit(plan, slice_result(part), 0.0)
+
+
+def as_a_process(source: str, out: str) -> int:
+    """Go on with a job, and say what is said of it as JSON."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    left = iter(range(int(slices)))
-    config = config_of(Path(source), Path(out), int(size))
-    print(json.dumps(go_on(config, lambda: next(left, None) is None)))
+    print(json.dumps(go_on(config_of(Path(source), Path(out), ACTIVE))))
     return 0
 
 
@@ -179,7 +205,8 @@ def main() -> int:
         many, all_of_them = arguments.images // 5, arguments.images
         found = rates(folder, pictures, arguments.images, (1, many, all_of_them), arguments.rounds)
         written = bytes_a_slice(folder, pictures) / 2**20
-        few, thousands = (known_streams(folder, pictures, known) for known in KNOWN)
+        state = used_state(folder / "used")
+        few, thousands = (known_streams(folder, pictures, known, state) for known in KNOWN)
     bars = (
         [
             Bar(f"{many} streams of 5 images against one stream", found[many], 0.9, unit="x"),
