@@ -6,8 +6,8 @@ one stream, the median over rounds whose jobs alternate in one process. Model lo
 Idle streams: a first slice shows 300 of them; then slices of 16 images of one other stream follow. Bytes of states and
 commits that such a slice writes, the mean over them.
 
-Known streams: a checkpoint of a job that has seen one image of each of 100 streams, or of 10,000, with copies of a state
-as a used stream has it; a process goes on from it with slices of 200 images of up to 200 of them. Of that: seconds
+Known streams: a checkpoint of a job that saw one image of each of 100 streams, or of 10,000, with copies of one state
+as used streams have it; a process goes on from it with slices of 200 images of up to 200 of them. Of that: seconds
 from the call to the first label, model load left out; the mean share of five seconds that plan, states, commit and
 collection of a slice take; the most memory.
 """
