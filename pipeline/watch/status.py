@@ -135,7 +135,7 @@ def read_status(checkpoint_url: str) -> Status:
                 dead_letters=counters.dead_letters if counters else 0,
             )
         )
-        reader = PackReader(store)
+        reader = PackReader(store, commit=commit)
         for stream, pack in sorted((commit.states if commit else {}).items()):
             data = reader.read(pack, stream)
             streams.append(_stream(stream, name, read_header(data), len(data)))
