@@ -124,7 +124,8 @@ class Listing:
         return self._indexes[start]
 
     def _foreign(self, start: int) -> SealError:
-        return SealError(f"checkpoint file {_index_name(start)} is of another job ({self._store.url})")
+        name, url = _index_name(start), self._store.url
+        return SealError(f"checkpoint file {name} is of another job than identity.json ({url})")
 
     def _rows(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         if not 0 <= start <= stop <= self._length:
