@@ -71,7 +71,8 @@ class Listing:
         if self.origin != origin:
             raise ValueError(
                 f"the checkpoint in {self._store.url} is of the source and patterns {self.origin}, not {origin}: give "
-                "this job another --out, and another --checkpoint where one is given"
+                "this job another --out, and another --checkpoint where one is given "
+                f"({_index_name(self._starts[-1])} says what was listed)"
             )
         if job and self._job != job:
             raise self._foreign(self._starts[-1])
