@@ -8,7 +8,7 @@ commits that such a slice writes, the mean over them.
 
 Known streams: a checkpoint of a job that saw one image of each of 100 streams, or of 10,000, with copies of one state
 as used streams have it; a process goes on from it with slices of 200 images of up to 200 of them. Of that: seconds
-from the call to the first label, model load left out; the mean share of five seconds that plan, states, commit and
+from the call to the first label, model load left out; the mean share of five seconds that plan, commit and
 collection of a slice take; the most memory.
 """
 
@@ -121,7 +121,7 @@ class Clock:
     def __call__(self, point: str) -> None:
         """Called at every step."""
         now = time.perf_counter()
-        if point in ("before:1", "after:2"):
+        if point in ("before:1", "before:4"):
             self._began = now
         elif point == "after:1":
             self._planned = now - self._began
