@@ -28,7 +28,7 @@ from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
-from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name, write_pack
+from grpo_tta.pipeline.checkpoint.packs import PackReader, StoredState, pack_name, write_pack
 from grpo_tta.pipeline.checkpoint.partition import SliceResult
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import settings_of
@@ -40,6 +40,7 @@ from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.state import read_header
 
 _log = logging.getLogger(__name__)
 _BAD, _NOTED = "bad", "noted"
@@ -159,23 +160,32 @@ class WriteStates:
                     output.delete(name)
         self.fault_point("after:2")
         changed = {stream: state for (partition, stream), state in states if partition == part.partition}
-        reader, name = PackReader(store, states_held(self.job)), pack_name(part.plan)
+        newest = {stream: time for stream, state in changed.items() if (time := newest_image(state)) is not None}
+        reader, name = PackReader(store, states_held(self.job), part.commit), pack_name(part.plan)
+        carried: dict[str, StoredState] = {}
         if part.commit:
-            keep = self.job.config.checkpoint.keep
-            changed |= reader.carried(part.commit, changed, part.plan.sequence, keep)
+            carried = reader.carried(part.commit, changed, part.plan.sequence, self.job.config.checkpoint.keep)
         total = Counters()
         for count in _of(part.partition, counters):
             total = total.plus(count)
         record: dict[str, Any] = {
-            "stepped": sorted(stream for (partition, stream), _ in states if partition == part.partition),
+            "stepped": sorted(changed),
+            "newest": newest,
             "counters": total.model_dump(mode="json"),
             "files": sorted(set(written)),
         }
         self.fault_point("before:3")
-        write_pack(store, name, changed, record)
+        digest = write_pack(store, name, {**changed, **carried}, record)
         reader.remember(name, changed)
-        done[store.url, name] = SliceResult(name, tuple(sorted(changed)), tuple(record["stepped"]), total)
+        streams = tuple(sorted([*changed, *carried]))
+        done[store.url, name] = SliceResult(name, streams, tuple(sorted(changed)), total, newest, digest)
         self.fault_point("after:3")
+
+
+def newest_image(state: bytes) -> int | None:
+    """The event time, in microseconds, of the newest image that an encoded state has learnt from, if there is one."""
+    time = read_header(state).position.get("event_time")
+    return None if time is None else int(time)
 
 
 def _of(partition: str, pairs: Iterable[tuple[str, T]]) -> list[T]:

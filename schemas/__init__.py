@@ -1,7 +1,7 @@
 """Every record that crosses a process boundary, as pydantic models; ``schemas/json/`` holds their JSON Schemas."""
 
 from grpo_tta.schemas.base import WireModel, format_time
-from grpo_tta.schemas.checkpoint import Commit, Counters, Plan, SkipReason, SliceRange, Summary
+from grpo_tta.schemas.checkpoint import Commit, Counters, PackRef, Plan, SkipReason, SliceRange, Summary
 from grpo_tta.schemas.events import ImageEvent
 from grpo_tta.schemas.outputs import (
     UNKNOWN,
@@ -25,6 +25,7 @@ __all__ = [
     "DriftSignal",
     "ImageEvent",
     "LabeledImage",
+    "PackRef",
     "Plan",
     "ResetCause",
     "SkipReason",

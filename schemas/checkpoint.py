@@ -47,6 +47,8 @@ class Counters(WireModel):
     dead_letters: Position = 0
     updates: Position = 0
     late: Position = 0
+    forgotten: Position = 0
+    """Streams whose state was dropped, as often as it was: they had shown no image for ``checkpoint.forget_after``."""
     updates_skipped: dict[SkipReason, int] = Field(default_factory=dict)
     """Updates that were due and not made: by the method's own rule (a gate, a filter), because the guard was ill and
     served the frozen encoder, or because a figure was not finite."""
@@ -71,6 +73,15 @@ def _sum(one: Any, other: Any) -> Any:
     return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
 
 
+class PackRef(WireModel):
+    """A packed file of states, as a commit names it."""
+
+    states: Position
+    """How many it was written with."""
+    digest: str = ""
+    """Of its index, which holds the checksums of the states: a file of another job is not taken for it."""
+
+
 class Commit(WireModel):
     """The one record after which a partition's part of a slice counts."""
 
@@ -80,10 +91,16 @@ class Commit(WireModel):
     partition: str
     position: Position
     """The next one to read."""
+    since: str | None = None
+    """The commit of which this one says what has changed, and its digest; without it this one names every stream."""
     states: dict[str, str]
     """Stream -> name of the packed file that holds its newest state."""
-    packs: dict[str, int] = Field(default_factory=dict)
-    """Of these files, how many states each was written with."""
+    newest: dict[str, int] = Field(default_factory=dict)
+    """Stream -> event time of its newest image, in microseconds; not of streams without a readable one."""
+    gone: list[str] = Field(default_factory=list)
+    """Streams of the commit ``since`` that were forgotten."""
+    packs: dict[str, PackRef] = Field(default_factory=dict)
+    """The packed files by name."""
     resets: list[str] = Field(default_factory=list)
     """Requests of the plan that were done: forgotten next, or by whoever finds this commit."""
     counters: Counters
@@ -110,6 +127,8 @@ class Summary(WireModel):
     notices: dict[str, int] = Field(default_factory=dict)
     """What was capped, guessed or repaired of events that were taken, by kind."""
     streams: Position
+    """That the job knows; those that it has forgotten are not among them."""
+    forgotten: Position = 0
     seconds: float
     """Busy time of all committed slices; pauses between attempts do not count."""
     images_per_second: float

@@ -26,6 +26,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
+from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.consumers import CONSUMERS, ConsumerCache
 from grpo_tta.adapters.kafka.errors import KafkaFailure, OffsetOutOfRange, ReadStalled, RecordDamaged
@@ -166,14 +167,14 @@ class _Reader:
     def read(self, start: int, stop: int) -> Generator[SkippedRange | tuple[int, Any], None, None]:
         """``(offset, record)``; ``(offset, None)`` says that nothing is left up to ``offset``. The last offset given
         is ``stop - 1``, or of an open range that of the log."""
-        position, damaged = start, -1
+        position, damaged, failures = start, -1, 0
         self.moved = time.monotonic()
         while position < stop and not self.caught_up:
             try:
                 for item in self._attempt(position, stop, tolerantly=damaged == position):
                     position = item.resumed if isinstance(item, SkippedRange) else item[0] + 1
                     yield item
-                    self.moved = time.monotonic()
+                    self.moved, failures = time.monotonic(), 0
             except RecordDamaged as error:
                 if damaged == position:
                     raise
@@ -182,7 +183,8 @@ class _Reader:
             except KafkaFailure as error:
                 if not error.retriable or time.monotonic() - self.moved >= self.limits.stall_seconds:
                     raise
-                time.sleep(_PAUSE)
+                failures += 1
+                time.sleep(pause(failures, _PAUSE, 4 * _PAUSE))
 
     def _attempt(self, start: int, stop: int, *, tolerantly: bool) -> Iterator[SkippedRange | tuple[int, Any]]:
         """As `read`, with one consumer and up to its first failure; ``tolerantly``: of what cannot be decoded there is

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
 from grpo_tta.adapters.storage.manifest import LinePointer, read_line
@@ -122,7 +123,7 @@ class Fetcher:
 
     def _pause(self, ref: ImageRef, attempt: int) -> float:
         """Between half of the full pause and all of it, by the event: many workers do not come back at one moment."""
-        full = min(self._max_pause, self._first_pause * 2 ** (attempt - 1))
+        full = pause(attempt, self._first_pause, self._max_pause)
         return full * (0.5 + seed_of(f"{attempt} {ref.coordinate}") / 2**64)
 
     def _check_size(self, ref: ImageRef, size: int) -> None:

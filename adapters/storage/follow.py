@@ -47,6 +47,7 @@ class Follower:
         stream_pattern: str | None = None,
         time_pattern: str | None = None,
         origin: str = "",
+        job: str = "",
         settle: int = 5_000_000,
         look_back: int = 3_600_000_000,
     ) -> None:
@@ -54,6 +55,7 @@ class Follower:
         self._store = store
         self._source = (url, stream_pattern, time_pattern)
         self._origin = origin
+        self._job = job
         self._settle = settle
         self._look_back = look_back
         self._load()
@@ -62,7 +64,7 @@ class Follower:
         """What a process knows that has just begun."""
         self.listing = Listing.open(self._store)
         if self.listing is not None:
-            self.listing.check_origin(self._origin)
+            self.listing.check_origin(self._origin, self._job)
         self._seen: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
         self._older: array[int] | None = None  # before this process's first poll
@@ -87,7 +89,9 @@ class Follower:
         """
         look, before = _Look(), len(self)
         passed_before, self.passed = self.passed, PassedOver()
-        ours = append_segment(self._store, self._new(look, now), after=self.listing, origin=self._origin, now=now)
+        ours = append_segment(
+            self._store, self._new(look, now), after=self.listing, origin=self._origin, job=self._job, now=now
+        )
         if look.taken and not ours:
             self._load()  # another process was faster, and has taken up what it saw
             return

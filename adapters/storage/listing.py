@@ -9,6 +9,9 @@ A source that is followed (`adapters.storage.follow`) has a listing that grows: 
 position, publishes a *segment*, sorted in itself, and positions run on from one to the next. A bounded source's listing
 is one segment. Rows of a followed source also hold the modification time.
 
+The index is sealed (`adapters.storage.sealed`) and holds a checksum of every 1,000 rows. A URI may hold a password or a
+signature, so on a local disk a listing is for its owner's eyes alone.
+
 Inline data is never in a listing; a manifest's events point into the manifest instead.
 """
 
@@ -17,20 +20,21 @@ import heapq
 import json
 import os
 import tempfile
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.sealed import SealError, read_sealed, seal_json
 
 FOLDER = "listing"
 _SEGMENT = f"{FOLDER}/segment-"
-_VERSION = 2
 _FAN_IN = 64
 _STRIDE = 1000
 """Rows between two byte offsets of the index: what is read at once, and at most for nothing."""
@@ -52,7 +56,9 @@ class Listing:
         self._starts = starts
         known = before._indexes if before is not None else {}
         self._indexes: dict[int, dict[str, Any]] = {start: known[start] for start in starts if start in known}
+        self._job: str | None = None
         last = self._index(starts[-1])
+        self._job = last["job"]
         self._length: int = starts[-1] + last["rows"]
         self.fingerprint: str = last["fingerprint"]
         """SHA-256 of the last segment's rows, hexadecimal."""
@@ -63,18 +69,21 @@ class Listing:
         self.passed_over: dict[str, int] = last.get("passed_over", {})
         """Of a bounded source: files that are no events by their names, by suffix."""
 
-    def check_origin(self, origin: str) -> None:
-        """Raises ValueError where it is of another source."""
+    def check_origin(self, origin: str, job: str = "") -> None:
+        """Raises ValueError where it is of another source, and ``SealError`` where it is not of this ``job``."""
         if self.origin != origin:
             raise ValueError(
                 f"the checkpoint in {self._store.url} is of the source and patterns {self.origin}, not {origin}: give "
-                "this job another --out, and another --checkpoint where one is given"
+                "this job another --out, and another --checkpoint where one is given "
+                f"({_index_name(self._starts[-1])} says what was listed)"
             )
+        if job and self._job != job:
+            raise self._foreign(self._starts[-1])
 
     @classmethod
     def open(cls, store: ObjectStore, before: "Listing | None" = None) -> "Listing | None":
         """The store's listing, None where none was finished; ``before``: as it was opened last, so that less is read.
-        Raises ValueError for one of another format version."""
+        Raises ``SealError``, also for one of another version."""
         starts = sorted(int(name.removeprefix(_SEGMENT).removesuffix(".json")) for name in store.names(_SEGMENT))
         return cls(store, starts, before) if starts else None
 
@@ -110,14 +119,17 @@ class Listing:
 
     def _index(self, start: int) -> dict[str, Any]:
         if start not in self._indexes:
-            index = json.loads(self._store.read(_index_name(start)))
-            if index.get("version") != _VERSION:
-                raise ValueError(
-                    f"the listing in {self._store.url} has format version {index.get('version')!r}, this is "
-                    f"{_VERSION}: use another checkpoint"
-                )
+            index: dict[str, Any] = read_sealed(self._store, _index_name(start))
+            if index["rows"] != sum(part["rows"] for part in index["parts"]):
+                raise SealError(f"checkpoint file {_index_name(start)} counts other rows than its parts")
+            if self._job not in (None, index["job"]):
+                raise self._foreign(start)
             self._indexes[start] = index
         return self._indexes[start]
+
+    def _foreign(self, start: int) -> SealError:
+        name, url = _index_name(start), self._store.url
+        return SealError(f"checkpoint file {name} is of another job than identity.json ({url})")
 
     def _rows(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         if not 0 <= start <= stop <= self._length:
@@ -140,6 +152,10 @@ class Listing:
             if position >= stop:
                 return
             data = self._store.read_range(part["name"], offsets[block], offsets[block + 1])
+            if zlib.crc32(data) != part["checksums"][block]:
+                raise SealError(
+                    f"checkpoint file {part['name']} is damaged ({self._store.url}), from row {position} on"
+                )
             for line in data.splitlines():
                 if start <= position < stop:
                     yield position, json.loads(line)
@@ -152,6 +168,7 @@ class _Head:
 
     start: int
     origin: str
+    job: str
     cursor: int | None = None
     newest: int | None = None
     """Modification time; ``None`` of a bounded source."""
@@ -171,6 +188,7 @@ def write_listing(
     records: Iterable[ImageRef | BadRecord],
     *,
     origin: str = "",
+    job: str = "",
     passed: PassedOver | None = None,
     chunk_rows: int = 100_000,
     part_rows: int = 50_000,
@@ -178,14 +196,13 @@ def write_listing(
 ) -> Listing:
     """Sort the records of a bounded source and write them down; nothing is written before all of them are read.
 
-    Returns the store's listing: this one, or that of a writer who was faster. ``origin`` is kept with it, and
-    what ``passed`` has counted when the last record was read. ``scratch``:
-    where the local chunk files go, by default the system's folder for temporary files. Raises ValueError for a record
-    with inline data.
+    Returns the store's listing: this one, or that of a writer who was faster. ``origin`` and ``job``, whose it is, are
+    kept with it, and what ``passed`` has counted when the last record was read. ``scratch``: where the local chunk
+    files go, by default the system's folder for temporary files. Raises ValueError for a record with inline data.
     """
     if chunk_rows < 1 or part_rows < 1:
         raise ValueError(f"chunk_rows and part_rows must be >= 1, got {chunk_rows} and {part_rows}")
-    head = _Head(0, origin, passed=passed or PassedOver())
+    head = _Head(0, origin, job, passed=passed or PassedOver())
     _write_segment(store, map(_to_row, records), head, chunk_rows, part_rows, scratch)
     listing = Listing.open(store)
     if listing is None:
@@ -199,6 +216,7 @@ def append_segment(
     *,
     after: Listing | None,
     origin: str,
+    job: str = "",
     now: int,
     chunk_rows: int = 100_000,
     part_rows: int = 50_000,
@@ -209,7 +227,7 @@ def append_segment(
     ``cursor`` is the newest modification time in it; one later than ``now`` (microseconds since the epoch) counts as
     ``now``, so that one clock that is fast makes nobody late.
     """
-    head = _Head(len(after), origin, after.cursor) if after else _Head(0, origin)
+    head = _Head(len(after), origin, job, after.cursor) if after else _Head(0, origin, job)
     rows = head.rows(arrivals, now)
     first = next(rows, None)
     return first is not None and _write_segment(store, chain([first], rows), head, chunk_rows, part_rows, None)
@@ -223,16 +241,17 @@ def _write_segment(
     with tempfile.TemporaryDirectory(prefix="listing-", dir=scratch) as folder:
         digest, parts = _write_parts(store, _sorted_rows(rows, folder, chunk_rows), f"{stem}{token}", part_rows)
     index = {
-        "version": _VERSION,
         "rows": sum(part["rows"] for part in parts),
         "fingerprint": digest,
         "origin": head.origin,
+        "job": head.job,
         "cursor": head.cursor,
         "newest": head.newest,
         "passed_over": head.passed.plain(),
         "parts": parts,
     }
-    won = store.create(_index_name(head.start), json.dumps(index, separators=(",", ":")).encode())
+    name = _index_name(head.start)
+    won = store.create(name, seal_json(name, index), private=True)
     kept = {part["name"] for part in parts} if won else set()
     for name in store.names(stem):
         if name not in kept and (won or token in name):
@@ -255,9 +274,11 @@ def _write_parts(
         if not count:
             return digest.hexdigest(), parts
         name = f"{stem}-{len(parts):06d}.jsonl"
-        store.write(name, bytes(data))
+        store.write(name, bytes(data), private=True)
         digest.update(data)
-        parts.append({"name": name, "rows": count, "offsets": [*offsets, len(data)]})
+        offsets.append(len(data))
+        checksums = [zlib.crc32(data[start:stop]) for start, stop in pairwise(offsets)]
+        parts.append({"name": name, "rows": count, "offsets": offsets, "checksums": checksums})
 
 
 def _sorted_rows(rows: Iterator[_Row], folder: str, chunk_rows: int) -> Iterator[_Row]:

@@ -14,18 +14,21 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
+from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.storage.filesystems import local_path, open_filesystem, open_stream, scheme_of
 
 _NAME = re.compile(r"^[^./\x00-\x1f\\][^/\x00-\x1f\\]*(/[^./\x00-\x1f\\][^/\x00-\x1f\\]*)*$")
 _CONDITIONAL = ("s3", "gs", "abfs")
-_CONFLICT_PAUSES = (0.1, 0.4, 1.6, None)
-"""Seconds to wait when another conditional put of the same name is under way (S3 answers 409), then to give up."""
+_CONFLICTS = 4
+"""How often a conditional put is tried while another of the same name is under way (S3 answers 409)."""
+_ONE_PUT = 64 * 2**20
+"""Bytes: what is larger is sent to a bucket in parts."""
 _MEMORY_LOCK = threading.Lock()
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -142,19 +145,21 @@ class ObjectStore:
             return open(self._local(name), "rb")
         return open_stream(*self._remote(name))
 
-    def write(self, name: str, data: bytes) -> None:
-        """Put the object, replacing one of the same name."""
+    def write(self, name: str, data: bytes | Iterable[bytes], *, private: bool = False) -> None:
+        """Put the object, replacing one of the same name. Of ``data`` in pieces one is in memory at a time, but for
+        buckets, which get up to 64 MiB in one request. ``private``: on a local disk for the owner's eyes alone."""
+        pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
-            _write_local(self._local(name), data, exclusive=False)
+            _write_local(self._local(name), pieces, exclusive=False, private=private)
             return
         filesystem, path = self._remote(name)
         with self._naming(writing=True):
-            filesystem.pipe_file(path, data)
+            _write_remote(filesystem, path, (b"".join(pieces),) if self._scheme == "memory" else pieces)
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Put the object unless one of that name exists; whether it was put."""
+    def create(self, name: str, data: bytes, *, private: bool = False) -> bool:
+        """Put the object unless one of that name exists; whether it was put. ``private`` as for `write`."""
         if self._folder is not None:
-            return _write_local(self._local(name), data, exclusive=True)
+            return _write_local(self._local(name), (data,), exclusive=True, private=private)
         if self._scheme == "memory":
             with _MEMORY_LOCK:
                 return self._look_and_put(name, data)
@@ -172,7 +177,7 @@ class ObjectStore:
 
     def _conditional_put(self, name: str, data: bytes) -> bool:
         filesystem, path = self._remote(name)
-        for pause in _CONFLICT_PAUSES:
+        for failures in range(1, _CONFLICTS + 1):
             try:
                 filesystem.pipe_file(path, data, mode="create")
             except FileExistsError:
@@ -181,12 +186,12 @@ class ObjectStore:
                 status = _http_status(error)
                 if status == 412:
                     return False
-                if status != 409 or pause is None:
+                if status != 409 or failures == _CONFLICTS:
                     raise
-                time.sleep(pause)
+                time.sleep(pause(failures, 0.1, 1.6, 4))
             else:
                 return True
-        raise AssertionError("the last pause is None")
+        raise AssertionError("the last conflict is raised")
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
@@ -271,7 +276,32 @@ def _raise_unless_missing(error: OSError) -> None:
         raise error
 
 
-def _write_local(path: str, data: bytes, *, exclusive: bool) -> bool:
+def _write_remote(filesystem: Any, path: str, pieces: Iterable[bytes]) -> None:
+    """Small objects by one put; a large one in parts, of which nothing appears unless all were sent."""
+    rest = iter(pieces)
+    begun: list[bytes] = []
+    size = 0
+    for piece in rest:
+        begun.append(piece)
+        size += len(piece)
+        if size > _ONE_PUT:
+            break
+    else:
+        filesystem.pipe_file(path, b"".join(begun))
+        return
+    file = filesystem.open(path, "wb")
+    try:
+        for part in (begun, rest):
+            for piece in part:
+                file.write(piece)
+    except BaseException:
+        file.closed = True  # else it publishes what it has, here or when it is forgotten
+        file.discard()
+        raise
+    file.close()
+
+
+def _write_local(path: str, pieces: Iterable[bytes], *, exclusive: bool, private: bool) -> bool:
     """A synced file under another name first, then a rename (replaces) or a hard link (fails if there is one)."""
     folder, name = os.path.split(path)
     if exclusive and os.path.lexists(path):
@@ -279,8 +309,9 @@ def _write_local(path: str, data: bytes, *, exclusive: bool) -> bool:
     _make_folder(folder)
     temporary = os.path.join(folder, f".{name[:100]}.{uuid4().hex}.part")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
+        mode = 0o600 if private else 0o666
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         if exclusive:

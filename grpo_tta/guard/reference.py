@@ -8,6 +8,7 @@ Mahalanobis's distance] In both, the squared distances of frames to their mean a
 quarter of a frame's variance, whatever the model.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,7 @@ class Reference:
         header = {"version": VERSION, **{name: getattr(self, name) for name in _HEADER}}
         tensors = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
         kept = {name: (value.half() if value.ndim == 2 else value).contiguous() for name, value in tensors.items()}
+        header["digest"] = _digest(header, kept)
         return save(kept, metadata={"reference": json.dumps(header, sort_keys=True)})
 
     @classmethod
@@ -111,10 +113,21 @@ class Reference:
             version = header.get("version", 1)
             if version != VERSION:
                 raise ValueError(f"of version {version}, this build reads {VERSION}")
+            digest = header.pop("digest", None)  # older ones have none
+            if digest is not None and digest != _digest(header, tensors):
+                raise ValueError("it is damaged, its digest is another")
             found: dict[str, Any] = {name: tensors[name].float() for name in _TENSORS if name in tensors}
             return cls(**found, **{name: header[name] for name in _HEADER})
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"not a drift reference: {error}; make one with 'grpo-tta calibrate'") from error
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Of all that a reference's file says."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def shown_classes(shown: Tensor) -> float:

@@ -7,29 +7,61 @@ Where owners or settings change, the new one claims an epoch (``epochs/EPOCH.jso
 here. Whoever runs slices looks for a higher one after it has written a plan and before it commits. So a plan that
 produced any output was there when the next owner looked for open plans, and what the older owner still writes is never
 the newest.
+
+All of them are sealed (`adapters.storage.sealed`), a plan on top of the commit that it goes on from, a commit on top of
+its plan: a chain in which a file of another job, or of another partition, has no place. Of many streams a commit writes
+down those alone that have changed since the last one that named all.
 """
 
 import json
 from collections.abc import Iterable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from pydantic import ValidationError
 
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sealed import (
+    NOTHING,
+    Sealed,
+    SealError,
+    digest_of,
+    read_sealed,
+    seal,
+    seal_json,
+    unseal,
+)
 from grpo_tta.pipeline.checkpoint.packs import pack_sequence
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.schemas import Commit, Plan, WireModel
 
 Record = TypeVar("Record", bound=WireModel)
+_COMPACT: dict[str, Any] = {"separators": (",", ":")}
 _RESETS = "resets/"
 """A request is named after its stream and has a name of its own; it becomes part of every plan until a commit says that
 it was done, so that a replay resets at the same event and nothing resets twice."""
 
 
+_ALL_AGAIN = 4
+"""A commit names all streams again where one in so many has changed since the last that did."""
+
+
 class Conflict(JobError):
     """Another process has written this job's next plan or commit."""
+
+
+class DamagedCheckpoint(JobError):
+    """A file of the checkpoint is not what was written; trying again does not help."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file of the log as this process wrote or read it."""
+
+    name: str = ""
+    digest: str = NOTHING
 
 
 def _name(folder: str, epoch: int, sequence: int) -> str:
@@ -53,12 +85,15 @@ class CheckpointLog:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._plan = self._commit = self._base = _Known()
+        self._named: Commit | None = None
+        """The commit ``_base``, which names every stream."""
 
     def claim(self, owner: str) -> int:
         """A new epoch, higher than any before; ``owner`` is kept with it for people to read."""
         while True:
             epoch = self._highest_epoch() + 1
-            if self._store.create(_epoch_name(epoch), json.dumps({"owner": owner}).encode()):
+            if self._store.create(name := _epoch_name(epoch), seal_json(name, {"owner": owner})):
                 return epoch
 
     def owner(self) -> tuple[int, str] | None:
@@ -66,19 +101,29 @@ class CheckpointLog:
         names = self._store.names("epochs/")
         if not names:
             return None
-        return _epoch(names[-1]), str(json.loads(self._store.read(names[-1]))["owner"])
+        try:
+            return _epoch(names[-1]), str(read_sealed(self._store, names[-1])["owner"])
+        except SealError as error:
+            raise DamagedCheckpoint(str(error)) from error
 
     def latest(self) -> Commit | None:
         """The newest commit."""
         names = self._store.names("commits/")
-        return self._read(max(names), Commit) if names else None
+        return self.commit_named(max(names)) if names else None
 
     def open_plan(self, latest: Commit | None) -> Plan | None:
         """The plan that follows ``latest`` and has no commit; of several the one of the highest epoch."""
         oldest = _name("plans", latest.epoch, 0) if latest else ""
         sequence = latest.sequence + 1 if latest else 0
         names = [name for name in self._store.names("plans/") if _sequence(name) == sequence and name >= oldest]
-        return self._read(max(names), Plan) if names else None
+        if not names:
+            return None
+        name = max(names)
+        plan, sealed = self._read(name, Plan)
+        if NOTHING not in (sealed.after, self._before(sequence)) and sealed.after != self._commit.digest:
+            raise self._foreign(name, self._commit.name)
+        self._plan = _Known(name, sealed.digest)
+        return plan
 
     def write_plan(self, plan: Plan) -> None:
         """Raises `Conflict` where the slice is planned already, or another process has claimed a higher epoch."""
@@ -86,8 +131,35 @@ class CheckpointLog:
         self.check_epoch(plan.epoch)
 
     def commit_named(self, name: str) -> Commit:
-        """A commit by what `write_commit` called it."""
-        return self._read(name, Commit)
+        """A commit by what `write_commit` called it, with all its streams."""
+        commit, sealed = self._read(name, Commit)
+        if sealed.after != NOTHING:
+            plan = _name("plans", commit.epoch, commit.sequence)
+            _, planned = self._read(plan, Plan)
+            if planned.digest != sealed.after:
+                raise self._foreign(name, plan)
+            self._plan = _Known(plan, planned.digest)
+        if commit.since is not None:
+            changes, (base, _, digest) = commit, commit.since.partition(" ")
+            self._named, whole = self._read(base, Commit)
+            if whole.digest != digest:
+                raise self._foreign(base, name)
+            self._base, commit = _Known(base, digest), _whole(self._named, changes)
+        else:
+            self._base, self._named = _Known(name, sealed.digest), commit
+        self._commit = _Known(name, sealed.digest)
+        return commit
+
+    def _before(self, sequence: int) -> str:
+        """The digest of the commit that a plan of this sequence goes on from, where this process knows it."""
+        name = self._commit.name
+        return self._commit.digest if name and _sequence(name) == sequence - 1 else NOTHING
+
+    def _foreign(self, name: str, other: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(
+            f"checkpoint file {name} and {other} do not belong together ({self._store.url}): one is damaged or of "
+            "another job; put it back from a copy, or start a new job with another --out and --checkpoint"
+        )
 
     def write_commit(self, commit: Commit) -> str:
         """The name it is written under. Raises `Conflict` where the slice is committed already, or another process has
@@ -135,27 +207,76 @@ class CheckpointLog:
         return max((_epoch(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
 
     def collect_garbage(self, latest: Commit, keep: int) -> None:
-        """Delete plans, commits and packs older than the last ``keep`` that ``latest`` does not need."""
+        """Delete plans, commits and packs older than the last ``keep`` that ``latest``, the newest here, does not need;
+        none where another process has taken over."""
+        epochs = self._store.names("epochs/")
+        if epochs and _epoch(epochs[-1]) > latest.epoch:
+            return
         oldest = latest.sequence - keep + 1
-        live = set(latest.states.values())
+        live = {*latest.states.values(), self._base.name}
         for folder in ("plans/", "commits/"):
             for name in self._store.names(folder):
-                if _sequence(name) < oldest:
+                if name not in live and _sequence(name) < oldest:
                     self._store.delete(name)
         for name in self._store.names("states/"):
             if name not in live and pack_sequence(name) < oldest:
                 self._store.delete(name)
-        for name in self._store.names("epochs/")[:-1]:
+        for name in epochs[:-1]:
             if _epoch(name) < latest.epoch:
                 self._store.delete(name)
 
-    def _create(self, name: str, record: WireModel) -> None:
-        data = record.model_dump_json(exclude_none=True).encode()
+    def _create(self, name: str, record: Plan | Commit) -> None:
+        written, after = record, self._before(record.sequence)
+        if isinstance(record, Commit):
+            after = self._plan.digest if self._plan.name == name.replace("commits/", "plans/") else NOTHING
+            written = self._changes(record)
+        data = seal(name, json.dumps(written.model_dump(mode="json", exclude_none=True), **_COMPACT).encode(), after)
         if not self._store.create(name, data) and self._store.read(name) != data:
             raise Conflict(f"{name} exists: another process runs this job; stop it, or give each its own --checkpoint")
+        known = _Known(name, digest_of(data))
+        if isinstance(record, Plan):
+            self._plan = known
+            return
+        self._commit = known
+        if written is record:
+            self._base, self._named = known, record
 
-    def _read(self, name: str, model: type[Record]) -> Record:
+    def _changes(self, commit: Commit) -> Commit:
+        """What a commit writes down: what is new since the last that named all streams, or, where that is much, all."""
+        before = self._named
+        if before is None:
+            return commit
+        states = {
+            stream: pack
+            for stream, pack in commit.states.items()
+            if before.states.get(stream) != pack or before.newest.get(stream) != commit.newest.get(stream)
+        }
+        if _ALL_AGAIN * len(states) >= len(commit.states):
+            return commit
+        fields = {
+            "since": f"{self._base.name} {self._base.digest}",
+            "states": states,
+            "newest": {stream: commit.newest[stream] for stream in states if stream in commit.newest},
+            "gone": sorted(before.states.keys() - commit.states.keys()),
+            "packs": {name: pack for name, pack in commit.packs.items() if before.packs.get(name) != pack},
+        }
+        return commit.model_copy(update=fields)
+
+    def _read(self, name: str, model: type[Record]) -> tuple[Record, Sealed]:
         try:
-            return model.model_validate_json(self._store.read(name))
+            sealed = unseal(name, self._store.read(name), self._store.url)
+            return model.model_validate_json(sealed.body), sealed
+        except SealError as error:
+            raise DamagedCheckpoint(str(error)) from error
         except ValidationError as error:
-            raise JobError(f"checkpoint file {name} is damaged or of another version: {error}") from error
+            raise DamagedCheckpoint(f"checkpoint file {name} is damaged or of another version: {error}") from error
+
+
+def _whole(base: Commit, changes: Commit) -> Commit:
+    """The commit whose ``changes`` since ``base`` were written down."""
+    gone = set(changes.gone)
+    states = {stream: pack for stream, pack in {**base.states, **changes.states}.items() if stream not in gone}
+    newest = {stream: time for stream, time in {**base.newest, **changes.newest}.items() if stream in states}
+    live = set(states.values())
+    packs = {name: pack for name, pack in {**base.packs, **changes.packs}.items() if name in live}
+    return changes.model_copy(update={"since": None, "states": states, "newest": newest, "gone": [], "packs": packs})

@@ -12,13 +12,15 @@ is replaced by one of a higher epoch: same range and clock, so that its outputs 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, DamagedCheckpoint
+from grpo_tta.pipeline.config.job import CheckpointConfig, parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.schemas import Commit, Counters, PackRef, Plan, SliceRange
 
 _log = logging.getLogger(__name__)
 FIRST_EPOCH = 1
@@ -47,6 +49,10 @@ class SliceResult:
     stepped: tuple[str, ...]
     """Those of them that had events."""
     counters: Counters
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """Event times of their newest images, in microseconds."""
+    digest: str = ""
+    """Of the pack's index."""
 
 
 def no_fault(point: str) -> None:
@@ -56,21 +62,46 @@ def no_fault(point: str) -> None:
 @dataclass
 class Partition:
     """``epoch``: the one its owner has claimed, or ``None`` where nobody else can own it: it then stays that of the
-    newest commit, or the highest that was claimed, and other settings that take over claim the next."""
+    newest commit, or the highest that was claimed, and other settings that take over claim the next.
+
+    ``forget_after``: microseconds of event time after a stream's newest image, up to the newest of all.
+    """
 
     name: str
     log: CheckpointLog
     fingerprints: Fingerprints
     keep: int = 8
     reset_on_mismatch: bool = False
+    forget_after: int | None = None
     epoch: int | None = None
     fault_point: Callable[[str], None] = no_fault
+    start: int = 0
+    """Where reading begins without a commit."""
+    gaps: bool = False
+    """A plan may begin behind the commit that it goes on from: the source has lost what lay between."""
     latest: Commit | None = field(default=None, init=False)
     claimed: int = field(default=FIRST_EPOCH, init=False)
     """Without an epoch of its own: the highest that anybody had claimed when this was restored; nothing under it is
     committed any more."""
     rerun: bool = field(default=False, init=False)
-    """The plan that is being run may have been run before: by it alone can there be anything left to delete."""
+    """Its positions may have been labelled before, under an open plan: only then is anything left to delete."""
+    forgotten: int = field(default=0, init=False)
+    """Streams that the last slice's commit has dropped."""
+
+    @classmethod
+    def of(
+        cls, config: CheckpointConfig, name: str, log: CheckpointLog, fingerprints: Fingerprints, **rest: Any
+    ) -> "Partition":
+        """As a job's configuration has it; ``rest`` as for the constructor."""
+        return cls(
+            name,
+            log,
+            fingerprints,
+            keep=config.keep,
+            reset_on_mismatch=config.on_state_mismatch == "reset",
+            forget_after=parse_duration(config.forget_after),
+            **rest,
+        )
 
     def restore(self) -> None:
         """Load the newest commit; raises where it was made under other conditions."""
@@ -87,7 +118,11 @@ class Partition:
         self.rerun = found is not None
         if found is None:
             return None
+        if self.latest is None and self.epoch is None and found.source_fingerprint != self.fingerprints.source:
+            self.claimed = self.log.claim("another source, before anything was committed")
+            return None
         self._check(found)
+        self._check_start(found)
         wanted = self._taken_over(found)
         if wanted != found:
             self._write(wanted)
@@ -103,11 +138,14 @@ class Partition:
             self.claimed = max(FIRST_EPOCH, self.log.claimed())
         if commit is not None:
             self._check(commit)
+            counted = commit.counters
+            if commit.partition != self.name or counted.events != counted.labels + counted.dead_letters:
+                raise self._damaged(f"commit {commit.sequence}", "another partition, or events without an outcome")
             self.log.forget_resets(commit.resets)  # where its owner was killed before it could
 
     def new_plan(self, start: int, stop: int, clock: datetime) -> Plan:
         """Step 1: the plan of positions ``start <= p < stop``, written."""
-        before, self.rerun = self.latest, False
+        before = self.latest
         plan = Plan(
             epoch=self.epoch or max(self.claimed, before.epoch if before else FIRST_EPOCH),
             sequence=before.sequence + 1 if before else 0,
@@ -130,17 +168,17 @@ class Partition:
 
     def commit(self, plan: Plan, result: SliceResult, seconds: float) -> Commit:
         """Step 4: from here on the slice counts. Raises `JobError` unless it accounts for every event."""
-        commit, _ = self.write_manifest(plan, result, seconds)
+        commit, _ = self.write_commit(plan, result, seconds)
         self.counts(commit)
         return commit
 
     def counts(self, commit: Commit) -> None:
         """The slice counts now: go on from ``commit``."""
-        self.latest = commit
+        self.latest, self.rerun = commit, False
         self.fault_point("before:forget")
         self.log.forget_resets(commit.resets)
 
-    def write_manifest(self, plan: Plan, result: SliceResult, seconds: float) -> tuple[Commit, str]:
+    def write_commit(self, plan: Plan, result: SliceResult, seconds: float) -> tuple[Commit, str]:
         """The commit, written and named where another record is to say that it counts."""
         commit = self._commit(plan, result, seconds)
         self.fault_point("before:4")
@@ -166,7 +204,18 @@ class Partition:
         before = self.latest
         counters = result.counters.model_copy(update={"seconds": seconds})
         states = {**(before.states if before else {}), **dict.fromkeys(result.streams, result.pack)}
-        packs = {**(before.packs if before else {}), result.pack: len(result.streams)}
+        newest = {**(before.newest if before else {}), **result.newest}
+        forgotten = self._outlived(newest, result.stepped)
+        self.forgotten = len(forgotten)
+        if forgotten:
+            _log.info("partition %s: %d streams are forgotten, like %s", self.name, len(forgotten), forgotten[0])
+            states = {stream: pack for stream, pack in states.items() if stream not in set(forgotten)}
+            newest = {stream: time for stream, time in newest.items() if stream in states}
+            counters = counters.model_copy(update={"forgotten": len(forgotten)})
+        packs = {
+            **(before.packs if before else {}),
+            result.pack: PackRef(states=len(result.streams), digest=result.digest),
+        }
         live = set(states.values())
         return Commit(
             epoch=plan.epoch,
@@ -174,13 +223,22 @@ class Partition:
             partition=self.name,
             position=plan.span.stop,
             states=states,
-            packs={name: count for name, count in packs.items() if name in live},
+            newest=newest,
+            packs={name: pack for name, pack in packs.items() if name in live},
             resets=[name for stream in result.stepped for name in plan.resets.get(stream, ())],
             counters=before.counters.plus(counters) if before else counters,
             config_fingerprint=plan.config_fingerprint,
             model_fingerprint=plan.model_fingerprint,
             source_fingerprint=plan.source_fingerprint,
         )
+
+    def _outlived(self, newest: Mapping[str, int], stepped: tuple[str, ...]) -> list[str]:
+        """Streams without an image for ``forget_after``, nor in this slice."""
+        if self.forget_after is None or not newest:
+            return []
+        oldest = max(newest.values()) - self.forget_after
+        outlived = [stream for stream, time in newest.items() if time < oldest]
+        return sorted(set(outlived).difference(stepped))
 
     def _taken_over(self, plan: Plan) -> Plan:
         """``plan``, or the one that replaces it where it was made under other conditions or by another owner."""
@@ -198,10 +256,27 @@ class Partition:
             epoch = self.log.claim("other settings, or another model")
         return plan if same and epoch == plan.epoch else plan.model_copy(update={**ours, "epoch": epoch})
 
+    def _check_start(self, plan: Plan) -> None:
+        """A plan goes on where the commit before it ended."""
+        begin = self.start if self.latest is None else self.latest.position
+        span = plan.span
+        fits = span.start == begin or (self.gaps and span.start > begin)
+        if span.partition != self.name or not fits or span.stop <= span.start:
+            raise self._damaged(f"plan {plan.sequence} of {span.start} to {span.stop}", f"goes on from {begin}")
+
+    def _damaged(self, what: str, why: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(
+            f"partition {self.name}: {what} does not fit ({why}): the checkpoint is damaged, or of another job"
+        )
+
     def _check(self, record: Plan | Commit) -> None:
         """A checkpoint made under other conditions would continue with labels that a replay cannot repeat."""
         if record.source_fingerprint != self.fingerprints.source:
-            raise JobError("the checkpoint belongs to another listing of the source: give the job another --out")
+            kind = type(record).__name__.lower()
+            raise JobError(
+                f"the checkpoint belongs to another listing of the source ({kind} {record.sequence} of epoch "
+                f"{record.epoch}): give the job another --out"
+            )
         theirs = getattr(record, "environment", self.fingerprints.environment)
         if theirs != self.fingerprints.environment:
             _log.warning(

@@ -1,11 +1,11 @@
-"""What makes a slice of a partition count: the commit in the bucket, or a Kafka transaction.
+"""`CommitProtocol`: what makes a slice of a partition count, its commit in the bucket or a Kafka transaction.
 
-`BucketTruth`, the default: 4. the commit, by exclusive create; 5. the group's offsets, which nobody relies on.
+`BucketProtocol`, the default: 4. the commit, by exclusive create; 5. the group's offsets, which nobody relies on.
 
-`KafkaTruth` (``--transactional``): 1. the plan; 2. outputs, into a transaction of the partition's own producer; 3. the
-states; 4. the manifest, written but not yet valid; 5. the group's offset with the manifest's name beside it, into the
-transaction; 6. the transaction's commit: from here on the slice counts; 7. garbage collection. A restart reads the
-committed offset and goes on from the manifest it names.
+`KafkaProtocol` (``--transactional``): 1. the plan; 2. outputs, into a transaction of the partition's own producer; 3.
+the states; 4. the commit, written but not yet valid; 5. the group's offset with the commit's name beside it, into the
+transaction; 6. the transaction ends: from here on the slice counts; 7. garbage collection. A restart reads the group's
+offset and goes on from the commit it names.
 """
 
 import logging
@@ -25,7 +25,7 @@ from grpo_tta.schemas import Commit, Plan
 _log = logging.getLogger(__name__)
 
 
-class Truth(ABC):
+class CommitProtocol(ABC):
     """Where it is decided that a slice counts."""
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Truth(ABC):
         """The partition is not owned any more."""
 
 
-class BucketTruth(Truth):
+class BucketProtocol(CommitProtocol):
     """The bucket's commit log decides."""
 
     def __init__(self, fault_point: Callable[[str], None] = no_fault) -> None:
@@ -84,8 +84,8 @@ class BucketTruth(Truth):
         """Nothing to do."""
 
 
-class KafkaTruth(Truth):
-    """The group's committed offset decides, and names the manifest."""
+class KafkaProtocol(CommitProtocol):
+    """The group's committed offset decides, and names the commit."""
 
     def __init__(
         self, make_sink: Callable[[str], TransactionalSink], fault_point: Callable[[str], None] = no_fault
@@ -104,7 +104,7 @@ class KafkaTruth(Truth):
         newest = partition.log.latest()
         if not name and newest is not None and newest.sequence > 0:
             raise ConfigurationError(
-                f"the group has no position with a manifest for {partition.name}, whose checkpoint holds slice "
+                f"the group has no position with a commit for {partition.name}, whose checkpoint holds slice "
                 f"{newest.sequence}: the group's offsets have expired or were set by others; give another --checkpoint"
             )
         partition.restore_named(name)
@@ -117,7 +117,7 @@ class KafkaTruth(Truth):
     def commit(self, partition: Partition, plan: Plan, result: SliceResult, seconds: float, member: Member) -> Commit:
         """Steps 4 to 6."""
         sink = self._sinks[partition.name]
-        commit, name = partition.write_manifest(plan, result, seconds)  # 4
+        commit, name = partition.write_commit(plan, result, seconds)  # 4
         self._fault_point("before:5")
         sink.send_offsets({partition.name: Committed(commit.position, name)}, member.group_metadata())  # 5
         self._fault_point("after:5")

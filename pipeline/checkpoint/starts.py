@@ -6,11 +6,10 @@ about those, and a partition added later is read from its first record. ``start.
 begins, for as long as it has no commit and ``kafka.start`` says the same.
 """
 
-import json
-
 from grpo_tta.adapters.kafka.offsets import KafkaOffsets
 from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.pipeline.errors import ConfigurationError
 
 _KNOWN = "starts.json"
@@ -31,7 +30,7 @@ class Starts:
         """Write down which partitions there are, unless a process of the job has. Raises a `KafkaFailure`."""
         if not self._checkpoint.exists(_KNOWN):
             known = self._offsets.partitions(self._topics)
-            self._checkpoint.create(_KNOWN, json.dumps({"partitions": known}).encode())
+            self._checkpoint.create(_KNOWN, seal_json(_KNOWN, {"partitions": known}))
 
     def of(self, name: str, store: ObjectStore) -> int:
         """The first offset to read of a partition without a commit, whose log lies in ``store``. `note` comes before.
@@ -39,13 +38,13 @@ class Starts:
         Raises `ConfigurationError` where explicit offsets leave it out, and a `KafkaFailure`.
         """
         if store.exists(_OWN):
-            noted = json.loads(store.read(_OWN))
+            noted = read_sealed(store, _OWN)
             if noted["start"] == self._text:
                 return int(noted["offset"])
-        known = json.loads(self._checkpoint.read(_KNOWN))["partitions"]
+        known = read_sealed(self._checkpoint, _KNOWN)["partitions"]
         try:
             offset = self._offsets.start(self._start if name in known else Start("earliest"), [name])[name]
         except ValueError as error:
             raise ConfigurationError(f"kafka.start: {error}") from error
-        store.write(_OWN, json.dumps({"start": self._text, "offset": offset}).encode())
+        store.write(_OWN, seal_json(_OWN, {"start": self._text, "offset": offset}))
         return offset

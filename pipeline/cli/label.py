@@ -48,7 +48,8 @@ def run_and_report(config: JobConfig) -> int:
         return 0
     resets = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.resets.items())) or "none"
     print(f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}")
-    print(f"streams {summary.streams}, updates {summary.updates}, resets: {resets}")
+    forgotten = f" ({summary.forgotten} forgotten)" if summary.forgotten else ""
+    print(f"streams {summary.streams}{forgotten}, updates {summary.updates}, resets: {resets}")
     print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
     for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
         if counts:

@@ -34,6 +34,7 @@ from grpo_tta.pipeline.config.values import (
     Duration,
     FilePath,
     Url,
+    check_positive,
     check_window,
     exactly,
     home,
@@ -254,6 +255,9 @@ class CheckpointConfig(_Section):
     on_state_mismatch: Literal["fail", "reset"] = "fail"
     keep: Annotated[int, Field(ge=2, le=1000)] = 8
     """How many slices' plans, commits and states are kept."""
+    forget_after: Annotated[Duration, AfterValidator(check_positive)] = "7d"
+    """A stream without an image for so long, in event time up to the newest image of its partition, is forgotten: it
+    starts afresh when it comes again."""
     max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
 

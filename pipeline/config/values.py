@@ -66,6 +66,13 @@ def _duration(value: Any) -> str:
     return str(value)
 
 
+def check_positive(value: str) -> str:
+    """A duration longer than nothing, else a ``ValueError``."""
+    if parse_duration(value) <= 0:
+        raise ValueError(f"it must be longer than 0, got {value!r}")
+    return value
+
+
 def check_window(value: Any) -> str:
     """``fixed:LENGTH`` or ``session:GAP``, else a ``ValueError``."""
     kind, _, size = _text(value).partition(":")

@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from grpo_tta.adapters.events import ImageRef
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.known import known_streams
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.config.job import is_kafka
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -25,7 +25,6 @@ from grpo_tta.pipeline.label.load import leave_labeler, states_held, take_labele
 from grpo_tta.pipeline.label.records import WindowedRef
 from grpo_tta.pipeline.label.rounds import Asked
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.status import partition_logs
 from grpo_tta.schemas import Commit, DriftEvent
 from grpo_tta.state import ForeignStateError, StateVersionError, StreamState, check_state, decode_state, encode_state
 
@@ -63,9 +62,9 @@ class LabelStreams(beam.DoFn):
         """Take the process's labeler; nothing is connected before."""
         self._labeler = take_labeler(self._job)
         self._loaded = False
-        self._known: dict[str, frozenset[str]] | None = None
+        self._known: Mapping[str, frozenset[str]] | None = None
         self._packs = {
-            name: PackReader(ObjectStore(at.checkpoint_url), states_held(self._job))
+            name: PackReader(ObjectStore(at.checkpoint_url), states_held(self._job), at.commit)
             for name, at in self._origins.items()
         }
         torch.set_grad_enabled(True)
@@ -141,11 +140,8 @@ class LabelStreams(beam.DoFn):
         if not is_kafka(self._job.config.source.url):
             return None
         if self._known is None:
-            commits = {
-                name: CheckpointLog(store).latest()
-                for name, store in partition_logs(self._job.config.checkpoint_url).items()
-            }
-            self._known = {name: frozenset(commit.states) for name, commit in commits.items() if commit is not None}
+            own = {name: at.commit for name, at in self._origins.items()}
+            self._known = known_streams(self._job.config.checkpoint_url, own)
         return next((name for name, known in self._known.items() if name != partition and stream in known), None)
 
     def _count_load(self) -> None:

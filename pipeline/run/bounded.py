@@ -1,6 +1,7 @@
 """Run a labelling job: list the source, once or while it is followed, run it slice by slice, write the summary."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 
@@ -20,9 +21,15 @@ from grpo_tta.pipeline.label.load import fingerprints_of, labeler_of, uri_policy
 from grpo_tta.pipeline.run.driver import PARTITION, Grow, Progress, SliceDriver
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap
-from grpo_tta.pipeline.run.places import claim_outputs, forget_uncommitted, list_job_source, output_stores
+from grpo_tta.pipeline.run.places import (
+    forget_listing,
+    identity_of,
+    list_job_source,
+    output_stores,
+    outputs_claimed,
+)
 from grpo_tta.pipeline.run.runner import check_runner
-from grpo_tta.pipeline.run.slice import run_slice
+from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
 from grpo_tta.schemas import Commit, Counters, Plan, Summary
@@ -61,17 +68,16 @@ def run_label_job(
         torch.set_num_threads(config.model.threads)
     outputs, store = output_stores(config)
     uri_policy(config)
-    with labeler_of(job) as labeler:
-        before = CheckpointLog(store).latest()
-        if before is None:
-            forget_uncommitted(store, outputs, config.origin)
+    with labeler_of(job) as labeler, ExitStack() as claimed:
+        log = CheckpointLog(store)
+        before = log.latest()
         source = _source(job, store, before, stop)
-        claim_outputs(store, outputs)
+        claimed.enter_context(outputs_claimed(store, outputs))
         for place in (store, *outputs):
             place.sweep()
         if before is not None and not config.source.follow and before.position == source.total:
             _check_same(before, job.fingerprint, labeler.make.model_fingerprint)
-        driver = _driver(job, labeler, source, CheckpointLog(store), progress, stop, fault_point)
+        driver = _driver(job, labeler, source, log, progress, stop, fault_point)
         position, counters = (before.position, before.counters) if before else (0, Counters())
         progress(Progress(position, source.total, counters, 0.0))
         with metrics_served(config.run, source.status), settled_heap():
@@ -93,15 +99,8 @@ def _driver(
     stop: Callable[[], bool],
     fault_point: Callable[[str], None],
 ) -> SliceDriver:
-    checkpoint = job.config.checkpoint
-    partition = Partition(
-        PARTITION,
-        log,
-        fingerprints_of(job, labeler, source.fingerprint),
-        keep=checkpoint.keep,
-        reset_on_mismatch=checkpoint.on_state_mismatch == "reset",
-        fault_point=fault_point,
-    )
+    checkpoint, fingerprints = job.config.checkpoint, fingerprints_of(job, labeler, source.fingerprint)
+    partition = Partition.of(checkpoint, PARTITION, log, fingerprints, fault_point=fault_point)
 
     def told(step: Progress) -> None:
         source.committed(step)
@@ -111,7 +110,7 @@ def _driver(
         partition,
         lambda plan, commit: run_slice(job, [_open_slice(job.config, partition, plan, commit)], fault_point)[0],
         total=source.total,
-        slice_records=checkpoint.slice_records,
+        slice_records=most_records(checkpoint.slice_records, state_bytes(labeler)),
         grow=source.grow,
         progress=told,
         stop=stop,
@@ -156,10 +155,12 @@ class _Source:
 def _source(job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
     """Looked at before anything is written."""
     config = job.config
+    if latest is None:
+        forget_listing(store, config.origin)
     if not config.source.follow:
         listing = _listing(config, store)
         return _Source(listing.fingerprint, len(listing), passed_over=lambda: listing.passed_over)
-    following = Following(job, store, stop=stop)
+    following = Following(job, store, identity=identity_of(store), stop=stop)
     end = following.begin(latest)
     return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status,
         following.passed_over,
@@ -172,11 +173,12 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     if listing is None:
         passed = PassedOver()
         records = list_job_source(config, passed)
-        listing = write_listing(store, chain([next(records)], records), origin=config.origin, passed=passed)
+        records = chain([next(records)], records)
+        listing = write_listing(store, records, origin=config.origin, job=identity_of(store), passed=passed)
         passed.say(config.source.url)
         return listing
     try:
-        listing.check_origin(config.origin)
+        listing.check_origin(config.origin, identity_of(store))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     return listing
@@ -193,6 +195,7 @@ def _summary(
         dead_letters=counters.dead_letters,
         updates=counters.updates,
         late=counters.late,
+        forgotten=counters.forgotten,
         drift_events=sum(counters.drift_events.values()),
         resets={str(cause): count for cause, count in counters.resets.items()},
         passed_over=source.passed_over(),

@@ -27,6 +27,8 @@ class Progress:
     """Of the last slice."""
     result: SliceResult | None = None
     """Of the last slice."""
+    forgotten: int = 0
+    """Streams that the last slice's commit has dropped."""
 
 
 RunSlice = Callable[[Plan, Commit | None], SliceResult]
@@ -51,6 +53,7 @@ class SliceDriver:
     def run(self) -> Commit | None:
         """Run to the end of the source or until ``stop()``; the newest commit."""
         self.partition.restore()
+        self._check_counts()
         total, fresh = self.total, True
         while not self.stop():
             position = self.partition.position or 0
@@ -61,6 +64,16 @@ class SliceDriver:
             self._slice(total, fresh=fresh)
             fresh = False
         return self.partition.latest
+
+    def _check_counts(self) -> None:
+        """Each position of a listing is one event at most."""
+        latest = self.partition.latest
+        if latest is not None and not latest.counters.events <= latest.position <= self.total:
+            raise JobError(
+                f"the checkpoint is at position {latest.position} of a listing of {self.total} and counts "
+                f"{latest.counters.events} events: parts of it are gone or damaged; give the job another --out and "
+                "--checkpoint"
+            )
 
     def _slice(self, total: int, *, fresh: bool) -> None:
         """``fresh``: a plan of a process before may be open."""
@@ -77,4 +90,5 @@ class SliceDriver:
         seconds = time.monotonic() - started
         commit = partition.commit(plan, result, seconds)  # 4
         partition.collect_garbage()  # 6
-        self.progress(Progress(commit.position, total, commit.counters, events / max(seconds, 1e-9), result))
+        rate = events / max(seconds, 1e-9)
+        self.progress(Progress(commit.position, total, commit.counters, rate, result, partition.forgotten))

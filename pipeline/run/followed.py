@@ -31,7 +31,7 @@ _STALE_POLLS = 12
 
 
 class Following:
-    """``clock``: seconds since the epoch. ``status`` is what the metrics' server says.
+    """``identity``: the checkpoint's. ``clock``: seconds since the epoch. ``status`` is what the metrics' server says.
 
     Raises `ConfigurationError` for a checkpoint of another source.
     """
@@ -41,6 +41,7 @@ class Following:
         job: ResolvedJob,
         store: ObjectStore,
         *,
+        identity: str = "",
         stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -52,6 +53,7 @@ class Following:
                 stream_pattern=source.stream_pattern,
                 time_pattern=source.time_pattern,
                 origin=config.origin,
+                job=identity,
                 settle=parse_duration(source.settle),
                 look_back=parse_duration(source.look_back),
             )
@@ -102,7 +104,8 @@ class Following:
         if result is not None:
             seconds = result.counters.events / progress.images_per_second
             owned, lag = {PARTITION: progress.done}, {PARTITION: progress.total - progress.done}
-            self.status.committed(LiveProgress(result.counters.labels, seconds, owned, lag, (result,)))
+            images = result.counters.labels
+            self.status.committed(LiveProgress(images, seconds, owned, lag, (result,), progress.forgotten))
             self.status.turned()
 
     def _look(self) -> None:

@@ -11,38 +11,44 @@ partitions are taken up anew from their commits, again and again for ``kafka.giv
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
+from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.kafka.consumers import CONSUMERS
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
 from grpo_tta.adapters.kafka.membership import Member
 from grpo_tta.adapters.kafka.offsets import KafkaOffsets
 from grpo_tta.adapters.kafka.positions import SkippedRange, Start
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, SliceResult, no_fault
-from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, Truth
+from grpo_tta.pipeline.checkpoint.protocol import BucketProtocol, CommitProtocol
 from grpo_tta.pipeline.checkpoint.starts import Starts
 from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import source_topics
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice
-from grpo_tta.pipeline.run.slice import is_permanent
+from grpo_tta.pipeline.run.slice import is_permanent, most_records
 from grpo_tta.pipeline.sinks import close_sinks
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
-from grpo_tta.pipeline.watch.status import partition_url
 from grpo_tta.schemas import Plan
 
 _log = logging.getLogger(__name__)
 _POLL = 0.1
 """Seconds between two looks at the ends of the partitions."""
-_PAUSES = (0.2, 0.5, 1.0, 2.0)
-"""Seconds after a failure; the last again and again."""
+_PAUSES = (0.2, 2.0)
+"""Seconds after a failure, and at most."""
+_AT_ONCE = 16
+"""Partitions that are planned or committed side by side."""
 _MARGIN = timedelta(milliseconds=1)
 
+T = TypeVar("T")
 RunSlice = Callable[[list[OpenSlice]], list[SliceResult]]
 
 
@@ -58,8 +64,6 @@ class Owned:
     generation: int
     """Of the membership, when it was acquired."""
     store: ObjectStore
-    start: int
-    """Where reading begins without a commit."""
     bound: int | None
     """Where ``kafka.until`` ends it."""
     jump: SkippedRange | None = None
@@ -72,12 +76,15 @@ class Owned:
         """The next offset to read."""
         position = self.partition.position
         if position is None:
-            position = self.start
+            position = self.partition.start
         return self.jump.resumed if self.jump is not None and self.jump.wanted == position else position
 
 
 class LiveDriver:
-    """``truth``: what makes a slice count. Raises `JobError` when it gives up, and what cannot pass at once."""
+    """``protocol``: what makes a slice count. ``state_bytes``: of a stream that has begun; it bounds a slice.
+
+    Raises `JobError` when it gives up, and what cannot pass at once.
+    """
 
     def __init__(
         self,
@@ -88,7 +95,8 @@ class LiveDriver:
         run_slice: RunSlice,
         owner: str,
         *,
-        truth: Truth | None = None,
+        protocol: CommitProtocol | None = None,
+        state_bytes: int = 0,
         stop: Callable[[], bool] = lambda: False,
         watcher: Watcher | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -100,7 +108,8 @@ class LiveDriver:
         self._offsets = offsets
         self._run_slice = run_slice
         self._owner = owner
-        self._truth = truth or BucketTruth(fault_point)
+        self._protocol = protocol or BucketProtocol(fault_point)
+        self._state_bytes = state_bytes
         self._stop = stop
         self._watcher = watcher or Watcher()
         self._clock = clock
@@ -178,23 +187,24 @@ class LiveDriver:
     def _acquire(self, name: str, generation: int) -> Owned:
         store = ObjectStore(partition_url(self._config.checkpoint_url, name))
         log = CheckpointLog(store)
-        partition = Partition(
+        fingerprints = replace(self._fingerprints, source=f"kafka:{name}")
+        partition = Partition.of(
+            self._config.checkpoint,
             name,
             log,
-            replace(self._fingerprints, source=f"kafka:{name}"),
-            keep=self._config.checkpoint.keep,
-            reset_on_mismatch=self._config.checkpoint.on_state_mismatch == "reset",
+            fingerprints,
             epoch=log.claim(self._owner),
             fault_point=self._fault_point,
+            gaps=self._config.kafka.out_of_range != "fail",
         )
-        self._truth.restore(partition, self._offsets)
+        self._protocol.restore(partition, self._offsets)
         start = partition.position
         if start is None:
-            start = self._starts.of(name, store)
+            start = partition.start = self._starts.of(name, store)
         _, skipped = self._offsets.check({name: start}, self._config.kafka.out_of_range)
         for jump in skipped:
             metrics.note_skipped(jump)
-        owned = Owned(partition, generation, store, start, self._bound(name), skipped[0] if skipped else None)
+        owned = Owned(partition, generation, store, self._bound(name), skipped[0] if skipped else None)
         _log.info("partition %s: owned in epoch %d, from offset %d", name, partition.epoch, owned.position)
         return owned
 
@@ -210,7 +220,7 @@ class LiveDriver:
 
     def _let_go(self, name: str, why: str) -> None:
         del self._owned[name]
-        self._truth.forget(name)
+        self._protocol.forget(name)
         metrics.forget_lag(name)
         _log.info("partition %s: let go, %s", name, why)
 
@@ -228,10 +238,13 @@ class LiveDriver:
 
     def _plans(self, ends: Mapping[str, int]) -> list[tuple[Owned, Plan]]:
         """Open plans at once; new ones when a slice is due or would be full. Step 1."""
-        waiting = [owned for owned in list(self._owned.values()) if owned.fresh]
-        plans = [(owned, plan) for owned in waiting if (plan := self._open_plan(owned))]
+        waiting = [owned for owned in self._owned.values() if owned.fresh]
+        found = self._each(waiting, lambda owned: owned.partition.open_plan())
+        for owned, plan in found:
+            owned.fresh = plan is not None
+        plans = [(owned, plan) for owned, plan in found if plan is not None]
         planned = {owned.partition.name for owned, _ in plans}
-        most = self._config.checkpoint.slice_records
+        most = most_records(self._config.checkpoint.slice_records, self._state_bytes, len(self._owned))
         stops = {
             name: min(ends[name] if owned.bound is None else owned.bound, ends[name], owned.position + most)
             for name, owned in self._owned.items()
@@ -241,22 +254,22 @@ class LiveDriver:
         full = any(stop - self._owned[name].position >= most for name, stop in todo.items())
         if not plans and not full and time.monotonic() - self._begun < self._slice_seconds:
             return []
-        for name, stop in todo.items():
-            owned = self._owned[name]
-            try:
-                plans.append((owned, owned.partition.new_plan(owned.position, stop, self._clock())))
-            except Conflict as error:
-                self._taken(name, error)
-        return plans
+        clock = self._clock()
+        return plans + self._each(
+            [self._owned[name] for name in todo],
+            lambda owned: owned.partition.new_plan(owned.position, todo[owned.partition.name], clock),
+        )
 
-    def _open_plan(self, owned: Owned) -> Plan | None:
-        try:
-            plan = owned.partition.open_plan()
-        except Conflict as error:
-            self._taken(owned.partition.name, error)
-            return None
-        owned.fresh = plan is not None
-        return plan
+    def _each(self, parts: Sequence[Owned], do: Callable[[Owned], T]) -> list[tuple[Owned, T]]:
+        """What ``do`` gives for each, side by side; a partition that is another's by now is let go instead."""
+        done = []
+        with ThreadPoolExecutor(max(min(len(parts), _AT_ONCE), 1)) as pool:
+            for owned, future in [(owned, pool.submit(do, owned)) for owned in parts]:
+                try:
+                    done.append((owned, future.result()))
+                except (Conflict, Fenced) as error:
+                    self._taken(owned.partition.name, error)
+        return done
 
     def _slice(self, plans: list[tuple[Owned, Plan]], member: Member) -> None:
         """Steps 2 to 6."""
@@ -265,25 +278,26 @@ class LiveDriver:
             OpenSlice(plan, owned.partition.latest, owned.store.url, dated=True, rerun=owned.partition.rerun)
             for owned, plan in plans
         ]
-        self._truth.begin([owned.partition for owned, _ in plans])
+        self._protocol.begin([owned.partition for owned, _ in plans])
         results = self._run_slice(parts)  # 2, 3
         held = member.assignment().partitions
-        committed = []
+        done = {}
         for (owned, plan), result in zip(plans, results, strict=True):
-            name = owned.partition.name
-            if held.get(name) != owned.generation:
-                self._let_go(name, "it has gone to another process")
-                continue
-            try:
-                self._truth.commit(owned.partition, plan, result, time.monotonic() - started, member)  # 4
-            except (Conflict, Fenced) as error:
-                self._taken(name, error)
-                continue
+            if held.get(owned.partition.name) == owned.generation:
+                done[owned.partition.name] = (plan, result)
+            else:
+                self._let_go(owned.partition.name, "it has gone to another process")
+        seconds = time.monotonic() - started
+
+        def commit(owned: Owned) -> SliceResult:
+            plan, result = done[owned.partition.name]
+            self._protocol.commit(owned.partition, plan, result, seconds, member)  # 4
             owned.fresh = False
-            committed.append((owned, result))
-        self._truth.tell([owned.partition for owned, _ in committed], member, self._owned_since())  # 5
-        for owned, _ in committed:
-            owned.partition.collect_garbage()  # 6
+            return result
+
+        committed = self._each([self._owned[name] for name in done], commit)
+        self._protocol.tell([owned.partition for owned, _ in committed], member, self._owned_since())  # 5
+        self._each([owned for owned, _ in committed], lambda owned: owned.partition.collect_garbage())  # 6
         self._recovered()
         self._report(committed, time.monotonic() - started)
 
@@ -303,7 +317,8 @@ class LiveDriver:
         lag = {name: max(ends.get(name, position) - position, 0) for name, position in positions.items()}
         results = tuple(result for _, result in committed)
         images = sum(result.counters.labels for result in results)
-        self._watcher.committed(LiveProgress(images, seconds, positions, lag, results))
+        forgotten = sum(owned.partition.forgotten for owned, _ in committed)
+        self._watcher.committed(LiveProgress(images, seconds, positions, lag, results, forgotten))
 
     # ---- failures ----
 
@@ -323,14 +338,14 @@ class LiveDriver:
             failing = now - self._failing_since
             raise JobError(f"no slice came through in {failing:.0f} s, the last try: {error}") from error
         self._watcher.failed(error)
-        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
-        _log.warning("%s; everything is taken up again from its commit in %.1f s", error, pause)
+        seconds = pause(self._failures, _PAUSES[0], _PAUSES[-1])
+        _log.warning("%s; everything is taken up again from its commit in %.1f s", error, seconds)
         for name in list(self._owned):
             self._let_go(name, "it is taken up anew")
         self._watcher.owns(0)
         close_sinks()
-        time.sleep(pause)
+        time.sleep(seconds)
         self._leave_if_ended()
 
     def _leave_if_ended(self) -> None:

@@ -10,7 +10,7 @@ from grpo_tta.adapters.kafka.sink import KafkaSink
 from grpo_tta.adapters.kafka.transactions import TransactionalSink
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.partition import no_fault
-from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth, Truth
+from grpo_tta.pipeline.checkpoint.protocol import BucketProtocol, CommitProtocol, KafkaProtocol
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import make_member, make_offsets, out_settings, settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -18,9 +18,9 @@ from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.load import fingerprints_of, images_labelled, labeler_of
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.run.live import LiveDriver
-from grpo_tta.pipeline.run.places import claim_outputs, output_stores
+from grpo_tta.pipeline.run.places import output_stores, outputs_claimed
 from grpo_tta.pipeline.run.runner import check_runner
-from grpo_tta.pipeline.run.slice import run_slice
+from grpo_tta.pipeline.run.slice import run_slice, state_bytes
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 from grpo_tta.pipeline.watch.status import note_job
@@ -57,10 +57,9 @@ def run_live_job(
             sink = KafkaSink(settings, topics, plan=plan)
             sink.open()
             sink.close()
-        claim_outputs(store, folders)
         note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
         fingerprints = fingerprints_of(job, labeler, config.source.url)
-        with metrics_served(config.run, status.status), settled_heap():
+        with outputs_claimed(store, folders), metrics_served(config.run, status.status), settled_heap():
             LiveDriver(
                 config,
                 fingerprints,
@@ -68,7 +67,8 @@ def run_live_job(
                 make_offsets(config),
                 lambda parts: run_slice(job, parts, fault_point),
                 f"{socket.gethostname()}:{os.getpid()}",
-                truth=_truth(config, fault_point),
+                protocol=_protocol(config, fault_point),
+                state_bytes=state_bytes(labeler),
                 stop=stop,
                 watcher=status,
                 fault_point=fault_point,
@@ -105,13 +105,13 @@ def _check_sharing(config: JobConfig, store: ObjectStore) -> None:
         )
 
 
-def _truth(config: JobConfig, fault_point: Callable[[str], None]) -> Truth:
+def _protocol(config: JobConfig, fault_point: Callable[[str], None]) -> CommitProtocol:
     if not config.kafka.transactional:
-        return BucketTruth(fault_point)
+        return BucketProtocol(fault_point)
     (url,) = (url for url in config.outputs if is_kafka(url))
     settings, topics, plan = out_settings(config, url)
 
     def make(partition: str) -> TransactionalSink:
         return TransactionalSink(settings, topics, group=config.kafka.group, partition=partition, plan=plan)
 
-    return KafkaTruth(make, fault_point)
+    return KafkaProtocol(make, fault_point)

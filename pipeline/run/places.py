@@ -1,24 +1,23 @@
 """Where a job reads and writes: its source, its outputs, its checkpoint, and whose they are."""
 
-import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.rows import KINDS
 from grpo_tta.adapters.storage.listing import FOLDER, Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.adapters.storage.source import list_source
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.run.driver import PARTITION
-from grpo_tta.pipeline.sinks import leftovers
 
 _OWNER = "job.json"
 """Under every place for outputs: whose they are."""
 _IDENTITY = "identity.json"
-"""Under the checkpoint: the same."""
+"""Under the checkpoint: whose it is."""
 
 
 def output_stores(config: JobConfig) -> tuple[list[ObjectStore], ObjectStore]:
@@ -29,36 +28,50 @@ def output_stores(config: JobConfig) -> tuple[list[ObjectStore], ObjectStore]:
         raise ConfigurationError(f"output: {error}") from error
 
 
+def identity_of(checkpoint: ObjectStore) -> str:
+    """Of the job of a checkpoint, made where there is none."""
+    checkpoint.create(_IDENTITY, seal_json(_IDENTITY, {"job": uuid4().hex}))
+    return str(read_sealed(checkpoint, _IDENTITY)["job"])
+
+
 def claim_outputs(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> None:
     """Every place for outputs belongs to the job of one checkpoint: files of two jobs would count events twice.
 
     Raises `ConfigurationError` for one that holds another job's.
     """
-    checkpoint.create(_IDENTITY, json.dumps({"job": uuid4().hex}).encode())
-    identity = checkpoint.read(_IDENTITY)
+    owner = seal_json(_OWNER, {"job": identity_of(checkpoint)})
     for output in outputs:
-        if not output.create(_OWNER, identity) and output.read(_OWNER) != identity:
+        if not output.create(_OWNER, owner) and output.read(_OWNER) != owner:
             raise ConfigurationError(
                 f"output: {output.url} holds the results of another job, its checkpoint is not {checkpoint.url}: "
-                "give this job another --out, or that checkpoint"
+                f"give this job another --out, or that checkpoint ({_OWNER} says whose they are)"
             )
 
 
-def forget_uncommitted(checkpoint: ObjectStore, outputs: Sequence[ObjectStore], origin: str) -> None:
-    """An attempt at another source that committed nothing binds nobody: its listing, its plan and what it wrote go."""
+@contextmanager
+def outputs_claimed(checkpoint: ObjectStore, outputs: Sequence[ObjectStore]) -> Iterator[None]:
+    """`claim_outputs` around a block. Places stay claimed once anything was committed, or lies there."""
+    claim_outputs(checkpoint, outputs)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if not _has_commits(checkpoint):
+                for output in outputs:
+                    if not any(output.names(f"{kind}/") for kind in KINDS):
+                        output.delete(_OWNER)
+
+
+def _has_commits(checkpoint: ObjectStore) -> bool:
+    return bool(checkpoint.names("commits/")) or any("/commits/" in name for name in checkpoint.names("partitions/"))
+
+
+def forget_listing(checkpoint: ObjectStore, origin: str) -> None:
+    """Of a job that has committed nothing: what it listed of a source other than ``origin`` goes."""
     listing = Listing.open(checkpoint)
-    if listing is None or listing.origin == origin:
-        return
-    stem = f"{PARTITION}-{0:012d}"
-    plan = CheckpointLog(checkpoint).open_plan(None)
-    stems = [stem] if plan is None else [stem, f"{plan.clock:%Y-%m-%d}/{stem}"]
-    identity = checkpoint.read(_IDENTITY) if checkpoint.names(_IDENTITY) else b""
-    for output in outputs:
-        if output.names(_OWNER) and output.read(_OWNER) == identity:
-            for name in (name for one in stems for name in leftovers(one, ())):
-                output.delete(name)
-    for name in (*checkpoint.names("plans/"), *checkpoint.names(f"{FOLDER}/")):
-        checkpoint.delete(name)
+    if listing is not None and listing.origin != origin:
+        for name in reversed(checkpoint.names(f"{FOLDER}/")):  # the index first
+            checkpoint.delete(name)
 
 
 def list_job_source(config: JobConfig, passed: PassedOver | None = None) -> Iterator[ImageRef | BadRecord]:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from grpo_tta.adapters.kafka.errors import Fenced, KafkaFailure
 from grpo_tta.adapters.storage.filesystems import MissingBackend
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sealed import SealError
+from grpo_tta.pipeline.checkpoint.log import DamagedCheckpoint
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_name
 from grpo_tta.pipeline.checkpoint.partition import SliceResult, no_fault
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
+from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.run.garbage import collect_slice
 from grpo_tta.pipeline.run.runner import make_pipeline, shards_of
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
-from grpo_tta.state import ForeignStateError, StateVersionError
+from grpo_tta.state import ForeignStateError, StateVersionError, encode_state
 
 _log = logging.getLogger(__name__)
 _PERMANENT: tuple[type[BaseException], ...] = (
@@ -24,8 +27,24 @@ _PERMANENT: tuple[type[BaseException], ...] = (
     MissingBackend,
     ForeignStateError,
     StateVersionError,
+    DamagedCheckpoint,
+    SealError,
 )
 """What another try does not mend; of Kafka's failures those that are not retriable."""
+
+
+_STATES = 512 * 2**20
+"""Bytes of the states of a slice, which are in memory at once, where each event is of another stream."""
+
+
+def state_bytes(labeler: StreamLabeler) -> int:
+    """Of a stream that has just begun."""
+    return len(encode_state(labeler.initial_state()))
+
+
+def most_records(wanted: int, state_bytes: int, partitions: int = 1) -> int:
+    """Events of a slice's part: as many as ``wanted``, unless the states of so many streams would take too much."""
+    return max(min(wanted, _STATES // max(state_bytes * partitions, 1)), 1)
 
 
 def run_slice(
@@ -95,7 +114,8 @@ def slice_result(part: OpenSlice) -> SliceResult:
     reader = PackReader(store)
     record = reader.record(name)
     counters = Counters.model_validate(record["counters"])
-    return SliceResult(name, tuple(reader.streams(name)), tuple(record["stepped"]), counters)
+    streams, stepped = tuple(reader.streams(name)), tuple(record["stepped"])
+    return SliceResult(name, streams, stepped, counters, record["newest"], reader.digest(name))
 
 
 def _cause(lines: list[str]) -> str:

@@ -54,6 +54,7 @@ class LiveStatus(Watcher):
         """Count a slice."""
         metrics.SLICES.inc()
         metrics.SLICE_SECONDS.observe(progress.seconds)
+        metrics.FORGOTTEN.inc(progress.forgotten)
         for result in progress.results:
             counters = result.counters
             metrics.SAMPLES.inc(counters.labels)

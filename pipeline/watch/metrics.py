@@ -35,6 +35,9 @@ WARMING_UP = Gauge(
     "tta_detector_warming_up", "Share of the last slice's streams whose reference is still to be made",
     registry=REGISTRY,
 )  # fmt: skip
+FORGOTTEN = Counter(
+    "tta_streams_forgotten", "Streams dropped, which had shown no image for checkpoint.forget_after", registry=REGISTRY
+)
 SLICES = Counter("tta_slices", "Slices committed", registry=REGISTRY)
 SLICE_SECONDS = Histogram("tta_slice_seconds", "Of a slice, from plan to commit", buckets=_AGES, registry=REGISTRY)
 FAILURES = Counter("tta_slice_failures", "Slices dropped and tried again", registry=REGISTRY)

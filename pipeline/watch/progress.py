@@ -16,6 +16,8 @@ class LiveProgress:
     """Position by partition."""
     lag: Mapping[str, int]
     results: tuple[SliceResult, ...] = ()
+    forgotten: int = 0
+    """Streams that were dropped for want of images."""
 
 
 class Watcher:

@@ -11,13 +11,14 @@ from grpo_tta.adapters.kafka.offsets import KafkaOffsets
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
+from grpo_tta.pipeline.checkpoint.known import PARTITIONS, partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.state import StateHeader, read_header
 
-PARTITIONS = "partitions"
 _JOB = "live.json"
 """Not ``job.json``: under a place for outputs, which may be the same folder, that says whose they are."""
 
@@ -88,22 +89,12 @@ def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transac
         "group": group,
         "transactional": transactional,
     }
-    store.write(_JOB, json.dumps(noted).encode())
+    store.write(_JOB, seal_json(_JOB, noted))
 
 
 def _noted(store: ObjectStore) -> dict[str, Any]:
-    """What `note_job` wrote down, here or in a version before, which called the file ``job.json``; else nothing."""
-    for name in (_JOB, "job.json"):
-        if store.exists(name):
-            noted = json.loads(store.read(name))
-            if "servers" in noted:  # else it says whose outputs these are
-                return dict(noted)
-    return {}
-
-
-def partition_url(checkpoint_url: str, name: str) -> str:
-    """Where the log of a live job's partition lies."""
-    return f"{checkpoint_url.rstrip('/')}/{PARTITIONS}/{name}"
+    """What `note_job` wrote down, if it has."""
+    return dict(read_sealed(store, _JOB)) if store.exists(_JOB) else {}
 
 
 def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
@@ -144,7 +135,7 @@ def read_status(checkpoint_url: str) -> Status:
                 dead_letters=counters.dead_letters if counters else 0,
             )
         )
-        reader = PackReader(store)
+        reader = PackReader(store, commit=commit)
         for stream, pack in sorted((commit.states if commit else {}).items()):
             data = reader.read(pack, stream)
             streams.append(_stream(stream, name, read_header(data), len(data)))

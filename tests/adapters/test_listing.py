@@ -10,6 +10,7 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage import listing as module
 from grpo_tta.adapters.storage.listing import Listing, write_listing
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sealed import SealError
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
 REFS = st.builds(
@@ -159,5 +160,5 @@ def test_what_it_refuses(store):
     with pytest.raises(ValueError, match="must be >= 1, got 0"):
         write_listing(store, [], chunk_rows=0)
     store.write("listing/segment-000000000000.json", b'{"version": 99}')
-    with pytest.raises(ValueError, match="format version 99"):
+    with pytest.raises(SealError, match=r"segment-000000000000\.json is damaged or of another version"):
         Listing.open(store)

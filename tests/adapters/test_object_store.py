@@ -23,6 +23,18 @@ class StoreContract:
         store.write("empty", b"")
         assert store.read("empty") == b""
 
+    @pytest.mark.parametrize("size", [1, 70 * 2**20])
+    def test_pieces_come_together_and_where_one_is_missing_nothing_changes(self, store, size):
+        def failing():
+            yield bytes(size)
+            raise RuntimeError("no more")
+
+        store.write("a", iter([b"1", b"22", b""]))
+        with pytest.raises((RuntimeError, OSError), match="no more"):
+            store.write("a", failing())
+        assert store.read("a") == b"122"
+        assert store.names() == ["a"]
+
     def test_ranges(self, store):
         store.write("x", b"0123456789")
         assert store.read_range("x", 2, 5) == b"234"

@@ -118,6 +118,17 @@ def test_anything_else_is_no_reference(data: bytes) -> None:
         Reference.from_bytes(data)
 
 
+def test_a_flipped_bit_gives_no_other_reference() -> None:
+    data, refused = own(ROWS).to_bytes(), 0
+    for at in range(0, len(data), 5):
+        damaged = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+        try:
+            assert Reference.from_bytes(damaged).to_bytes() == data, at
+        except ValueError:
+            refused += 1
+    assert refused > 0.9 * len(data) / 5
+
+
 def test_too_few_probes_are_refused_with_their_number() -> None:
     with pytest.raises(ValueError, match="at least 3 probes, got 2"):
         Reference.from_probes(ROWS[:2], torch.ones(2), 2.0, 8)

@@ -150,6 +150,23 @@ def test_a_store_in_a_bucket_does_what_one_in_a_folder_does(bucket: str) -> None
         store.read("a/b")
 
 
+def test_a_large_object_goes_to_a_bucket_in_parts_and_appears_when_all_are_there(bucket: str) -> None:
+    store, piece, count = ObjectStore(f"{bucket}/large"), bytes(2**20), 70
+
+    def pieces(last: bytes) -> Iterator[bytes]:
+        yield from [piece] * count
+        if not last:
+            raise RuntimeError("no more")
+        yield last
+
+    store.write("object", pieces(b"end"))
+    for _ in range(2):
+        assert store.read_range("object", count * 2**20 - 1, count * 2**20 + 9) == b"\0end"
+        with pytest.raises(Exception, match="no more"):
+            store.write("object", pieces(b""))
+    assert store.names() == ["object"]
+
+
 def labels(url: str) -> list[dict[str, Any]]:
     """Without the coordinate, which names the storage."""
     return [record.model_dump(exclude={"coordinate"}) for record in read_records(url, "labels", LabeledImage)]

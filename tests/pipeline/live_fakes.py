@@ -9,12 +9,12 @@ from grpo_tta.adapters.kafka.errors import KafkaFailure, KafkaUnreachable
 from grpo_tta.adapters.kafka.membership import Member, Ownership
 from grpo_tta.adapters.kafka.positions import Committed, SkippedRange, in_range
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.run.live import LiveDriver
 from grpo_tta.pipeline.watch.progress import Watcher
-from grpo_tta.pipeline.watch.status import partition_url
 
 OURS = Fingerprints("config", "model", "cluster", 1)
 

@@ -20,14 +20,15 @@ from types import SimpleNamespace
 
 from live_fakes import OURS, FakeOffsets
 from pipeline_checkpoints import CLOCK
-from protocol_fakes import Process, WorldSink, WorldStore
+from protocol_fakes import Inline, Process, WorldSink, WorldStore
 
 from grpo_tta.pipeline import graph
 from grpo_tta.pipeline.checkpoint import protocol as transactions
+from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.checkpoint.partition import Partition
-from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
+from grpo_tta.pipeline.checkpoint.protocol import BucketProtocol, KafkaProtocol
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.graph import OpenSlice, WriteStates
@@ -35,7 +36,6 @@ from grpo_tta.pipeline.run import live
 from grpo_tta.pipeline.run import slice as run
 from grpo_tta.pipeline.run.driver import SliceDriver
 from grpo_tta.pipeline.run.live import LiveDriver
-from grpo_tta.pipeline.watch.status import partition_url
 from grpo_tta.schemas import Counters
 
 PARTITIONS = ("t-0", "t-1")
@@ -45,7 +45,7 @@ _PATIENCE = 20_000
 
 
 class ProtocolWorld:
-    """``truth``: bucket or kafka. ``fenced``: whether a producer is refused once its successor has opened."""
+    """``truth``: what counts, bucket or kafka. ``fenced``: whether a producer is refused once another has come."""
 
     def __init__(self, truth="bucket"):
         self.truth, self.fenced = truth, True
@@ -56,6 +56,7 @@ class ProtocolWorld:
         self.vanished = set()
         self.requests = set()
         self.losing = False
+        self._watching = True
         self.processes, self.violations = [], []
         self.turn = threading.Semaphore(0)
         self.now = 0
@@ -77,6 +78,8 @@ class ProtocolWorld:
         """The modules that open stores and look at clocks see this world."""
         for module in (live, graph, run):
             monkeypatch.setattr(module, "ObjectStore", lambda url: WorldStore(self, url))
+        monkeypatch.setattr(live, "ThreadPoolExecutor", Inline)
+        monkeypatch.setattr(graph, "newest_image", lambda state: None)
         monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=self._tick, sleep=lambda seconds: None))
         for module in (live, transactions):
             monkeypatch.setattr(module._log, "disabled", True)
@@ -94,10 +97,17 @@ class ProtocolWorld:
         thread = threading.current_thread()
         return next((process for process in self.processes if process.thread is thread), None)
 
+    @contextmanager
+    def unwatched(self):
+        """Inside, the process that runs does not stop."""
+        self._watching = False
+        yield
+        self._watching = True
+
     def step(self, name):
         """Of the process that runs; the test itself does not stop."""
         process = self.current()
-        if process is not None:
+        if process is not None and self._watching:
             process.point(name)
 
     def store(self, name):
@@ -117,11 +127,11 @@ class ProtocolWorld:
     def driver(self, process):
         """Of a live job."""
         point = self._point(process)
-        kafka = KafkaTruth(lambda name: WorldSink(self, name), point)
+        kafka = KafkaProtocol(lambda name: WorldSink(self, name), point)
         return LiveDriver(
             self.config, OURS, lambda: process.member, self.offsets,
             lambda parts: self.run_slice(parts, kafka, point), f"process {self.processes.index(process)}",
-            truth=kafka if self.truth == "kafka" else BucketTruth(point),
+            protocol=kafka if self.truth == "kafka" else BucketProtocol(point),
             clock=self._clock, fault_point=point,
         )  # fmt: skip
 
@@ -285,14 +295,15 @@ class ProtocolWorld:
         over = self._over.get(process, {}).get(partition, 0)
         if over > epoch:
             self.violated(f"a slice of {partition} was committed in epoch {epoch}, long after {over} had begun")
-        commit = json.loads(objects[max(name for name in objects if name.startswith("commits/"))])
-        missing = {pack for pack in commit["states"].values() if pack not in objects}
+        with self.unwatched():
+            commit = CheckpointLog(self.store(partition)).latest()
+        missing = {pack for pack in commit.states.values() if pack not in objects}
         if missing:
             self.violated(f"the newest commit of {partition} names {missing}, which is not there")
         best = self._best.get(partition, 0)
-        if self.truth == "bucket" and commit["position"] < best:
+        if self.truth == "bucket" and commit.position < best:
             self.violated(f"what counts of {partition} went back from {best} to {commit['position']}")
-        self._best[partition] = max(best, commit["position"])
+        self._best[partition] = max(best, commit.position)
 
     def finish(self):
         """All processes die, more events come, and one that owns everything runs to the end; then everything counts."""

@@ -1,13 +1,15 @@
 import multiprocessing
+import random
 import threading
 
 import pytest
 from pipeline_checkpoints import CLOCK, make_commit, make_plan
 
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.known import known_streams, partition_url
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict, DamagedCheckpoint
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.schemas import Counters
+from grpo_tta.schemas import Counters, PackRef
 
 
 @pytest.fixture
@@ -211,3 +213,75 @@ def test_requests_to_reset_are_kept_by_stream_until_they_are_forgotten(log):
     log.forget_resets(pending["cam/ü 1"])
     log.forget_resets(pending["cam/ü 1"])
     assert sorted(log.pending_resets()) == [".b", "=a"]
+
+
+def test_of_many_streams_a_commit_writes_down_what_has_changed(store, log):
+    """The whole of it comes back, whoever reads; what is written follows what changes, and garbage takes none of it."""
+    chance, streams, known = random.Random(3), [f"cam-{number:04d}" for number in range(2000)], {}
+    sizes = []
+    for sequence in range(40):
+        pack = f"states/000001-{sequence:012d}.pack"
+        store.write(pack, b"x")
+        changed = streams if sequence == 0 else chance.sample(streams, 20)
+        known |= {stream: (pack, 1000 * sequence + number) for number, stream in enumerate(changed)}
+        for gone in chance.sample(sorted(known), 2) if sequence else ():
+            del known[gone]
+        states = {stream: name for stream, (name, _) in known.items()}
+        packs = {name: PackRef(states=20, digest=name[-9:]) for name in set(states.values())}
+        newest = {stream: time for stream, (_, time) in known.items()}
+        commit = make_commit(sequence, states=states, newest=newest, packs=packs)
+        log.write_plan(make_plan(sequence))
+        name = log.write_commit(commit)
+        sizes.append(len(store.read(name)))
+        assert CheckpointLog(store).latest() == commit
+        if sequence % 4 == 3:
+            log.collect_garbage(commit, keep=2)
+            assert CheckpointLog(store).latest() == commit
+        if sequence % 10 == 9:
+            log = CheckpointLog(store)
+            assert log.latest() == commit
+    changes = [size for size in sizes if size < sizes[0] / 2]
+    assert len(changes) > 35
+    assert sum(sizes) / len(sizes) < sizes[0] / 5
+
+
+def test_a_file_of_the_chain_that_is_another_s_is_refused(tmp_path, store, log):
+    other = CheckpointLog(ObjectStore(str(tmp_path / "other")))
+    for number, one in enumerate((log, other)):
+        for sequence in range(3):
+            one.write_plan(make_plan(sequence, clock=CLOCK.replace(hour=number)))
+            one.write_commit(make_commit(sequence))
+        one.write_plan(make_plan(3, clock=CLOCK.replace(hour=number)))
+    newest = log.latest()
+    for name in (
+        "commits/000001-000000000002.json",
+        "plans/000001-000000000002.json",
+        "plans/000001-000000000003.json",
+    ):
+        own = store.read(name)
+        store.write(name, other._store.read(name))
+        reader = CheckpointLog(store)
+        with pytest.raises(DamagedCheckpoint, match=name):
+            reader.open_plan(reader.latest())
+        store.write(name, own)
+    reader = CheckpointLog(store)
+    assert reader.latest() == newest
+    assert reader.open_plan(newest).sequence == 3
+
+
+def test_what_partitions_know_is_read_once_a_commit(tmp_path, monkeypatch):
+    root, reads = str(tmp_path / "checkpoint"), []
+    logs = {name: CheckpointLog(ObjectStore(partition_url(root, name))) for name in ("t-0", "t-1", "t-2")}
+    for name, one in logs.items():
+        one.write_commit(make_commit(0, partition=name, states={f"cam of {name}": "p"}))
+    own = {"t-0": make_commit(0, states={"mine": "p"})}
+    read = ObjectStore.read
+    monkeypatch.setattr(ObjectStore, "read", lambda store, name: reads.append(store.url) or read(store, name))
+    for _ in range(3):
+        known = known_streams(root, own)
+        assert known == {name: {f"cam of {name}" if name != "t-0" else "mine"} for name in logs}
+    assert sorted(reads) == [partition_url(root, name) for name in ("t-1", "t-2")]
+    logs["t-2"].write_commit(make_commit(1, partition="t-2", states={"new": "p"}))
+    reads.clear()
+    assert known_streams(root, own)["t-2"] == {"new"}
+    assert set(reads) == {partition_url(root, "t-2")}

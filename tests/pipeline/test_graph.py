@@ -6,7 +6,7 @@ import threading
 
 import apache_beam as beam
 import pytest
-from pipeline_checkpoints import CLOCK, OURS
+from pipeline_checkpoints import CLOCK, OURS, make_commit
 from pipeline_fakes import CountingMethod, canvas, dump, level_of, make_labeler, make_ref
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, serve, write_pictures
 
@@ -24,6 +24,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import KeyByShard
 from grpo_tta.pipeline.run.runner import shards_of
+from grpo_tta.schemas import PackRef
 from grpo_tta.state import decode_state, encode_state
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
@@ -353,7 +354,14 @@ def age(config, stream):
     states = {other: reader.read(name, other) for other in reader.streams(name)}
     assert states[stream].count(b'\\"version\\":2') == 1
     states[stream] = states[stream].replace(b'\\"version\\":2', b'\\"version\\":7')
-    write_pack(store, name, states, reader.record(name))
+    digest = write_pack(store, name, states, reader.record(name))
+    log = CheckpointLog(store)
+    commit = log.latest()
+    (first,) = store.names("commits/")
+    store.delete(first)
+    log = CheckpointLog(store)
+    log.open_plan(None)
+    log.write_commit(commit.model_copy(update={"packs": {name: PackRef(states=len(states), digest=digest)}}))
 
 
 def test_a_state_of_another_codec_version_fails_the_job(feed, tmp_path, label):
@@ -401,7 +409,7 @@ def test_a_state_of_other_settings_is_met_by_policy(use, tmp_path, policy):
     foreign = decode_state(found["cam"])
     object.__setattr__(foreign, "settings_fingerprint", "others")
     write_pack(store, "states/000001-000000000000.pack", {"cam": encode_state(foreign)}, {})
-    commit = type("Commit", (), {"states": {"cam": "states/000001-000000000000.pack"}})
+    commit = make_commit(0, states={"cam": "states/000001-000000000000.pack"})
     refs = [make_ref(number) for number in range(6, 12)]
     if policy == "fail":
         with pytest.raises(ValueError, match="of another settings: it has others, this job has"):

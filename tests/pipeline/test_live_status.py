@@ -9,11 +9,12 @@ from pipeline_fakes import make_labeler
 from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.places import claim_outputs
-from grpo_tta.pipeline.watch.status import note_job, partition_url, read_status, request_reset
+from grpo_tta.pipeline.watch.status import note_job, read_status, request_reset
 from grpo_tta.state import encode_state
 
 SECURITY = KafkaSecurity(protocol="SASL_PLAINTEXT", mechanism="PLAIN", username="env:USER", password="env:PASSWORD")
@@ -78,14 +79,6 @@ def test_secrets_are_named_and_not_written(tmp_path, monkeypatch):
     written = (tmp_path / "live.json").read_text()
     assert "env:PASSWORD" in written
     assert "hush-hush" not in written
-
-
-def test_what_a_version_before_wrote_down_still_holds(tmp_path):
-    store = ObjectStore(str(tmp_path))
-    note_job(store, SETTINGS, "ours", transactional=True)
-    (tmp_path / "live.json").rename(tmp_path / "job.json")
-    with pytest.raises(ConfigurationError, match=r"kafka\.transactional: the checkpoint .* counts by"):
-        note_job(store, SETTINGS, "ours")
 
 
 def test_outputs_and_checkpoint_may_be_one_folder(tmp_path):

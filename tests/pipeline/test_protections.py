@@ -13,7 +13,7 @@ from protocol_world import SLICE, ProtocolWorld, disturb
 from grpo_tta.pipeline import graph
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, _name
 from grpo_tta.pipeline.checkpoint.partition import Partition
-from grpo_tta.pipeline.checkpoint.protocol import KafkaTruth
+from grpo_tta.pipeline.checkpoint.protocol import KafkaProtocol
 
 MOST = 100
 """Schedules that are tried."""
@@ -43,14 +43,14 @@ def not_exclusively(folder):
 
 def plan_before_output(monkeypatch, world):
     """The plan is written just before the commit."""
-    write_manifest = Partition.write_manifest
+    write_commit = Partition.write_commit
 
     def planned_late(partition, plan, result, seconds):
         partition.log.write_plan(plan)
-        return write_manifest(partition, plan, result, seconds)
+        return write_commit(partition, plan, result, seconds)
 
     monkeypatch.setattr(Partition, "_write", lambda partition, plan: None)
-    monkeypatch.setattr(Partition, "write_manifest", planned_late)
+    monkeypatch.setattr(Partition, "write_commit", planned_late)
 
 
 def plan_run_again(monkeypatch, world):
@@ -115,7 +115,7 @@ def pack_before_commit(monkeypatch, world):
 
     def write_later(store, name, data):
         if name.startswith("states/"):
-            kept[world.current()][name] = (store, data)
+            kept[world.current()][name] = (store, b"".join(data))
         else:
             write(store, name, data)
 
@@ -192,15 +192,15 @@ def position_in_the_transaction(monkeypatch, world):
     monkeypatch.setattr(WorldSink, "send_offsets", at_once)
 
 
-def manifest_by_offset(monkeypatch, world):
-    """The newest manifest counts, whether its transaction came through or not."""
-    restore = KafkaTruth.restore
+def commit_by_offset(monkeypatch, world):
+    """The newest commit counts, whether its transaction came through or not."""
+    restore = KafkaProtocol.restore
 
     def newest(truth, partition, offsets):
         restore(truth, partition, offsets)
         partition.restore()
 
-    monkeypatch.setattr(KafkaTruth, "restore", newest)
+    monkeypatch.setattr(KafkaProtocol, "restore", newest)
 
 
 # ---- what happens to the job ----
@@ -282,7 +282,7 @@ PROTECTIONS = [
     (needed_packs_kept, "bucket", by_chance, "names .* which is not there"),
     (fence, "kafka", by_chance, "is visible 2 times"),
     (position_in_the_transaction, "kafka", by_chance, "records of"),
-    (manifest_by_offset, "kafka", by_chance, "records of"),
+    (commit_by_offset, "kafka", by_chance, "records of"),
 ]
 """What is removed, the truth it belongs to, what happens then, and what is seen."""
 

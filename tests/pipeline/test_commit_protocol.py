@@ -10,7 +10,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline import sinks
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
 from grpo_tta.pipeline.checkpoint.partition import Partition
-from grpo_tta.pipeline.checkpoint.protocol import BucketTruth, KafkaTruth
+from grpo_tta.pipeline.checkpoint.protocol import BucketProtocol, KafkaProtocol
 from grpo_tta.pipeline.errors import ConfigurationError
 
 
@@ -53,13 +53,13 @@ def offsets():
 
 
 class World:
-    """One partition, its truth by transactions, and every step in order."""
+    """One partition, which counts by transactions, and every step in order."""
 
     def __init__(self, store, offsets):
         self.store, self.offsets, self.steps = store, offsets, []
         self.member = FakeMember(["t-0"])
         self.member.start()
-        self.truth = KafkaTruth(self.make, self.steps.append)
+        self.protocol = KafkaProtocol(self.make, self.steps.append)
         self.partition = self.owner()
 
     def make(self, name):
@@ -74,24 +74,24 @@ class World:
         partition = self.partition
         start = partition.position or 0
         plan = partition.open_plan() or partition.new_plan(start, start + 10, CLOCK)
-        self.truth.begin([partition])
+        self.protocol.begin([partition])
         result = FakeGraph(self.store)(plan, partition.latest)
-        return self.truth.commit(partition, plan, result, 0.1, self.member)
+        return self.protocol.commit(partition, plan, result, 0.1, self.member)
 
     def take_over(self):
         self.partition = self.owner()
-        self.truth.restore(self.partition, self.offsets)
+        self.protocol.restore(self.partition, self.offsets)
 
 
 @pytest.fixture
 def world(store, offsets):
     made = World(store, offsets)
-    made.truth.restore(made.partition, offsets)
+    made.protocol.restore(made.partition, offsets)
     yield made
     sinks._transactions.clear()
 
 
-def test_the_manifest_is_written_first_and_named_by_the_transaction_that_makes_it_count(world):
+def test_the_commit_is_written_first_and_named_by_the_transaction_that_makes_it_count(world):
     world.slice()
     assert world.steps == [
         "open", "before:1", "after:1", "begin", "before:4", "after:4",
@@ -101,7 +101,7 @@ def test_the_manifest_is_written_first_and_named_by_the_transaction_that_makes_i
     assert sinks._transactions["t-0"] is world.sink
 
 
-def test_a_restart_goes_on_from_the_manifest_that_the_offset_names(world):
+def test_a_restart_goes_on_from_the_commit_that_the_offset_names(world):
     world.slice()
     world.slice()
     world.take_over()
@@ -109,7 +109,7 @@ def test_a_restart_goes_on_from_the_manifest_that_the_offset_names(world):
     assert world.slice().epoch == 2
 
 
-def test_a_manifest_whose_transaction_did_not_come_through_is_no_commit(world):
+def test_a_commit_whose_transaction_did_not_come_through_does_not_count(world):
     world.slice()
     world.sink.error = KafkaUnreachable("away")
     with pytest.raises(KafkaUnreachable):
@@ -128,7 +128,7 @@ def test_an_end_that_is_not_known_lets_the_partition_go(world):
         world.slice()
 
 
-def test_who_was_taken_over_writes_no_manifest(world):
+def test_who_was_taken_over_writes_no_commit(world):
     CheckpointLog(world.store).claim("another")
     with pytest.raises(Conflict):
         world.slice()
@@ -141,33 +141,33 @@ def test_a_group_that_has_forgotten_its_offset_is_no_reason_to_begin_again(world
     for lost in ({}, {"t-0": Committed(20)}):
         world.offsets.positions = lost
         with pytest.raises(
-            ConfigurationError, match="no position with a manifest for t-0, whose checkpoint holds slice 1"
+            ConfigurationError, match="no position with a commit for t-0, whose checkpoint holds slice 1"
         ):
             world.take_over()
 
 
 def test_letting_go_closes_the_producer(world):
-    world.truth.forget("t-0")
-    world.truth.forget("t-0")
+    world.protocol.forget("t-0")
+    world.protocol.forget("t-0")
     assert world.steps.count("close") == 1
 
 
 def test_by_the_bucket_the_group_s_offsets_come_last_and_may_fail(store, offsets):
     steps, member = [], FakeMember(["t-0"])
     member.start()
-    truth, log = BucketTruth(steps.append), CheckpointLog(store)
+    protocol, log = BucketProtocol(steps.append), CheckpointLog(store)
     partition = Partition("t-0", log, OURS, epoch=log.claim("us"), fault_point=steps.append)
-    truth.restore(partition, offsets)
+    protocol.restore(partition, offsets)
     since = dict(member.assignment().partitions)
     for refused in (None, KafkaUnreachable("away")):
         member.refused = refused
         start = partition.position or 0
         plan = partition.new_plan(start, start + 10, CLOCK)
-        truth.begin([partition])
-        truth.commit(partition, plan, FakeGraph(store)(plan, partition.latest), 0.1, member)
-        truth.tell([partition], member, since)
+        protocol.begin([partition])
+        protocol.commit(partition, plan, FakeGraph(store)(plan, partition.latest), 0.1, member)
+        protocol.tell([partition], member, since)
     assert log.latest().position == 20
     assert member.committed == [{"t-0": Committed(10)}]
     assert steps[-2:] == ["before:5", "after:5"]
-    truth.tell([], member, since)
+    protocol.tell([], member, since)
     assert steps.count("before:5") == 2
