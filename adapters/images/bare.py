@@ -33,42 +33,53 @@ class Bare:
     """Bytes that the decoder takes beside the picture."""
 
 
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PALETTE = 3
+_KEY_BYTES = {0: 2, 2: 6}
+"""Of the transparent colour of a grey and of a coloured picture."""
+
+
 def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     """Critical chunks and transparency."""
-    kept: list[tuple[bytes, bytes]] = []
-    palette = key_text = None
+    parts, turn = _png_parts(data)
+    width, height, depth, colour = struct.unpack_from(">IIBB", b"".join(parts[b"IHDR"][:1]))
+    palette, transparent = b"".join(parts[b"PLTE"][:1]), b"".join(parts[b"tRNS"][:1])
+    kept = [(b"IHDR", parts[b"IHDR"][0])]
+    key = None
+    if colour == _PALETTE:
+        if not palette or len(palette) % 3:
+            raise CorruptImage("the palette is missing or malformed")
+        kept.append((b"PLTE", palette))
+        if transparent:
+            kept.append((b"tRNS", transparent[: len(palette) // 3]))
+    elif parts[b"tRNS"] and colour in _KEY_BYTES:
+        if len(transparent) != _KEY_BYTES[colour]:
+            raise CorruptImage(f"the transparent colour has {len(transparent)} bytes")
+        key = tuple(sample & (2**depth - 1) for (sample,) in struct.iter_unpack(">H", transparent))
+    kept += [(b"IDAT", b"".join(parts[b"IDAT"])), (b"IEND", b"")]
+    more = 4 * width * height if key is not None and len(key) == 3 and depth == 16 else 0
+    bare = data[:8] + b"".join(_png_chunk(kind, body) for kind, body in kept)
+    return Bare(bare, width, height, turn, depth, key=key, memory=more)
+
+
+def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
+    """What decides pixels, by kind, and the orientation."""
+    parts: dict[bytes, list[bytes]] = {kind: [] for kind in _PNG_PIXELS}
     metadata = Metadata()
-    for kind, body, sound in _png_chunks(data):
-        if not kept and kind != b"IHDR":
+    for number, (kind, body, sound) in enumerate(_png_chunks(data)):
+        if number == 0 and kind != b"IHDR":
             raise CorruptImage(f"the first chunk is {kind!r}")
         if kind == b"tRNS" or not kind[0] & 0x20:
             if not sound:
                 raise CorruptImage(f"chunk {kind.decode('ascii', 'replace')} has a bad checksum, or is cut off")
-            if kind not in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            if kind not in parts:
                 raise CorruptImage(f"chunk {kind!r} decides pixels in an unknown way")
-        if kind == b"PLTE":
-            palette = palette or body
-        elif kind == b"tRNS":
-            key_text = key_text or body
-        elif kind in (b"IHDR", b"IDAT"):
-            kept.append((kind, body))
-        elif kind == b"eXIf" and sound:
+            parts[kind].append(body)
+        elif sound and kind == b"eXIf":
             metadata.exif.append(body)
-        elif kind in (b"tEXt", b"zTXt", b"iTXt") and sound:
+        elif sound and kind in (b"tEXt", b"zTXt", b"iTXt"):
             metadata.png_text(kind, body)
-    width, height, depth, colour = struct.unpack_from(">IIBB", kept[0][1]) if kept else (0, 0, 0, 0)
-    key = None
-    if colour == 3:
-        if palette is None or not palette or len(palette) % 3:
-            raise CorruptImage("the palette is missing or malformed")
-        kept[1:1] = [(b"PLTE", palette)] + ([(b"tRNS", key_text[: len(palette) // 3])] if key_text else [])
-    elif key_text is not None and colour in (0, 2):
-        if len(key_text) != (2 if colour == 0 else 6):
-            raise CorruptImage(f"the transparent colour has {len(key_text)} bytes")
-        key = tuple(sample & (2**depth - 1) for sample in struct.unpack(f">{len(key_text) // 2}H", key_text))
-    written = b"".join(_png_chunk(kind, body) for kind, body in [*kept, (b"IEND", b"")])
-    more = 4 * width * height if key is not None and (colour, depth) == (2, 16) else 0
-    return Bare(data[:8] + written, width, height, metadata.orientation(), depth, key=key, memory=more)
+    return parts, metadata.orientation()
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:

@@ -18,8 +18,8 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _PLANAR, _COLOURS = 273, 277, 278, 284, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT, _XMP = 322, 323, 324, 339, 700
 _PIXELS = frozenset(
-    (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317)
-    + (_COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 332, 338, 347, *range(512, 522), 529, 530, 531, 532)
+    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317}
+    | {_COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 332, 338, 347, *range(512, 522), 529, 530, 531, 532}
 )
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _UNSIGNED = frozenset({1, 4})
@@ -41,8 +41,8 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
         raise CorruptImage("width, height or photometric interpretation is missing")
     if set(found.numbers(_FORMAT)) - _UNSIGNED or max(depths) > 16:
         raise UnsupportedPixels(
-            f"pixels of {max(depths)} bits, sample format {found.number(_FORMAT) or 1}, have no defined white; unsigned "
-            "ones of 1 to 16 bits have"
+            f"pixels of {max(depths)} bits, sample format {found.number(_FORMAT) or 1}, have no defined white; "
+            "unsigned ones of 1 to 16 bits have"
         )
     if len(depths) > 1 or (samples > 1 and found.number(_PLANAR) == 2 and max(depths) != 8):
         raise UnsupportedPixels(f"samples of {sorted(depths)} bits that lie apart or differ in depth cannot be read")

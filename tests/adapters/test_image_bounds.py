@@ -86,8 +86,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(name, monkeypatch):
 
 
 def test_what_is_within_the_bounds_is_decoded():
-    assert decode(scans(80), SPEC).shape == (3, 32, 32)
-    values = files.samples(1, (90_000, 1))
+    assert decode(encode(picture((64, 64)), "JPEG", progressive=True), SPEC).shape == (3, 32, 32)
+    values = files.samples(1, (90_000, 2))
     assert decode(files.tiff(values, 1, 1, rows=1), CanvasSpec(8, 8, resize_mode="squash")).shape == (3, 8, 8)
 
 
@@ -172,9 +172,10 @@ def test_want_of_memory_is_not_damage(error, monkeypatch):
         raise MemoryError(size)
 
     monkeypatch.setattr(images.ImageFile.ImageFile, "load", fails)
-    with monkeypatch.context() as little, pytest.raises(MemoryError):
+    with monkeypatch.context() as little:
         little.setattr(images, "check_memory", nothing_left)
-        decode(data, SPEC)
+        with pytest.raises(MemoryError):
+            decode(data, SPEC)
     if not isinstance(error, MemoryError):
         with pytest.raises(CorruptImage, match="decoder error -2"):
             decode(data, SPEC)
@@ -182,10 +183,9 @@ def test_want_of_memory_is_not_damage(error, monkeypatch):
 
 
 SQUEEZED = """
-import resource, sys, warnings
+import resource, sys
 from grpo_tta.adapters.images import CanvasSpec, decode
 data, spec = sys.stdin.buffer.read(), CanvasSpec(32, 32)
-first = decode(data, spec)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
 try:
@@ -193,20 +193,24 @@ try:
     print("decoded")
 except MemoryError:
     resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-    print("MemoryError", (decode(data, spec) == first).all())
+    print("MemoryError", decode(data, spec).shape == (3, 32, 32))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
 def test_a_decoder_that_finds_no_memory(kind):
-    image = picture((200, 100)).resize((4000, 4000))
-    options = {"TIFF": {"compression": "tiff_adobe_deflate", "strip_size": 2**27}, "WEBP": {"method": 0}}
+    image = Image.new("RGB", (4000, 4000), (9, 99, 199))
+    options = {
+        "TIFF": {"compression": "tiff_adobe_deflate", "strip_size": 2**27},
+        "WEBP": {"lossless": True, "method": 0},
+    }
     data = encode(image, kind, **options.get(kind, {}))
-    for spare in (8 * 2**20, 70 * 2**20):
-        done = subprocess.run([sys.executable, "-c", SQUEEZED, str(spare)], input=data, capture_output=True, check=True)
+    for spare in (8 * 2**20, 120 * 2**20):
+        command = [sys.executable, "-c", SQUEEZED, str(spare)]
+        done = subprocess.run(command, input=data, capture_output=True, check=True, env={})
         assert done.stdout.split() in ([b"MemoryError", b"True"], [b"decoded"]), (spare, done.stderr[-500:])
-        assert spare > 2**25 or done.stdout.startswith(b"MemoryError")
+        assert spare > 2**26 or done.stdout.startswith(b"MemoryError")
 
 
 def test_two_thousand_damaged_pictures():
@@ -220,6 +224,6 @@ def test_two_thousand_damaged_pictures():
 
 def test_a_large_compressed_text_takes_no_memory():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    text = files.chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**28)))
+    text = files.chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**27)))
     decode(files.png(files.samples(8), 8, 0, text), SPEC)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
