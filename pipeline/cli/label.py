@@ -17,6 +17,7 @@ from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
+from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import check_job
@@ -182,7 +183,7 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     ]
     print_columns(lines)
     for letter in labeled.dead_letters:
-        print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
+        print(printable(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}"))
     print(
         f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
     )
