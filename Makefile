@@ -49,7 +49,9 @@ test: $(VENV)/.dev ## Run the fast tests side by side, then the integration test
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
 	$(BIN)/python -m pytest -m slow
 
-faults: $(VENV)/.dev ## Kill live jobs and brokers at random moments and for long: the long campaigns (needs Java)
+faults: $(VENV)/.dev ## Damage pictures by seed, label bombs, kill live jobs and brokers at random moments (needs Java)
+	$(BIN)/python -m benchmarks.faulty_pictures
+	$(BIN)/python -m benchmarks.bombs
 	$(BIN)/python -m pytest -m slow tests/integration
 
 soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory and open files (needs Java)
