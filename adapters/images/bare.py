@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from grpo_tta.adapters.images.limits import MAX_SCANS, CorruptImage, ImageLimits, TooManyParts
+from grpo_tta.adapters.images.limits import MAX_PARTS, MAX_SCANS, CorruptImage, ImageLimits, TooManyParts
 from grpo_tta.adapters.images.orientation import UPRIGHT, Metadata
 
 
@@ -31,6 +31,12 @@ class Bare:
     """The samples that stand for transparent, in the file's own depth."""
     memory: int = 0
     """Bytes that the decoder takes beside the picture."""
+
+
+def _parts() -> Iterator[int]:
+    """Counts the parts of a file; raises `TooManyParts` rather than end."""
+    yield from range(MAX_PARTS)
+    raise TooManyParts(f"more than {MAX_PARTS} parts")
 
 
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -76,7 +82,7 @@ def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
                 raise CorruptImage(f"chunk {kind!r} decides pixels in an unknown way")
             parts[kind].append(body)
         elif sound and kind == b"eXIf":
-            metadata.exif.append(body)
+            metadata.exif(body)
         elif sound and kind in (b"tEXt", b"zTXt", b"iTXt"):
             metadata.png_text(kind, body)
     return parts, metadata.orientation()
@@ -85,7 +91,9 @@ def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
     """Kind, body and whether it is sound, up to the end of the image."""
     at = 8
-    while at + 8 <= len(data):
+    for _ in _parts():
+        if at + 8 > len(data):
+            return
         length, kind = struct.unpack_from(">I4s", data, at)
         if not kind.isalpha():
             raise CorruptImage(f"{kind!r} is no kind of chunk")
@@ -101,6 +109,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
+_MARKER = re.compile(rb"\xff[^\xff]", re.DOTALL)
 _ENTROPY_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xCA)
@@ -175,12 +184,11 @@ class _Scans:
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Marker, body and entropy-coded data behind it, up to the end of the image or of the data."""
     at = 2
-    while True:
-        at = data.find(b"\xff", at)
-        while at >= 0 and data[at + 1 : at + 2] == b"\xff":
-            at += 1
-        if at < 0 or at + 1 >= len(data):
+    for _ in _parts():
+        found = _MARKER.search(data, at)
+        if found is None:
             return
+        at = found.end() - 2
         marker = data[at + 1]
         at += 2
         if marker == _EOI:
@@ -210,7 +218,7 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + _colours(flags)
     screen, control = data[:at], b""
-    while True:
+    for _ in _parts():
         block = data[at : at + 1]
         if not block or block == b";":
             raise CorruptImage("it holds no picture")
@@ -227,6 +235,7 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
             return Bare(bare, max(width, left + wide), max(height, top + high))
         else:
             at += 1
+    raise AssertionError("parts do not end")
 
 
 def _colours(flags: int) -> int:
@@ -254,9 +263,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     pixels = False
     for kind, body, whole in _webp_chunks(data):
         if kind == b"EXIF" and whole:
-            metadata.exif.append(body)
+            metadata.exif(body)
         elif kind == b"XMP " and whole:
-            metadata.xmp.append(body)
+            metadata.xmp(body)
         elif kind in (b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L", b"ANMF") and not pixels:
             if not whole:
                 raise CorruptImage("it is cut off")
@@ -275,7 +284,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
     """Kind, body, and whether that is all of it."""
     at = 12
-    while at + 8 <= len(data):
+    for _ in _parts():
+        if at + 8 > len(data):
+            return
         kind, size = struct.unpack_from("<4sI", data, at)
         body = data[at + 8 : at + 8 + size]
         yield kind, body, len(body) == size

@@ -17,7 +17,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten."""
 MAX_PARTS = 100_000
-"""Strips or tiles of a TIFF."""
+"""Strips or tiles of a TIFF, chunks, segments or blocks of other files."""
 BYTES_PER_PIXEL = 5
 """What decoding may take for each pixel allowed, beside two copies of the file: four as Pillow holds it, and one colour
 of it."""
@@ -40,7 +40,7 @@ class TooManyPixels(ImageError):
 
 
 class TooManyParts(ImageError):
-    """More scans, strips or tiles than any camera or program writes."""
+    """More scans, strips, tiles or other parts than any camera or program writes."""
 
 
 class TooSlow(ImageError):

@@ -16,6 +16,7 @@ _XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])\s*[\"'<]")
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _PROFILE = re.compile(rb"\s*\w+\s+\d+\s+([0-9a-fA-F\s]*)")
 _MAX_TEXT = 2**20
+_MAX_BLOCKS = 16
 
 
 def orientation(exif: Iterable[bytes] = (), xmp: Iterable[bytes] = ()) -> int:
@@ -40,44 +41,56 @@ def _of_exif(block: bytes) -> int | None:
 
 
 class Metadata:
-    """Blocks of EXIF and XMP as they turn up in a file."""
+    """Blocks of EXIF and XMP as they turn up in a file, the first few of them."""
 
     def __init__(self) -> None:
-        self.exif: list[bytes] = []
-        self.xmp: list[bytes] = []
+        self._exif: list[bytes] = []
+        self._xmp: list[bytes] = []
+        self._left = _MAX_BLOCKS
 
     def orientation(self) -> int:
         """What they say."""
-        return orientation(self.exif, self.xmp)
+        return orientation(self._exif, self._xmp)
+
+    def exif(self, block: bytes) -> None:
+        """A block of EXIF."""
+        if len(self._exif) < _MAX_BLOCKS:
+            self._exif.append(block)
+
+    def xmp(self, text: bytes) -> None:
+        """A block of XMP."""
+        if len(self._xmp) < _MAX_BLOCKS:
+            self._xmp.append(text)
 
     def app1(self, body: bytes) -> None:
         """A JPEG segment."""
         if body.startswith(b"Exif\0"):
-            self.exif.append(body)
+            self.exif(body)
         elif body.startswith(_XMP_HEAD):
-            self.xmp.append(body[len(_XMP_HEAD) :])
+            self.xmp(body[len(_XMP_HEAD) :])
 
     def png_text(self, kind: bytes, body: bytes) -> None:
         """A ``tEXt``, ``zTXt`` or ``iTXt`` chunk: XMP, and ImageMagick's profiles in hexadecimal."""
         name, _, rest = body.partition(b"\0")
         wanted = name in (b"Raw profile type exif", b"Raw profile type APP1", b"Raw profile type xmp")
-        if not wanted and name != b"XML:com.adobe.xmp":
+        if (not wanted and name != b"XML:com.adobe.xmp") or not self._left:
             return
+        self._left -= 1
         try:
             text = _text(kind, rest)
             if not wanted:
-                self.xmp.append(text)
+                self.xmp(text)
                 return
             match = _PROFILE.match(text)
             data = bytes.fromhex(match[1].decode()) if match else b""
         except (zlib.error, ValueError, IndexError):
             return
         if name.endswith(b"xmp"):
-            self.xmp.append(data)
+            self.xmp(data)
         elif data.startswith(_XMP_HEAD):
             self.app1(data)
         else:
-            self.exif.append(data)
+            self.exif(data)
 
 
 def _text(kind: bytes, rest: bytes) -> bytes:

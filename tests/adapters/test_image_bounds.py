@@ -64,6 +64,10 @@ BOMBS = {
     "strips": (small_tiff(t256=1, t257=2_000_000), TooManyParts, "more than 100000 strips or tiles"),
     "tiles": (tiled(1, 1, t256=2000, t257=2000), TooManyParts, "more than 100000 strips or tiles"),
     "scans": (scans(3000), TooManyParts, "more than 100 scans"),
+    "chunks": (files.png(files.samples(8), 8, 0, files.chunk(b"abCd", b"") * 200_000), TooManyParts, "100000 parts"),
+    "segments": (b"\xff\xd8" + b"\xff\xe2\0\2" * 200_000, TooManyParts, "100000 parts"),
+    "markers": (b"\xff\xd8\xff\xd0" + b"\xff\1" * 2_000_000, TooManyParts, "100000 parts"),
+    "nothing in a GIF": (b"GIF89a\1\0\1\0\0\0\0" + bytes(2_000_000), TooManyParts, "100000 parts"),
     "a WebP": (webp(16_000, 4000), TooManyPixels, "16000 x 4000 pixels take .* bytes to decode"),
     "a large WebP": (webp(16_000, 16_000), TooManyPixels, "16000 x 16000 pixels exceed"),
     "a GIF": (b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\1\0\0;", TooManyPixels, "65535 x 65535 pixels"),
@@ -220,6 +224,13 @@ def test_two_thousand_damaged_pictures():
     assert sum(outcomes.counts.values()) == 2000
     assert outcomes.counts["PNG the same"] > 50
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_thousands_of_large_texts_take_no_time():
+    text = files.chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**20)))
+    began = time.thread_time()
+    decode(files.png(files.samples(8), 8, 0, text * 9000), SPEC)
+    assert time.thread_time() - began < 2
 
 
 def test_a_large_compressed_text_takes_no_memory():
