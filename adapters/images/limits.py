@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import _imaging as _core
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_SCANS = 100
@@ -132,6 +133,10 @@ class MemoryBudget:
 
 DECODING = MemoryBudget()
 """The process's own."""
+
+# A large picture is one block, which goes back to the system when it is freed; in Pillow's own blocks of 16 MiB it would
+# stay in the heap of the thread that had it, and each reader has one.
+_core.set_block_size(2**30)
 
 
 def check_memory(size: int, allocate: Callable[[int], object] = lambda size: np.empty(size, np.uint8)) -> None:

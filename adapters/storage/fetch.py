@@ -144,18 +144,17 @@ class Fetcher:
         if pointer is not None:
             return self._inline(ref, uri, pointer)
         listed = _listed_version(ref)
-        if scheme_of(uri) in ("http", "https"):
-            data = self._web(uri, until)
-        else:
-            data = read_bytes(uri, 0, self.max_bytes + 1, size=ref.size, version=listed)
+        data = read_bytes(
+            uri, 0, self.max_bytes + 1, size=ref.size, version=listed, web=lambda uri, stop: self._web(uri, stop, until)
+        )
         self._check_size(ref, len(data))
         if listed is not None and 0 <= ref.size != len(data):
             raise Changed(f"{_name(ref)}: {len(data)} bytes, {ref.size} when it was listed: it was replaced since")
         return data
 
-    def _web(self, uri: str, until: float) -> bytes:
+    def _web(self, uri: str, stop: int, until: float) -> bytes:
         try:
-            return read_web(uri, self.max_bytes + 1, self.policy, until)
+            return read_web(uri, stop, self.policy, until)
         except ForbiddenUri as error:
             raise ForbiddenByPolicy(str(error)) from error
         except NotHttp as error:
@@ -177,13 +176,24 @@ def _listed_version(ref: ImageRef) -> str | None:
     return ref.coordinate[len(head) :] if ref.coordinate.startswith(head) else None
 
 
-def read_bytes(uri: str, start: int, stop: int, *, size: int = -1, version: str | None = None) -> bytes:
-    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown.
+def read_bytes(
+    uri: str,
+    start: int,
+    stop: int,
+    *,
+    size: int = -1,
+    version: str | None = None,
+    web: Callable[[str, int], bytes] | None = None,
+) -> bytes:
+    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown;
+    ``web``: reads the first bytes of a web address.
 
     Raises `Changed` for a local file that is not of ``version``, where one is given.
     """
     if scheme_of(uri) == "file":
         return _read_local(uri, start, stop, version)
+    if web is not None and scheme_of(uri) in ("http", "https"):
+        return web(uri, stop)[start:]
     filesystem, path = open_filesystem(uri)
     if size < 0:
         size = int(filesystem.info(path).get("size") or 0)

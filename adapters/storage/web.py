@@ -38,7 +38,9 @@ def read_web(uri: str, stop: int, policy: UriPolicy, until: float) -> bytes:
         opener = urllib.request.build_opener(_NoRedirect, _Http(policy, watch), _Https(policy, watch))
         try:
             with opener.open(quoted(uri), timeout=min(_TIMEOUT, watch.left())) as response:
-                return _body(response, stop)
+                data = _body(response, stop)
+            watch.left()  # an answer without a length ends where the connection does, also where we end it
+            return data
         except ForbiddenUri:
             raise
         except Exception as error:

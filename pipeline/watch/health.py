@@ -126,9 +126,11 @@ class MetricsServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """Of more connections than a bound the oldest is ended, so that who says nothing keeps nobody else out."""
+    """Of more connections than a bound the oldest is ended, so that who says nothing keeps nobody else out;
+    prometheus_client's own server has neither bound nor time-out."""
 
     daemon_threads = True
+    request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, *arguments: Any) -> None:
         self._open: deque[socket.socket] = deque()
