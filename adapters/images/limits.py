@@ -134,8 +134,8 @@ class MemoryBudget:
 DECODING = MemoryBudget()
 """The process's own."""
 
-# A large picture is one block, which goes back to the system when it is freed; in Pillow's own blocks of 16 MiB it would
-# stay in the heap of the thread that had it, and each reader has one.
+# A large picture is one block, which goes back to the system when it is freed; in Pillow's own blocks of 16 MiB it
+# would stay in the heap of the thread that had it, and each reader has one.
 _core.set_block_size(2**30)
 
 
