@@ -51,7 +51,9 @@ test: $(VENV)/.dev ## Run the fast tests side by side, then the integration test
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
 	$(BIN)/python -m pytest -m slow
 
-faults: $(VENV)/.dev ## Damage stored files, kill live jobs and brokers, for long: the long campaigns (needs Java)
+faults: $(VENV)/.dev ## Damage pictures and stored files, label bombs, kill live jobs and brokers: the long campaigns (needs Java)
+	$(BIN)/python -m benchmarks.faulty_pictures
+	$(BIN)/python -m benchmarks.bombs
 	$(BIN)/python -m pytest -m slow -rP tests/pipeline/test_stored_files.py
 	$(BIN)/python -m pytest -m slow tests/integration
 

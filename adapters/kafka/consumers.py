@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import kafka
 
+from grpo_tta.adapters.kafka.bounded import MAX_RECORDS, BoundedConsumer, bound_codecs
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.wire import parse_partition
 
 IDLE_SECONDS = 60.0
+_FETCH = 2**20
+"""Bytes of an answer as they are on the broker, which may be compressed; a larger batch comes alone."""
 
 
 class _Key(NamedTuple):
@@ -82,14 +85,17 @@ class ConsumerCache:
 
 
 def _open(settings: KafkaSettings, isolation: str, partition: str) -> Any:
+    bound_codecs()
     consumer = settings.consumer(
         group_id=None,
         isolation_level=isolation,
         auto_offset_reset="none",
-        max_poll_records=2000,
+        max_poll_records=MAX_RECORDS,
+        fetch_max_bytes=_FETCH,
+        max_partition_fetch_bytes=_FETCH,
     )
     consumer.assign([kafka.TopicPartition(*parse_partition(partition))])
-    return consumer
+    return BoundedConsumer(consumer)
 
 
 def _close(consumer: Any) -> None:

@@ -11,19 +11,18 @@ import errno
 import os
 import stat
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from typing import Any
 
 from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
 from grpo_tta.adapters.storage.manifest import LinePointer, read_line
 from grpo_tta.adapters.storage.policy import ForbiddenUri, UriPolicy
+from grpo_tta.adapters.storage.web import NotHttp, read_web
 
 DEFAULT_MAX_BYTES = 32 * 2**20
-_TIMEOUT = 60.0
+_SEARCH: int = getattr(os, "O_PATH", os.O_RDONLY)
+"""Opens folders that may be passed through and not be read."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _PASSING_STATUS = frozenset({401, 408, 409, 425, 429})
@@ -71,7 +70,7 @@ class TransientFetchError(Exception):
 
 class Fetcher:
     """Reads events' bytes. ``attempts`` in all, pausing ``first_pause`` seconds, then twice as long, up to
-    ``max_pause``.
+    ``max_pause``; none begins, and no web server is listened to, after ``max_seconds``.
 
     ``sleep`` is injectable. Raises ValueError for a limit out of range.
     """
@@ -84,6 +83,7 @@ class Fetcher:
         attempts: int = 5,
         first_pause: float = 0.2,
         max_pause: float = 10.0,
+        max_seconds: float = 120.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if max_bytes < 1:
@@ -92,11 +92,14 @@ class Fetcher:
             raise ValueError(f"attempts must be >= 1, got {attempts}")
         if not 0 <= first_pause <= max_pause:
             raise ValueError(f"pauses must satisfy 0 <= first_pause <= max_pause, got {first_pause} and {max_pause}")
+        if not max_seconds > 0:
+            raise ValueError(f"max_seconds must be > 0, got {max_seconds}")
         self.policy = policy
         self.max_bytes = max_bytes
         self._attempts = attempts
         self._first_pause = first_pause
         self._max_pause = max_pause
+        self._max_seconds = max_seconds
         self._sleep = sleep
 
     def fetch(self, ref: ImageRef) -> bytes:
@@ -105,16 +108,17 @@ class Fetcher:
             self._check_size(ref, len(ref.data))
             return ref.data
         self._check_size(ref, ref.size)
+        until = time.monotonic() + self._max_seconds
         for attempt in range(1, self._attempts + 1):
             try:
-                return self._read(ref)
+                return self._read(ref, until)
             except PermanentFetchError:
                 raise
             except Exception as error:
                 permanent = permanent_error(error)
                 if permanent is not None:
                     raise permanent(f"{_name(ref)}: {_message(error)}") from error
-                if attempt == self._attempts:
+                if attempt == self._attempts or time.monotonic() >= until:
                     raise TransientFetchError(
                         f"{_name(ref)}: {attempt} attempts failed, the last with {_message(error)}"
                     ) from error
@@ -130,7 +134,7 @@ class Fetcher:
         if size > self.max_bytes:
             raise TooManyBytes(f"{_name(ref)}: {size} bytes exceed the limit of {self.max_bytes}")
 
-    def _read(self, ref: ImageRef) -> bytes:
+    def _read(self, ref: ImageRef, until: float) -> bytes:
         if ref.uri is None:
             raise Unreadable(f"event {ref.coordinate} has neither a uri nor data")
         pointer = LinePointer.parse(ref.uri)
@@ -141,11 +145,21 @@ class Fetcher:
         if pointer is not None:
             return self._inline(ref, uri, pointer)
         listed = _listed_version(ref)
-        data = read_bytes(uri, 0, self.max_bytes + 1, size=ref.size, version=listed)
+        data = read_bytes(
+            uri, 0, self.max_bytes + 1, size=ref.size, version=listed, web=lambda uri, stop: self._web(uri, stop, until)
+        )
         self._check_size(ref, len(data))
         if listed is not None and 0 <= ref.size != len(data):
             raise Changed(f"{_name(ref)}: {len(data)} bytes, {ref.size} when it was listed: it was replaced since")
         return data
+
+    def _web(self, uri: str, stop: int, until: float) -> bytes:
+        try:
+            return read_web(uri, stop, self.policy, until)
+        except ForbiddenUri as error:
+            raise ForbiddenByPolicy(str(error)) from error
+        except NotHttp as error:
+            raise Unreadable(f"{redacted(uri)}: no answer of a web server: {redacted_text(str(error))}") from error
 
     def _inline(self, ref: ImageRef, manifest: str, pointer: LinePointer) -> bytes:
         line = read_bytes(manifest, pointer.start, pointer.stop)
@@ -163,16 +177,24 @@ def _listed_version(ref: ImageRef) -> str | None:
     return ref.coordinate[len(head) :] if ref.coordinate.startswith(head) else None
 
 
-def read_bytes(uri: str, start: int, stop: int, *, size: int = -1, version: str | None = None) -> bytes:
-    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown.
+def read_bytes(
+    uri: str,
+    start: int,
+    stop: int,
+    *,
+    size: int = -1,
+    version: str | None = None,
+    web: Callable[[str, int], bytes] | None = None,
+) -> bytes:
+    """Bytes ``start <= i < stop`` of a normalised uri, fewer where the file ends before. ``size``: -1 if unknown;
+    ``web``: reads the first bytes of a web address.
 
     Raises `Changed` for a local file that is not of ``version``, where one is given.
     """
-    scheme = scheme_of(uri)
-    if scheme == "file":
+    if scheme_of(uri) == "file":
         return _read_local(uri, start, stop, version)
-    if scheme in ("http", "https"):
-        return _read_web(uri, stop)[start:]
+    if web is not None and scheme_of(uri) in ("http", "https"):
+        return web(uri, stop)[start:]
     filesystem, path = open_filesystem(uri)
     if size < 0:
         size = int(filesystem.info(path).get("size") or 0)
@@ -182,11 +204,11 @@ def read_bytes(uri: str, start: int, stop: int, *, size: int = -1, version: str 
 
 
 def _read_local(path: str, start: int, stop: int, version: str | None) -> bytes:
-    """The path is resolved: a link in its place now was put there after the check. A pipe must not block.
+    """A pipe must not block.
 
     The version is compared after reading: what was written to meanwhile is not what was listed either.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = _open_resolved(path)
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -204,17 +226,19 @@ def _read_local(path: str, start: int, stop: int, version: str | None) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """No redirect is followed: the policy has judged this address, not another."""
-
-
-def _read_web(uri: str, stop: int) -> bytes:
-    with urllib.request.build_opener(_NoRedirect).open(uri, timeout=_TIMEOUT) as response:
-        data = bytes(response.read(stop))
-        if len(data) < stop and response.length:  # a read with a limit says nothing of it
-            raise ConnectionError(f"the answer ended after {len(data)} bytes, {response.length} before its end")
-        return data
+def _open_resolved(path: str) -> int:
+    """Open a path that was resolved, folder by folder: a link in the place of one was put there after the check."""
+    *folders, name = path.strip("/").split("/")
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    folder = os.open("/", _SEARCH | flags)
+    try:
+        for one in folders:
+            inner = os.open(one, _SEARCH | os.O_DIRECTORY | flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def permanent_error(error: BaseException) -> type[PermanentFetchError] | None:

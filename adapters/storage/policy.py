@@ -3,13 +3,18 @@
 A URI passes when, normalised and resolved, it lies under one of the allowed prefixes. Prefixes are compared segment
 by segment: ``s3://bucket`` allows neither ``s3://bucket-evil`` nor ``s3://other/bucket``. Refused whatever the
 prefixes are: chained URLs (``::``), credentials in the URL, backslashes, control characters, relative URIs and
-percent-encoded dots or slashes that would climb. Local paths are resolved through symbolic links; ``http(s)`` must be
-allowed by a prefix.
+percent-encoded dots or slashes that would climb, also those that only some servers read as such. Local paths are
+resolved through symbolic links; ``http(s)`` must be allowed by a prefix.
+
+Below an allowed web host no address of this machine or of a private network is connected to, whatever its name resolves
+to, unless the prefix itself names that address or ``localhost``, or ``network:10.0.0.0/8`` is allowed too.
 """
 
+import ipaddress
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -26,11 +31,17 @@ from grpo_tta.adapters.storage.filesystems import (
 )
 
 MAX_URI = 4096
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*:")
 _MAX_ENCODINGS = 4
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_NETWORK = "network:"
+_OVERLONG = re.compile(r"%(c0%[29aef][0-9a-f]|c1%[19][0-9a-f]|e0%80%[29a][0-9a-f]|u[0-9a-f]{4})", re.IGNORECASE)
+"""Percent-encodings of dots and slashes that are no UTF-8 and that some servers take."""
+_NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE | re.ASCII)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ForbiddenUri(ValueError):
@@ -62,13 +73,16 @@ class UriPolicy:
     """Allowed schemes and prefixes.
 
     ``prefixes``: absolute folders, objects or URLs (``/data/feed``, ``s3://bucket/images``, ``https://host/path``);
-    each allows itself and what lies below it. ``schemes`` bounds what a prefix can open; every prefix must be of one
-    of them. Raises ValueError naming a prefix that is malformed or of another scheme.
+    each allows itself and what lies below it; ``network:ADDRESS/BITS`` allows web hosts to be there. ``schemes``
+    bounds what a prefix can open; every prefix must be of one of them. Raises ValueError naming a prefix that is
+    malformed or of another scheme.
     """
 
     def __init__(self, schemes: Iterable[str], prefixes: Iterable[str]) -> None:
         self.schemes = tuple(sorted({scheme_of(f"{scheme}:") for scheme in schemes}))
-        self.prefixes = tuple(prefixes)
+        prefixes = tuple(prefixes)
+        self.prefixes = tuple(prefix for prefix in prefixes if not prefix.startswith(_NETWORK))
+        self._networks = tuple(_network(prefix) for prefix in prefixes if prefix.startswith(_NETWORK))
         self._places = tuple(self._prefix(prefix) for prefix in self.prefixes)
 
     @classmethod
@@ -99,6 +113,49 @@ class UriPolicy:
                 f"uri {_show(uri)}{also} is under no allowed prefix; allowed: {allowed}; more by 'allow_uris'"
             )
         return place.text()
+
+    def may_connect(self, host: str, address: str) -> bool:
+        """Whether ``address``, numeric, is one that the web host of a checked uri may have."""
+        given = ipaddress.ip_address(address.partition("%")[0])
+        inner = _inner(given)
+        if inner.is_global and not inner.is_multicast:
+            return True
+        if any(inner in network or given in network for network in self._networks):
+            return True
+        named = any(_host_of(place.authority) == host.strip("[]").lower() for place in self._places)
+        return named and (_is_address(host) or (host.lower() == "localhost" and inner.is_loopback))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text[len(_NETWORK) :], strict=False)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no network: {error}; an example is network:10.0.0.0/8") from error
+
+
+def _inner(address: _Address) -> _Address:
+    """The IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
+
+
+def _host_of(authority: str) -> str:
+    """Without port and brackets."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def source_folder(source: str) -> str:
@@ -160,7 +217,7 @@ def _remote(uri: str, scheme: str, *, prefix: bool) -> _Place:
     authority, _, path = rest.partition("/")
     if not authority and not prefix:
         raise ForbiddenUri(f"uri {_show(uri)} names no bucket or host")
-    return _Place(scheme, _authority(uri, scheme, authority), _climb(uri, path), query)
+    return _Place(scheme, _authority(uri, scheme, authority), _climb(uri, path, web=scheme in _WEB), query)
 
 
 def _authority(uri: str, scheme: str, authority: str) -> str:
@@ -171,20 +228,33 @@ def _authority(uri: str, scheme: str, authority: str) -> str:
     if carries_credentials(scheme, authority):
         raise ForbiddenUri(f"uri {_show(uri)} carries credentials; give them by the environment")
     if scheme in _WEB:
+        name = _host_of(authority).rstrip(".")
+        if _NUMERIC_HOST.fullmatch(name) and not _is_address(name):
+            raise ForbiddenUri(f"uri {_show(uri)}: write the host's address as four decimal numbers")
         return authority.lower().removesuffix(_DEFAULT_PORTS[scheme]).rstrip(".")
     return f"{container}{at}{host.lower()}" if at else authority
 
 
-def _climb(uri: str, path: str) -> str:
-    """Resolve ``.`` and ``..``; refuse what would climb only after decoding, since a server may decode it."""
+def _climb(uri: str, path: str, *, web: bool = False) -> str:
+    """Resolve ``.`` and ``..``; refuse what would climb only after decoding, since a server may decode it.
+
+    ``web``: also what servers take for dots that are none, as ``..;`` and other characters' look-alikes.
+    """
     if re.search(r"(^|/)\.{1,2}(/|$)", path):
         resolved = posixpath.normpath("/" + path).lstrip("/")
         path = resolved + "/" if path.endswith("/") and resolved else resolved
     decoded = path
     for _ in range(_MAX_ENCODINGS):
+        if web and (_OVERLONG.search(decoded) or _looks_climbing(decoded)):
+            raise ForbiddenUri(f"uri {_show(uri)} hides dots, slashes or a backslash from all but some servers")
         decoded, encoded = unquote(decoded), decoded
         if decoded == encoded:
             return path
         if ".." in decoded.split("/") or "\\" in decoded or _CONTROL.search(decoded):
             raise ForbiddenUri(f"uri {_show(uri)} hides dots, a backslash or control characters in percent-encoding")
     raise ForbiddenUri(f"uri {_show(uri)} is percent-encoded {_MAX_ENCODINGS} times over")
+
+
+def _looks_climbing(path: str) -> bool:
+    plain = unicodedata.normalize("NFKC", path)
+    return "\\" in plain or any(part.partition(";")[0].strip() == ".." for part in plain.split("/"))

@@ -13,11 +13,9 @@ from importlib import import_module
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from grpo_tta.pipeline.cli.json_log import JsonLines
+from grpo_tta.pipeline.cli.logs import JsonLines, TextLines
+from grpo_tta.pipeline.printable import printable_lines
 from grpo_tta.pipeline.versions import versions
-
-_TEXT = "%(levelname)s %(name)s: %(message)s"
-
 
 _MODULES = {
     **dict.fromkeys(("label", "check", "calibrate"), "label"),
@@ -44,21 +42,28 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(parsed, beam_options)
     except ConfigurationError as error:
-        print(f"bad configuration: {error}", file=sys.stderr)
+        print(f"bad configuration: {_said(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (JobError, SourceError, MissingBackend, OSError) as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {_said(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the running slice was dropped; run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:  # storage back ends raise errors of their own
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        print(f"failed: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
+        print(f"failed: {type(error).__name__}: {_said(error)} (--verbose shows where)", file=sys.stderr)
         return 1
+
+
+def _said(error: Exception) -> str:
+    """Without secrets, and nothing that a terminal would obey."""
+    from grpo_tta.adapters.storage.filesystems import redacted_text
+
+    return printable_lines(redacted_text(str(error)))
 
 
 def _run(parsed: argparse.Namespace, beam_options: list[str]) -> int:
@@ -85,7 +90,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _quiet(*, verbose: bool, log_format: str) -> None:
     lines = logging.StreamHandler()
-    lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
+    lines.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[lines])
     logging.getLogger("grpo_tta").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:

@@ -13,6 +13,7 @@ from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.config.job import is_kafka, make_config, merged, read_config_file
 from grpo_tta.pipeline.config.kafka import security_of
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.watch.status import Status, read_status, request_reset
 from grpo_tta.schemas import DeadLetter
 
@@ -59,7 +60,7 @@ def _text(value: object) -> str:
 def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
     """Ask for a stream's reset."""
     asked = request_reset(flags.checkpoint, flags.stream)
-    print(f"stream {flags.stream} is reset before its next image, in {', '.join(asked)}")
+    print(printable(f"stream {flags.stream} is reset before its next image, in {', '.join(asked)}"))
     return 0
 
 
@@ -76,7 +77,7 @@ def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
     except ValueError as error:
         raise JobError(f"{flags.come_from}: {error}") from error
     for coordinate, reason in result.left:
-        print(f"{coordinate}: not sent: {reason}")
+        print(printable(f"{coordinate}: not sent: {reason}"))
     if skipped:
         counts = ", ".join(f"{stage} {count}" for stage, count in sorted(skipped.items()))
         print(f"{sum(skipped.values())} left out, for they cannot pass as they are: {counts}; --stage STAGE sends them")

@@ -17,6 +17,7 @@ from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
+from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
@@ -188,10 +189,10 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     ]
     print_columns(lines)
     for letter in labeled.dead_letters:
-        print(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}")
+        print(printable(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}"))
     _show_streams(checked)
     for warning in checked.warnings(config):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     print(
         f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
     )
@@ -203,9 +204,9 @@ def _show_streams(checked: Checked) -> None:
     begun = f" of the first {checked.looked_at} records" if checked.looked_at >= MOST_COUNTED else ""
     shown = ", ".join(f"{stream} {count}" for stream, count in checked.streams.most_common(_STREAMS_SHOWN))
     more = len(checked.streams) - _STREAMS_SHOWN
-    print(f"{len(checked.streams)} streams{begun}: {shown}" + (f", and {more} more" if more > 0 else ""))
+    print(printable(f"{len(checked.streams)} streams{begun}: {shown}" + (f", and {more} more" if more > 0 else "")))
     if checked.passed_over:
-        print("passed over: " + ", ".join(f"{kind} {count}" for kind, count in checked.passed_over.items()))
+        print(printable("passed over: " + ", ".join(f"{kind} {count}" for kind, count in checked.passed_over.items())))
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -16,6 +19,10 @@ from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 
 _log = logging.getLogger(__name__)
+MAX_CONNECTIONS = 32
+"""To the metrics port at a time."""
+SILENCE_SECONDS = 10.0
+"""After which a connection that says nothing is ended."""
 
 
 class LiveStatus(Watcher):
@@ -107,8 +114,7 @@ class MetricsServer:
 
     def __init__(self, host: str, port: int, problem: Callable[[], str | None]) -> None:
         handler = type("Handler", (_Handler,), {"problem": staticmethod(problem)})
-        self._server = ThreadingHTTPServer((host, port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
 
@@ -121,7 +127,40 @@ class MetricsServer:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """Of more connections than a bound the oldest is ended, so that who says nothing keeps nobody else out;
+    prometheus_client's own server has neither bound nor time-out."""
+
+    daemon_threads = True
+    request_queue_size = MAX_CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own."""
+        with self._lock:
+            self._open.append(request)
+            if len(self._open) > MAX_CONNECTIONS:
+                with suppress(OSError):
+                    self._open.popleft().shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Its thread is done with it."""
+        with self._lock, suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked is gone."""
+        _log.debug("metrics for %s", client_address, exc_info=True)
+
+
 class _Handler(BaseHTTPRequestHandler):
+    timeout = SILENCE_SECONDS
     problem: Callable[[], str | None]
 
     def do_GET(self) -> None:

@@ -74,8 +74,8 @@ def test_a_file_that_is_written_to_while_it_is_read(fetcher, tmp_path, monkeypat
     (listed,) = list_source(str(tmp_path))
     opened = os.open
 
-    def open_and_write(*arguments):
-        descriptor = opened(*arguments)
+    def open_and_write(*arguments, **options):
+        descriptor = opened(*arguments, **options)
         path.write_bytes(b"1234567")
         return descriptor
 
@@ -144,7 +144,7 @@ def test_what_is_permanent(fetcher, tmp_path):
 def test_a_file_without_permission(fetcher, tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"1")
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(module.os, "open", refuse)

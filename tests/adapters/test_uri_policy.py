@@ -173,11 +173,69 @@ def test_web_addresses_only_where_allowed():
         "https://evil/https://example.org/images/a.jpg",
         "https://example.org/images/..%2fprivate",
         "https://example.org/images/%2e%2e/private",
+        "https://example.org/images/..;/private",
+        "https://example.org/images/..;a=b/private",
+        "https://example.org/images/%2e%2e;/private",
+        "https://example.org/images/%2e%2e%3b/private",
+        "https://example.org/images/.. /private",
+        "https://example.org/images/%252e%252e%252fprivate",
+        "https://example.org/images/%c0%ae%c0%ae/private",
+        "https://example.org/images/%c0%2e%c0%2e/private",
+        "https://example.org/images/%e0%80%ae%e0%80%ae/private",
+        "https://example.org/images/%25c0%25ae%25c0%25ae/private",
+        "https://example.org/images/%u002e%u002e/private",
+        "https://example.org/images/\uff0e\uff0e/private",
+        "https://example.org/images/%ef%bc%8e%ef%bc%8e/private",
+        "https://example.org/images/\u2025/private",
+        "https://example.org/images/..\uff0fprivate",
+        "https://example.org/images/..\uff3cprivate",
+        "https://example.org/images/..%5cprivate",
+        "https://example.org/images/\x85/private",
         "https://example.org/other?/images/a.jpg",
         "https://example.org/other#/images/a.jpg",
     ):
         with pytest.raises(ForbiddenUri):
             policy.check(uri)
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.0.0.1", "127.0.0.01", "0"])
+def test_an_address_is_written_in_four_decimal_numbers(host):
+    with pytest.raises(ForbiddenUri, match="four decimal numbers"):
+        UriPolicy(["http"], ["http://"]).check(f"http://{host}:80/a.jpg")
+
+
+HIDDEN_ADDRESSES = (
+    "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+    "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+    "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", HIDDEN_ADDRESSES)
+def test_addresses_of_private_networks_are_not_connected_to(address):
+    plain = UriPolicy(["https"], ["https://example.org/images"])
+    assert not plain.may_connect("example.org", address)
+    assert not UriPolicy(["http"], ["http://"]).may_connect(address, address)
+    bare = address.partition("%")[0]
+    other = UriPolicy(["https"], ["https://example.org", f"network:{bare}"])
+    assert other.may_connect("example.org", address)
+    assert other.prefixes == ("https://example.org",)
+    if ":" not in address:
+        named = UriPolicy(["http"], [f"http://{address}:8080", "http://example.org"])
+        assert named.may_connect(address, address)
+        assert not named.may_connect("example.org", address)
+
+
+def test_other_addresses_are():
+    policy = UriPolicy(["https"], ["https://example.org"])
+    for address in ("93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"):
+        assert policy.may_connect("example.org", address)
+    local = UriPolicy(["http"], ["http://localhost:8080"])
+    assert local.may_connect("localhost", "127.0.0.1")
+    assert local.may_connect("localhost", "::1")
+    assert not local.may_connect("localhost", "10.0.0.1")
+    with pytest.raises(ValueError, match=r"'network:10\.0\.0' is no network"):
+        UriPolicy(["http"], ["network:10.0.0"])
 
 
 def test_an_azure_container_is_not_a_user():

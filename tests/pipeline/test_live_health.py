@@ -1,6 +1,8 @@
 """Metrics, health and readiness of a live job."""
 
 import json
+import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -138,3 +140,32 @@ def test_the_operating_guide_lists_every_metric():
     names = [one.name + ("_total" if one.type == "counter" else "") for one in families]
     assert len(names) > 15
     assert [name for name in names if f"`{name}`" not in guide and f"`{name}{{" not in guide] == []
+
+
+def test_silent_connections_keep_nobody_out_and_are_ended(port, monkeypatch):
+    before = len(os.listdir("/proc/self/fd"))
+    silent = []
+    try:
+        for i in range(200):
+            silent.append(socket.create_connection(("127.0.0.1", port)))
+            if i % 2:
+                silent[-1].sendall(b"GET /met")
+        assert get(port, "/healthz") == (200, "ok\n")
+        assert get(port, "/metrics")[0] == 200
+        until = time.monotonic() + 10
+        ours = health.MAX_CONNECTIONS + 20
+        while len(os.listdir("/proc/self/fd")) - before - len(silent) > ours and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(os.listdir("/proc/self/fd")) - before - len(silent) <= ours
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b""
+    finally:
+        for one in silent:
+            one.close()
+
+
+def test_a_connection_that_says_nothing_is_ended(port, monkeypatch):
+    monkeypatch.setattr(health._Handler, "timeout", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as silent:
+        silent.sendall(b"GET /met")
+        assert silent.recv(1) == b""
