@@ -186,7 +186,7 @@ class Checker:
     def __init__(self) -> None:
         self.make = RecordMaker(("cat", "dog"), "model", "grpo", top_k=2, min_probability=0.0)
         self.windows = Windows("fixed", 60_000_000, 3_600_000_000)
-        self.key = KeyByShard({"p": NOW + 600_000_000}, 4)
+        self.key = KeyByShard({"p": NOW + 600_000_000}, {"p": 4})
         self.prediction = Prediction(torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]]))
         self.update = Update(1, 1, 1, *[0.5] * 9)
 

@@ -30,7 +30,7 @@ _BATCH = 32
 
 
 def bare(config: JobConfig, method: Method, reader: ImageReader, feed: Path) -> float:
-    """Seconds of the bare loop, in batches of 32."""
+    """Seconds of the bare loop, in batches of 32 of one stream; the job's rounds hold several."""
     streams: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(feed.glob("*/*.jpg")):
         streams[path.parent.name].append(path)

@@ -99,11 +99,13 @@ class ReadListing(beam.DoFn):
 
 class KeyByShard(beam.DoFn):
     """``(partition, record)`` -> ``((partition, shard), ImageRef)``; what is no event goes, as ``(partition,
-    Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped."""
+    Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped.
 
-    def __init__(self, latest_times: Mapping[str, int], shards: int) -> None:
+    ``latest_times``, ``shards``: of each partition."""
+
+    def __init__(self, latest_times: Mapping[str, int], shards: Mapping[str, int]) -> None:
         self._latest = dict(latest_times)
-        self._shards = shards
+        self._shards = dict(shards)
 
     def process(self, element: tuple[str, ImageRef | BadRecord]) -> Iterator[Any]:
         """One record."""
@@ -116,7 +118,7 @@ class KeyByShard(beam.DoFn):
         cap, given = self._latest[partition], record
         if given.event_time > cap:
             record = given._replace(event_time=cap, time_capped=True)
-        yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards), record
+        yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards[partition]), record
         if record.time_capped:
             yield self._noted(partition, "time_capped", given)
         elif record.event_time < FIRST_PLAUSIBLE:
@@ -197,15 +199,12 @@ def build(
     job: ResolvedJob,
     slices: Sequence[OpenSlice],
     fault_point: Callable[[str], None],
-    shards: int = 1,
 ) -> None:
-    """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here.
-
-    ``shards``: of a partition's streams, stepped side by side where a runner has as many workers.
-    """
+    """Add one slice's graph, over all its partitions, to ``pipeline``. Nothing is connected here."""
     config = job.config
     max_future = parse_duration(config.event_time.max_future)
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
+    shards = {part.partition: part.plan.shards for part in slices}
     keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(KeyByShard(latest_times, shards)).with_outputs(
         _BAD, _NOTED, main="refs"
     ).with_output_types(tuple[ShardKey, ImageRef])

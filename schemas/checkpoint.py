@@ -31,6 +31,8 @@ class Plan(WireModel):
     config_fingerprint: str
     model_fingerprint: str
     threads: Annotated[int, Field(ge=1)]
+    shards: Annotated[int, Field(ge=1)] = 1
+    """Groups of the partition's streams: those of one go through the model together, so that labels depend on it."""
     environment: str = ""
     """Device, processor and package versions."""
     source_fingerprint: str

@@ -75,6 +75,8 @@ class Partition:
     forget_after: int | None = None
     epoch: int | None = None
     fault_point: Callable[[str], None] = no_fault
+    shards: int = 1
+    """Of a new plan."""
     start: int = 0
     """Where reading begins without a commit."""
     gaps: bool = False
@@ -154,6 +156,7 @@ class Partition:
             config_fingerprint=self.fingerprints.config,
             model_fingerprint=self.fingerprints.model,
             threads=self.fingerprints.threads,
+            shards=self.shards,
             environment=self.fingerprints.environment,
             source_fingerprint=self.fingerprints.source,
             resets=self.log.pending_resets(),

@@ -28,7 +28,7 @@ from grpo_tta.pipeline.run.places import (
     output_stores,
     outputs_claimed,
 )
-from grpo_tta.pipeline.run.runner import check_runner
+from grpo_tta.pipeline.run.runner import check_runner, shards_of
 from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
@@ -100,7 +100,8 @@ def _driver(
     fault_point: Callable[[str], None],
 ) -> SliceDriver:
     checkpoint, fingerprints = job.config.checkpoint, fingerprints_of(job, labeler, source.fingerprint)
-    partition = Partition.of(checkpoint, PARTITION, log, fingerprints, fault_point=fault_point)
+    shards = shards_of(job.config.run)
+    partition = Partition.of(checkpoint, PARTITION, log, fingerprints, fault_point=fault_point, shards=shards)
 
     def told(step: Progress) -> None:
         source.committed(step)

@@ -33,6 +33,7 @@ from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import source_topics
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice
+from grpo_tta.pipeline.run.runner import shards_of
 from grpo_tta.pipeline.run.slice import is_permanent, most_records
 from grpo_tta.pipeline.sinks import close_sinks
 from grpo_tta.pipeline.watch import metrics
@@ -195,6 +196,7 @@ class LiveDriver:
             fingerprints,
             epoch=log.claim(self._owner),
             fault_point=self._fault_point,
+            shards=shards_of(self._config.run),
             gaps=self._config.kafka.out_of_range != "fail",
         )
         self._protocol.restore(partition, self._offsets)

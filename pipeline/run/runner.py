@@ -49,8 +49,8 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
 
 
 def shards_of(run: RunConfig) -> int:
-    """In how many parts a partition's streams are stepped side by side: as many as the in-process runner has workers;
-    of another runner, whose workers nobody knows here, a few."""
+    """In how many groups a new plan has a partition's streams, side by side: as many as the in-process runner has
+    workers; of another runner, whose workers nobody knows here, a few."""
     if run.runner != IN_PROCESS:
         return _SHARDS_ELSEWHERE
     asked = int(PipelineOptions(list(run.beam_options)).view_as(DirectOptions).direct_num_workers)

@@ -15,7 +15,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
 from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.run.garbage import collect_slice
-from grpo_tta.pipeline.run.runner import make_pipeline, shards_of
+from grpo_tta.pipeline.run.runner import make_pipeline
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
 from grpo_tta.state import ForeignStateError, StateVersionError, encode_state
@@ -101,7 +101,7 @@ def _forget(slices: Sequence[OpenSlice]) -> None:
 
 def _run_graph(job: ResolvedJob, slices: Sequence[OpenSlice], fault_point: Callable[[str], None]) -> None:
     pipeline = make_pipeline(job.config.run)
-    build(pipeline, job, slices, fault_point, shards_of(job.config.run))
+    build(pipeline, job, slices, fault_point)
     pipeline.run().wait_until_finish()
 
 

@@ -6,7 +6,7 @@ import threading
 
 import apache_beam as beam
 import pytest
-from pipeline_checkpoints import CLOCK, OURS, make_commit
+from pipeline_checkpoints import CLOCK, OURS, Killed, killing, make_commit
 from pipeline_fakes import CountingMethod, canvas, dump, level_of, make_labeler, make_ref
 from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, serve, write_pictures
 
@@ -169,9 +169,30 @@ def test_several_workers_give_the_files_and_states_of_one(feed, tmp_path, label)
     ],
 )
 def test_a_partition_has_a_shard_for_each_worker(run, shards):
-    key = KeyByShard({"p-0": 10**18}, shards_of(run))
+    key = KeyByShard({"p-0": 10**18}, {"p-0": shards_of(run)})
     keys = {next(iter(key.process(("p-0", make_ref(0, f"cam-{number}")))))[0] for number in range(400)}
     assert keys == {("p-0", shard) for shard in range(shards)}
+
+
+def test_a_plan_that_is_run_again_keeps_its_groups_of_streams(feed, tmp_path, label, monkeypatch):
+    """Whatever workers there are by then: labels depend on who goes through the model together, by rounding."""
+    seen, process = [], labeling.LabelStreams.process
+
+    def noted(self, element):
+        seen.append(element[0][1])
+        return process(self, element)
+
+    monkeypatch.setattr(labeling.LabelStreams, "process", noted)
+    three, one = (
+        job_config(feed, tmp_path / "out", run={"beam_options": options})
+        for options in (("--direct_num_workers=3",), ())
+    )
+    with pytest.raises((Killed, JobError)):
+        label(three, fault_point=killing("after:2"))
+    groups, seen[:] = sorted(seen), []
+    assert max(groups) > 0
+    label(one)
+    assert sorted(seen) == groups
 
 
 def test_shuffled_input_gives_the_labels_of_sorted_input(feed, tmp_path, label, monkeypatch):
