@@ -16,11 +16,12 @@ Where that is not worth saying, the answer is `Unknown`, with why.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+ENTROPY_BINS = 100
 FEWEST = 100
 """Images of a window: under it the width is no use."""
 WIDEST = 0.20
@@ -78,8 +79,8 @@ class Window(Protocol):
     agree: int
     ill: int
     resets: dict[str, int]
-    entropy: list[int]
-    frozen_entropy: list[int]
+    entropy: dict[int, int]
+    frozen_entropy: dict[int, int]
     labels: dict[str, int]
     frozen_labels: dict[str, int]
 
@@ -178,17 +179,19 @@ def estimate(window: Window, calibration: AccuracyCalibration | None) -> Estimat
     return Estimates(adapted, frozen, _gain(window, calibration, adapted, frozen))
 
 
-def share_under(histogram: Sequence[int], threshold: float) -> float:
-    """Share of a histogram over [0, 1] that lies under ``threshold``; within a bin, evenly spread."""
-    place = min(max(threshold, 0.0), 1.0) * len(histogram)
-    whole = min(int(place), len(histogram) - 1)
-    return (sum(histogram[:whole]) + (place - whole) * histogram[whole]) / sum(histogram)
+def share_under(histogram: Mapping[int, int], threshold: float) -> float:
+    """Share of a histogram of `ENTROPY_BINS` bins over [0, 1] that lies under ``threshold``; within a bin, evenly
+    spread."""
+    place = min(max(threshold, 0.0), 1.0) * ENTROPY_BINS
+    under = sum(count * min(max(place - at, 0.0), 1.0) for at, count in histogram.items())
+    return under / sum(histogram.values())
 
 
 def effective_classes(labels: Mapping[str, int]) -> float:
-    """1 / (chance that two labels, drawn with replacement, are equal); 0 for none."""
+    """1 / (chance that two images' labels are equal), which does not depend on how many images there are; where none
+    are equal, as many classes as there are pairs of images; 0 for no image."""
     total = sum(labels.values())
-    return total**2 / sum(count**2 for count in labels.values()) if total else 0.0
+    return total * (total - 1) / max(sum(count * (count - 1) for count in labels.values()), 1) if total > 1 else total
 
 
 def half_width(width: Width, variance: float, n: int, classes: float, window: int, full: float) -> float:

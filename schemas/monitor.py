@@ -25,14 +25,15 @@ MILLION = 1_000_000
 Count = Annotated[int, Field(ge=0)]
 
 
-def _sorted(counts: dict[str, int]) -> dict[str, int]:
+def _sorted(counts: dict[Any, int]) -> dict[Any, int]:
     return {name: counts[name] for name in sorted(counts) if counts[name]}
 
 
 Counts = Annotated[dict[str, Count], AfterValidator(_sorted)]
 """By name, sorted, none of them 0: equal counts have equal bytes."""
-ProbabilityHistogram = Annotated[list[Count], Field(min_length=PROBABILITY_BINS, max_length=PROBABILITY_BINS)]
-EntropyHistogram = Annotated[list[Count], Field(min_length=ENTROPY_BINS, max_length=ENTROPY_BINS)]
+ProbabilityHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=PROBABILITY_BINS)], Count], AfterValidator(_sorted)]
+EntropyHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=ENTROPY_BINS)], Count], AfterValidator(_sorted)]
+"""By bin, from 0; most slices fill few of them."""
 
 
 class Sample(WireModel):
@@ -71,8 +72,6 @@ class MonitorRecord(WireModel):
     method: str
     settings_fingerprint: str
     """Of the method's and the guard's settings."""
-    classes: Count
-    """Told apart by the model."""
     n: Count = 0
     """Images labelled."""
     late: Count = 0
@@ -92,14 +91,14 @@ class MonitorRecord(WireModel):
     """Drift events by `DriftSignal`."""
     dead_letters: Counts = Field(default_factory=dict)
     """By ``stage/error_class``."""
-    probability: ProbabilityHistogram = Field(default_factory=lambda: [0] * PROBABILITY_BINS)
+    probability: ProbabilityHistogram = Field(default_factory=dict)
     """Of the served best class, in twentieths."""
-    entropy: EntropyHistogram = Field(default_factory=lambda: [0] * ENTROPY_BINS)
+    entropy: EntropyHistogram = Field(default_factory=dict)
     """Of the served probabilities, over ln C, in hundredths."""
     labels: Counts = Field(default_factory=dict)
     """Best classes, however unsure. All of them: a list that is cut does not add up."""
-    frozen_probability: ProbabilityHistogram = Field(default_factory=lambda: [0] * PROBABILITY_BINS)
-    frozen_entropy: EntropyHistogram = Field(default_factory=lambda: [0] * ENTROPY_BINS)
+    frozen_probability: ProbabilityHistogram = Field(default_factory=dict)
+    frozen_entropy: EntropyHistogram = Field(default_factory=dict)
     frozen_labels: Counts = Field(default_factory=dict)
     shifts: list[Shift] = Field(default_factory=list)
     """In order of time."""
@@ -109,7 +108,7 @@ class MonitorRecord(WireModel):
     """In order of their coordinates' hashes: a fair draw, the same in every replay."""
 
     @property
-    def key(self) -> tuple[str, str, int, str, str, str, int]:
+    def key(self) -> tuple[str, str, int, str, str, str]:
         """Parts with equal keys add up; keys order records by stream and time."""
         start = "" if self.bucket_start is None else self.bucket_start.isoformat()
         return (
@@ -119,7 +118,6 @@ class MonitorRecord(WireModel):
             self.model_fingerprint,
             self.method,
             self.settings_fingerprint,
-            self.classes,
         )
 
 
@@ -156,20 +154,18 @@ def join(records: Sequence[MonitorRecord]) -> MonitorRecord:
     return _sum(records, same | {"bucket_start": start, "bucket_seconds": int((max(ends) - start).total_seconds())})
 
 
-_SAME = (
-    "stream", "bucket_start", "bucket_seconds", "model_fingerprint", "method", "settings_fingerprint", "classes",
-)  # fmt: skip
+_SAME = ("stream", "bucket_start", "bucket_seconds", "model_fingerprint", "method", "settings_fingerprint")
 _TOTALS = ("n", "late", "unknown", "ill", "frozen_n", "agree", "updates")
-_NAMED = ("resets", "drift", "dead_letters", "labels", "frozen_labels")
-_BINNED = ("probability", "entropy", "frozen_probability", "frozen_entropy")
+_COUNTED = (
+    "resets", "drift", "dead_letters", "labels", "frozen_labels",
+    "probability", "entropy", "frozen_probability", "frozen_entropy",
+)  # fmt: skip
 
 
 def _sum(records: Sequence[MonitorRecord], same: dict[str, Any]) -> MonitorRecord:
     values = same | {name: sum(getattr(record, name) for record in records) for name in _TOTALS}
-    for name in _BINNED:
-        values[name] = [sum(bins) for bins in zip(*(getattr(record, name) for record in records), strict=True)]
-    for name in _NAMED:
-        counts: dict[str, int] = {}
+    for name in _COUNTED:
+        counts: dict[Any, int] = {}
         for record in records:
             for key, count in getattr(record, name).items():
                 counts[key] = counts.get(key, 0) + count
