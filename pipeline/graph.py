@@ -1,7 +1,7 @@
 """The one file to read: the events of a slice in, records, states and counts out.
 
     the source's records -> keyed by partition and shard of its streams -> grouped
-        -> LabelStreams -> files or topics of labels, adaptation log, drift events, dead letters
+        -> LabelStreams -> files or topics of labels, adaptation log, drift events, dead letters, monitor
         -> one packed file of states a partition
 
 References travel through the shuffles; pixels exist only inside `LabelStreams`. The packed file waits for the other
@@ -33,6 +33,7 @@ from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
+from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.pipeline.label.records import bad_record
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
@@ -189,7 +190,19 @@ def build(
             STATES, COUNTERS, main="records"
         )
     )
-    records = (labelled.records, keyed[_BAD]) | "Records" >> beam.Flatten()
+    monitors = {part.partition: monitor_of(job, part.plan.model_fingerprint) for part in slices}
+    monitored = (
+        keyed[_BAD]
+        | "BadByPartition" >> beam.GroupByKey()
+        | "MonitorBad"
+        >> beam.FlatMapTuple(
+            lambda partition, rows: [
+                (partition, Row.of(record))
+                for record in monitors[partition].records(dead_letters=[row.record() for row in rows])
+            ]
+        )
+    )
+    records = (labelled.records, keyed[_BAD], monitored) | "Records" >> beam.Flatten()
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
     )

@@ -49,7 +49,7 @@ def run_and_report(config: JobConfig) -> int:
     print(f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}")
     print(f"streams {summary.streams}, updates {summary.updates}, resets: {resets}")
     print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
-    print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ summary.json")
+    print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ monitor/ summary.json")
     if summary.dead_letters and not summary.labels:
         first = next(read_records(out, "dead_letters", DeadLetter))
         print(

@@ -29,7 +29,15 @@ from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
 from grpo_tta.methods import METHODS
-from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.values import (
+    Duration,
+    Url,
+    check_stretch,
+    check_window,
+    option_name,
+    parse_until,
+    parsed,
+)
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -184,14 +192,18 @@ class OutputConfig(_Section):
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    monitor: Annotated[str, BeforeValidator(check_stretch)] = "1h"
+    """Stretch of event time that a record of ``monitor/`` is about; whole seconds."""
 
 
 class TopicsConfig(_Section):
-    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``."""
+    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``,
+    ``.monitor``."""
 
     adaptation: str | None = None
     drift: str | None = None
     dead_letters: str | None = None
+    monitor: str | None = None
 
 
 class KafkaConfig(_Section):
