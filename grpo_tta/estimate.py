@@ -1,15 +1,16 @@
 """An estimate of accuracy without labels, from how unsure a window's predictions are. Pure, without torch.
 
-The estimate is the share of images whose normalised entropy lies under a threshold, which is chosen on labelled normal
-images so that the share is the accuracy there (average thresholded confidence, ATC, by negative entropy, Garg et al.
-2022). Its width was measured on corruptions of those images: half-width^2 is
+The estimate is the share of images whose normalised entropy lies under a threshold (average thresholded confidence,
+ATC, by negative entropy, Garg et al. 2022). It is chosen on labelled normal images and corruptions of them, so that the
+share is the accuracy on average over kinds of corruption [ours]; its width was measured on them: half-width^2 is
 
     max(q^2 + z^2 v (1/n - 1/n0), q^2/4) + c2 max(0, 1/K - 1/K0)
 
-``q``: the worst kind's 90 % quantile of the error, in windows of ``n0`` images; ``v``: the variance of a single image,
-``p (1 - p)``; ``K``: the effective number of classes, 1 / (chance that two labels are equal), for a class is right or
-wrong of its own. [ours] Adapted and frozen encoder have a threshold each, and the gain, which is their difference, a
-``q`` and ``c2`` of its own; two images' difference varies by as much as the encoders disagree.
+``q``: the worst kind's 90 % quantile of the error, in windows of ``n0`` images, by a threshold of the other kinds;
+``v``: the variance of a single image, ``p (1 - p)``; ``K``: the effective number of classes, 1 / (chance that two
+labels are equal), for a class is right or wrong of its own. [ours] Adapted and frozen encoder have a threshold each,
+and the gain, which is their difference, a ``q`` and ``c2`` of its own; two images' difference varies by as much as the
+encoders disagree.
 
 Where that is not worth saying, the answer is `Unknown`, with why.
 """
@@ -28,7 +29,7 @@ WIDEST = 0.20
 """Half-width over which an estimate is not said."""
 LOST_CLASSES = 0.5
 """The adapted encoder's share of the frozen one's effective classes, under which it has sharpened itself."""
-_Z2 = 1.6448536**2
+Z2 = 1.6448536**2
 """Squared quantile of a normal distribution, 90 % on both sides."""
 
 Cause = Literal[
@@ -197,7 +198,7 @@ def effective_classes(labels: Mapping[str, int]) -> float:
 def half_width(width: Width, variance: float, n: int, classes: float, window: int, full: float) -> float:
     """See the module. ``classes``: ``K``; ``window``: ``n0``; ``full``: ``K0``."""
     q2 = width.worst**2
-    sampled = max(q2 + _Z2 * variance * (1 / n - 1 / window), q2 / 4)
+    sampled = max(q2 + Z2 * variance * (1 / n - 1 / window), q2 / 4)
     return math.sqrt(sampled + width.class_variance * max(0.0, 1 / classes - 1 / full))
 
 

@@ -71,7 +71,7 @@ class MonitorRecord(WireModel):
     model_fingerprint: str
     method: str
     settings_fingerprint: str
-    """Of the method's and the guard's settings."""
+    """Of the method's settings."""
     n: Count = 0
     """Images labelled."""
     late: Count = 0

@@ -5,7 +5,6 @@ One stream, as a camera would give it: the images, to warm up; the images again,
 at rising severity, 200 of the images at a time, measured. A method that learns is thus not judged by its first frames.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_tta.estimate import ENTROPY_BINS, Side, Width, effective_classes, half_width, share_under
+from grpo_tta.estimate import ENTROPY_BINS, Z2, Side, Width, effective_classes, share_under
 from grpo_tta.evaluation.corruptions import corrupt
 from grpo_tta.evaluation.run import StreamResult
 from grpo_tta.evaluation.streams import Frames
@@ -27,10 +26,6 @@ WINDOW = 200
 SEVERITIES = (1, 3, 5)
 CLEAN_KIND = "clean"
 _COVERED = 0.9
-_CUT_CLASSES = (5, 10, 20, 40, 80)
-_CUTS = 200
-"""Windows of few classes for each number of them."""
-_SHORTEST_CUT = 20
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -136,58 +131,36 @@ def _parts(count: int, kinds: Sequence[str]) -> list[tuple[str, int, Ints]]:
 
 
 def fit(measured: Sequence[Measured]) -> Fitted:
-    """Thresholds from the clean frames, widths from the windows of all kinds."""
-    windows = [window for of_kind in measured for window in of_kind.windows(WINDOW)]
+    """Thresholds from the frames of all kinds, widths from the windows of each kind by the others' thresholds."""
+    windows = [window for part in measured for window in part.windows(WINDOW)]
     full = float(np.median([effective_classes(window.adapted.counts()) for window in windows]))
-    thresholds = {name: _threshold(measured, name) for name in ("adapted", "frozen")}
-    cuts = _cuts(measured)
-    sides = {}
-    for name, threshold in thresholds.items():
-        accuracies = [float(getattr(part, name).right.mean()) for part in measured]
-        clean = [a for a, part in zip(accuracies, measured, strict=True) if part.kind == CLEAN_KIND]
-        judged = _Judged(name, thresholds)
-        width = _width(judged, windows, cuts, full)
-        sides[name] = Side(threshold, float(np.mean(clean)), min(accuracies), width)
-    gain = _width(_Judged("gain", thresholds), windows, cuts, full)
-    return Fitted(sides["adapted"], sides["frozen"], gain, full)
+    thresholds = _thresholds(measured)
+    widths = {
+        name: Width(_quantiles(measured, name), _class_variance(measured, name, thresholds))
+        for name in ("adapted", "frozen", "gain")
+    }
+    sides = {name: _side(measured, name, threshold, widths[name]) for name, threshold in thresholds.items()}
+    return Fitted(sides["adapted"], sides["frozen"], widths["gain"], full)
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """An estimate of a window beside the truth."""
-
-    name: str
-    thresholds: Mapping[str, float]
-
-    def error(self, window: Measured) -> float:
-        """Estimate less truth."""
-        if self.name == "gain":
-            return _Judged("adapted", self.thresholds).error(window) - _Judged("frozen", self.thresholds).error(window)
-        side: Seen = getattr(window, self.name)
-        return self._share(side) - float(side.right.mean())
-
-    def variance(self, window: Measured) -> float:
-        """Of a single image, as `estimate` takes it."""
-        if self.name == "gain":
-            return float((window.adapted.predicted != window.frozen.predicted).mean())
-        share = self._share(getattr(window, self.name))
-        return share * (1 - share)
-
-    def classes(self, window: Measured) -> float:
-        """In effect."""
-        return effective_classes((window.frozen if self.name == "frozen" else window.adapted).counts())
-
-    def _share(self, side: Seen) -> float:
-        return share_under(side.histogram(), self.thresholds[self.name])
+def _side(measured: Sequence[Measured], name: str, threshold: float, width: Width) -> Side:
+    clean = [float(getattr(part, name).right.mean()) for part in measured if part.kind == CLEAN_KIND]
+    lowest = min(float(getattr(part, name).right.mean()) for part in measured)
+    return Side(threshold, float(np.mean(clean)), lowest, width)
 
 
 def _threshold(measured: Sequence[Measured], name: str) -> float:
-    """The entropy under which as many clean frames lie as are right."""
-    sides: list[Seen] = [getattr(part, name) for part in measured if part.kind == CLEAN_KIND]
-    histogram: Counter[int] = Counter()
-    for side in sides:
-        histogram.update(side.histogram())
-    left = sum(int(side.right.sum()) for side in sides)
+    """The entropy under which as many frames lie as are right, on average over kinds."""
+    frames: Counter[str] = Counter()
+    for part in measured:
+        frames[part.kind] += len(part)
+    histogram: dict[int, float] = {}
+    left = 0.0
+    for part in measured:
+        side: Seen = getattr(part, name)
+        for place, count in side.histogram().items():
+            histogram[place] = histogram.get(place, 0.0) + count / frames[part.kind]
+        left += float(side.right.sum()) / frames[part.kind]
     for place in sorted(histogram):
         if left <= histogram[place]:
             return (place + left / histogram[place]) / ENTROPY_BINS
@@ -195,42 +168,49 @@ def _threshold(measured: Sequence[Measured], name: str) -> float:
     return 1.0
 
 
-def _width(judged: _Judged, windows: Sequence[Measured], cuts: Mapping[int, Sequence[Measured]], full: float) -> Width:
-    errors: dict[str, list[float]] = {}
-    for window in windows:
-        errors.setdefault(window.kind, []).append(abs(judged.error(window)))
-    quantiles = {kind: float(np.quantile(of_kind, _COVERED)) for kind, of_kind in sorted(errors.items())}
-    return Width(quantiles, _class_variance(judged, Width(quantiles, 0.0), cuts, full))
+def _thresholds(measured: Sequence[Measured]) -> dict[str, float]:
+    return {name: _threshold(measured, name) for name in ("adapted", "frozen")}
 
 
-def _class_variance(judged: _Judged, width: Width, cuts: Mapping[int, Sequence[Measured]], full: float) -> float:
-    """The smallest under which the intervals of each number of classes cover what they should."""
-    smallest = 0.0
-    for windows in cuts.values():
-        needed = []
-        for window in windows:
-            classes = judged.classes(window)
-            room = 1 / classes - 1 / full
-            plain = half_width(width, judged.variance(window), len(window), classes, WINDOW, full)
-            missing = judged.error(window) ** 2 - plain**2
-            needed.append(0.0 if missing <= 0 else missing / room if room > 0 else math.inf)
-        enough = float(np.quantile(needed, _COVERED, method="higher"))
-        if math.isfinite(enough):
-            smallest = max(smallest, enough)
-    return smallest
+def error_of(window: Measured, name: str, thresholds: Mapping[str, float]) -> float:
+    """Estimate less truth, of ``adapted``, ``frozen`` or ``gain``."""
+    if name == "gain":
+        return error_of(window, "adapted", thresholds) - error_of(window, "frozen", thresholds)
+    side: Seen = getattr(window, name)
+    return share_under(side.histogram(), thresholds[name]) - float(side.right.mean())
 
 
-def _cuts(measured: Sequence[Measured]) -> dict[int, list[Measured]]:
-    """Windows of few classes: some classes' frames of one kind and severity, as many as there are."""
-    generator = np.random.Generator(np.random.PCG64(0))
-    found: dict[int, list[Measured]] = {}
-    for count in _CUT_CLASSES:
-        for _ in range(_CUTS):
-            part = measured[int(generator.integers(len(measured)))]
-            classes = np.unique(part.labels)
-            if len(classes) <= count:
-                continue
-            rows = np.flatnonzero(np.isin(part.labels, generator.permutation(classes)[:count]))[:WINDOW]
-            if len(rows) >= _SHORTEST_CUT:
-                found.setdefault(count, []).append(part.part(rows))
+def _quantiles(measured: Sequence[Measured], name: str) -> dict[str, float]:
+    """By kind, of the errors of its windows, by the thresholds of all other kinds; the clean frames are never left
+    out."""
+    found = {}
+    for kind in sorted({part.kind for part in measured}):
+        own = [part for part in measured if part.kind == kind]
+        others = [part for part in measured if part.kind != kind or kind == CLEAN_KIND]
+        thresholds = _thresholds(others)
+        errors = [abs(error_of(window, name, thresholds)) for part in own for window in part.windows(WINDOW)]
+        found[kind] = float(np.quantile(errors, _COVERED))
     return found
+
+
+def _class_variance(measured: Sequence[Measured], name: str, thresholds: Mapping[str, float]) -> float:
+    """``c2``: the variance of a class's own error, times the square of the interval's quantile: how much two frames of
+    one class and kind have in common, for a window of few classes errs by what its classes do."""
+    products, pairs = 0.0, 0
+    for kind in sorted({part.kind for part in measured}):
+        own = [part for part in measured if part.kind == kind]
+        errors = np.concatenate([_errors(part, name, thresholds) for part in own])
+        classes = np.unique(np.concatenate([part.labels for part in own]), return_inverse=True)[1]
+        errors = errors - errors.mean()
+        counts, sums = np.bincount(classes), np.bincount(classes, errors)
+        products += float((sums**2 - np.bincount(classes, errors**2)).sum())
+        pairs += int((counts * (counts - 1)).sum())
+    return Z2 * max(products / max(pairs, 1), 0.0)
+
+
+def _errors(part: Measured, name: str, thresholds: Mapping[str, float]) -> Floats:
+    """Frame by frame: whether it counts as right less whether it is."""
+    if name == "gain":
+        return _errors(part, "adapted", thresholds) - _errors(part, "frozen", thresholds)
+    side: Seen = getattr(part, name)
+    return (side.entropy < thresholds[name]).astype(np.float64) - side.right

@@ -98,7 +98,7 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from grpo_tta.pipeline.cli.bench import add_bench_flags
-    from grpo_tta.pipeline.cli.flags import add_job_flags
+    from grpo_tta.pipeline.cli.flags import add_job_flags, add_some_flags
 
     parser = argparse.ArgumentParser(
         prog="grpo-tta",
@@ -121,10 +121,17 @@ def _parser() -> argparse.ArgumentParser:
 
     add_bench_flags(commands.add_parser("bench", help="compare methods over streams of labelled images"))
 
-    calibrate = commands.add_parser("calibrate", help="make the drift guard's reference from a source")
+    calibrate = commands.add_parser("calibrate", help="make the drift guard's reference, or an accuracy calibration")
     add_job_flags(calibrate, label=False)
-    calibrate.add_argument("--reference", required=True, metavar="FILE", help="safetensors file to write")
+    calibrate.add_argument("--reference", metavar="FILE", help="safetensors file to write")
+    calibrate.add_argument(
+        "--accuracy", metavar="FILE", help="JSON file to write: for accuracy estimates; with --truth"
+    )
+    calibrate.add_argument(
+        "--truth", metavar="FILE.jsonl", help='lines {"id":, "label":} of at least 500 normal images'
+    )
     calibrate.add_argument("--max-images", type=int, default=3200, metavar="N", help="default: 3200")
+    add_some_flags(calibrate, ("--method", "--mode", "--tune", "--seed"))
 
     check = commands.add_parser("check", help="check configuration and access, label ten images, write nothing")
     add_job_flags(check, label=True)

@@ -156,6 +156,10 @@ class MethodConfig(_Section):
             )
         return self
 
+    def fingerprint(self) -> str:
+        """Of method and settings."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
 
 class GuardConfig(_Section):
     """The drift guard."""

@@ -105,7 +105,8 @@ class MonitorMaker:
 def monitor_of(job: ResolvedJob, model_fingerprint: str) -> MonitorMaker:
     """As a job is configured."""
     seconds = parse_duration(job.config.output.monitor) // SECOND
-    return MonitorMaker(seconds, model_fingerprint, job.config.method.name, job.method_fingerprint)
+    method = job.config.method
+    return MonitorMaker(seconds, model_fingerprint, method.name, method.fingerprint())
 
 
 def _best(label: LabeledImage) -> str:
