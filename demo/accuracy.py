@@ -1,4 +1,4 @@
-"""``python -m demo.accuracy``: the packaged accuracy calibration, from 1,000 labelled clean frames of packaged pictures.
+"""``python -m demo.accuracy``: the packaged accuracy calibration, from 1,000 clean frames of the packaged pictures.
 
 They go through the demo feed's JPEG files. It belongs to one set of weights and the default method; run it after
 ``demo.reference``. The frames' seed is used by no stream of the project.

@@ -33,11 +33,11 @@ from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
-from grpo_tta.pipeline.label.monitor import monitor_of
+from grpo_tta.pipeline.label.monitor import MonitorMaker, monitor_of
 from grpo_tta.pipeline.label.records import bad_record
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.schemas import Commit, Counters, DeadLetter, Plan, SliceRange
 
 _BAD = "bad"
 T = TypeVar("T")
@@ -111,6 +111,21 @@ class KeyByShard(beam.DoFn):
         if record.event_time > cap:
             record = record._replace(event_time=cap, time_capped=True)
         yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards), record
+
+
+class MonitorBad(beam.DoFn):
+    """``(partition, rows)`` of records that are no events -> ``(partition, Row)`` of what they add up to."""
+
+    def __init__(self, makers: Mapping[str, MonitorMaker]) -> None:
+        self._makers = dict(makers)
+
+    def process(self, element: tuple[str, Iterable[Row]]) -> Iterator[tuple[str, Row]]:
+        """All of a partition's."""
+        partition, rows = element
+        records = self._makers[partition].records(dead_letters=[DeadLetter.model_validate_json(r.value) for r in rows])
+        metrics.observe_monitor(records)
+        for record in records:
+            yield partition, Row.of(record)
 
 
 @dataclass(frozen=True)
@@ -191,17 +206,7 @@ def build(
         )
     )
     monitors = {part.partition: monitor_of(job, part.plan.model_fingerprint) for part in slices}
-    monitored = (
-        keyed[_BAD]
-        | "BadByPartition" >> beam.GroupByKey()
-        | "MonitorBad"
-        >> beam.FlatMapTuple(
-            lambda partition, rows: [
-                (partition, Row.of(record))
-                for record in monitors[partition].records(dead_letters=[row.record() for row in rows])
-            ]
-        )
-    )
+    monitored = keyed[_BAD] | "BadByPartition" >> beam.GroupByKey() | "MonitorBad" >> beam.ParDo(MonitorBad(monitors))
     records = (labelled.records, keyed[_BAD], monitored) | "Records" >> beam.Flatten()
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))

@@ -26,6 +26,10 @@ WINDOW = 200
 SEVERITIES = (1, 3, 5)
 CLEAN_KIND = "clean"
 _COVERED = 0.9
+_CUT_CLASSES = (5, 10, 20, 40, 80)
+_CUTS = 200
+"""Windows of few classes for each number of them."""
+_SHORTEST_CUT = 40
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -136,7 +140,7 @@ def fit(measured: Sequence[Measured]) -> Fitted:
     full = float(np.median([effective_classes(window.adapted.counts()) for window in windows]))
     thresholds = _thresholds(measured)
     widths = {
-        name: Width(_quantiles(measured, name), _class_variance(measured, name, thresholds))
+        name: Width(_quantiles(measured, name), _class_variance(measured, name, thresholds, full))
         for name in ("adapted", "frozen", "gain")
     }
     sides = {name: _side(measured, name, threshold, widths[name]) for name, threshold in thresholds.items()}
@@ -193,19 +197,42 @@ def _quantiles(measured: Sequence[Measured], name: str) -> dict[str, float]:
     return found
 
 
-def _class_variance(measured: Sequence[Measured], name: str, thresholds: Mapping[str, float]) -> float:
-    """``c2``: the variance of a class's own error, times the square of the interval's quantile: how much two frames of
-    one class and kind have in common, for a window of few classes errs by what its classes do."""
-    products, pairs = 0.0, 0
-    for kind in sorted({part.kind for part in measured}):
-        own = [part for part in measured if part.kind == kind]
-        errors = np.concatenate([_errors(part, name, thresholds) for part in own])
-        classes = np.unique(np.concatenate([part.labels for part in own]), return_inverse=True)[1]
-        errors = errors - errors.mean()
-        counts, sums = np.bincount(classes), np.bincount(classes, errors)
-        products += float((sums**2 - np.bincount(classes, errors**2)).sum())
-        pairs += int((counts * (counts - 1)).sum())
-    return Z2 * max(products / max(pairs, 1), 0.0)
+def _class_variance(measured: Sequence[Measured], name: str, thresholds: Mapping[str, float], full: float) -> float:
+    """``c2``: the smallest under which the intervals of nine in ten windows of few classes, cut out of all frames
+    together, cover the truth, were there nothing else but it and sampling; the largest over numbers of classes."""
+    pool, generator = _pooled(measured), np.random.Generator(np.random.PCG64(0))
+    bias, classes = error_of(pool, name, thresholds), np.unique(pool.labels)
+    smallest = 0.0
+    for count in (count for count in _CUT_CLASSES if count < len(classes)):
+        needed = []
+        for _ in range(_CUTS):
+            rows = np.flatnonzero(np.isin(pool.labels, generator.permutation(classes)[:count]))
+            window = pool.part(np.sort(generator.permutation(rows)[:WINDOW]))
+            if len(rows) < _SHORTEST_CUT:
+                continue
+            shown = effective_classes((window.frozen if name == "frozen" else window.adapted).counts())
+            missing = (error_of(window, name, thresholds) - bias) ** 2 - Z2 * _variance(window, name, thresholds) / len(
+                window
+            )
+            room = 1 / shown - 1 / full
+            needed.append(max(missing, 0.0) / room if room > 0 else 0.0)
+        if needed:
+            smallest = max(smallest, float(np.quantile(needed, _COVERED)))
+    return smallest
+
+
+def _variance(window: Measured, name: str, thresholds: Mapping[str, float]) -> float:
+    """Of a single image's error."""
+    return float(np.var(_errors(window, name, thresholds)))
+
+
+def _pooled(parts: Sequence[Measured]) -> Measured:
+    """All frames together."""
+    sides = [
+        Seen(*(np.concatenate(columns) for columns in zip(*(getattr(part, name) for part in parts), strict=True)))
+        for name in ("adapted", "frozen")
+    ]
+    return Measured("", np.concatenate([part.labels for part in parts]), *sides)
 
 
 def _errors(part: Measured, name: str, thresholds: Mapping[str, float]) -> Floats:

@@ -129,6 +129,13 @@ _LIVE_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
     ("--metrics-port", "run.metrics_port", {"type": int, "metavar": "P", "help": "Prometheus, /healthz, /readyz"}),
+    ("--metrics-host", "run.metrics_host", {"metavar": "ADDRESS", "help": "where (default: 127.0.0.1)"}),
+    (
+        "--metrics-streams",
+        "run.metrics_streams",
+        {"type": int, "metavar": "N", "help": "series of their own for the N worst streams (default: 0)"},
+    ),
+    ("--accuracy", "run.accuracy", {"metavar": "FILE", "help": "of 'grpo-tta calibrate': metrics estimate accuracy"}),
 ]
 
 

@@ -265,6 +265,10 @@ class RunConfig(_Section):
     """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
     metrics_host: str = "127.0.0.1"
     """Where they are served."""
+    metrics_streams: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """So many of the worst streams have series of their own."""
+    accuracy: str | None = None
+    """A file of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy."""
 
 
 class JobConfig(_Section):

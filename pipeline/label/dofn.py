@@ -105,7 +105,9 @@ class LabelStreams(beam.DoFn):
     def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)
         kinds = (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters)
-        for kind in (*kinds, self._monitor.records(*kinds)):
+        monitors = self._monitor.records(*kinds)
+        metrics.observe_monitor(monitors)
+        for kind in (*kinds, monitors):
             for record in kind:
                 yield partition, Row.of(record)
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))
