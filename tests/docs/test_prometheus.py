@@ -27,7 +27,7 @@ def promtool(*arguments: str) -> str:
 
 
 def test_every_metric_that_rules_and_dashboard_name_is_in_the_registry() -> None:
-    known = {sample for family in metrics.REGISTRY.describe() for sample in series(family.name, family.type)}
+    known = {sample for family in metrics.REGISTRY.collect() for sample in series(family.name, family.type)}
     known |= {rule["record"] for group in RULES for rule in group["rules"] if "record" in rule}
     named = [rule["expr"] for group in RULES for rule in group["rules"]] + EXPRESSIONS
     found = {name for text in named for name in re.findall(r"\btta[_:][a-z0-9_:]+", text)}
