@@ -228,9 +228,8 @@ def _untrusted(window: Window) -> Unknown | None:
 
 
 def _of_side(window: Window, calibration: AccuracyCalibration, side: Side, *, frozen: bool) -> Estimate | Unknown:
-    n, labels, entropy = window.n, window.labels, window.entropy
-    if frozen:
-        n, labels, entropy = window.frozen_n, window.frozen_labels, window.frozen_entropy
+    labels, entropy = (window.frozen_labels, window.frozen_entropy) if frozen else (window.labels, window.entropy)
+    n = sum(entropy.values())
     if n < FEWEST:
         return Unknown("few_images", f"{n} images, {FEWEST} are needed")
     value = share_under(entropy, side.threshold)
