@@ -14,7 +14,7 @@ from grpo_tta.evaluation import CORRUPTIONS, Frames, run_stream
 from grpo_tta.evaluation.accuracy import LEAST_IMAGES, WINDOW, calibration_stream, fit, measured_parts
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.label.load import ImageReader, load_job_classifier, load_reference, uri_policy
+from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, load_reference, uri_policy
 from grpo_tta.pipeline.run.evaluate import read_truth
 from grpo_tta.pipeline.run.places import list_job_source
 
@@ -55,7 +55,7 @@ def calibrated(config: JobConfig, classifier: Classifier, frames: Frames) -> Acc
     guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     frozen, kinds = create_method("zero-shot", classifier), tuple(CORRUPTIONS)
     torch.set_grad_enabled(True)
-    result = run_stream(method, calibration_stream(frames, kinds, config.max_batch_size), guard=guard, frozen=frozen)
+    result = run_stream(method, calibration_stream(frames, kinds, batch_size(config)), guard=guard, frozen=frozen)
     fitted = fit(measured_parts(result, len(frames.labels), kinds))
     return AccuracyCalibration(
         classifier.fingerprint,
