@@ -25,15 +25,14 @@ def calibrated(classifier: Classifier) -> Reference:
     """Of any classifier with the packaged classes."""
     builder = ReferenceBuilder(classifier.class_vectors, classifier.fingerprint, GuardSettings().probe_frames)
     for number, part in enumerate(StreamSpec((Segment(FRAMES),), SEED).frames(pictures()[0], batch=32)):
-        canvases = through_files(part.canvases) if number % 2 else part.canvases
+        canvases = _through_files(part.canvases) if number % 2 else part.canvases
         with torch.no_grad():
             features = classifier.features(classifier.normalise(torch.from_numpy(canvases)))
             builder.add(features.cpu(), classifier.probabilities(features).cpu())
     return builder.build()
 
 
-def through_files(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Canvases as they come back from the feed's files."""
+def _through_files(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
     read = [np.asarray(Image.open(io.BytesIO(as_jpeg(canvas)))) for canvas in canvases]
     return np.ascontiguousarray(np.stack(read).transpose(0, 3, 1, 2))
 

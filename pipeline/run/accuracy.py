@@ -1,6 +1,7 @@
 """What the accuracy estimate must know of a job's model, method and settings, from labelled normal images."""
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -49,11 +50,13 @@ def calibrate_accuracy(config: JobConfig, truth_path: str, max_images: int) -> A
     return calibrated(config, classifier, Frames(np.stack(canvases), np.array(labels), np.array(seeds, dtype=np.int64)))
 
 
-def calibrated(config: JobConfig, classifier: Classifier, frames: Frames) -> AccuracyCalibration:
-    """Of labelled normal images in a random order."""
+def calibrated(
+    config: JobConfig, classifier: Classifier, frames: Frames, kinds: Sequence[str] | None = None
+) -> AccuracyCalibration:
+    """Of labelled normal images in a random order, and ``kinds`` of corruption of them: by default all there are."""
     method = create_method(config.method.name, classifier, config.method.settings)
     guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
-    frozen, kinds = create_method("zero-shot", classifier), tuple(CORRUPTIONS)
+    frozen, kinds = create_method("zero-shot", classifier), tuple(CORRUPTIONS if kinds is None else kinds)
     torch.set_grad_enabled(True)
     result = run_stream(method, calibration_stream(frames, kinds, batch_size(config)), guard=guard, frozen=frozen)
     fitted = fit(measured_parts(result, len(frames.labels), kinds))
