@@ -21,6 +21,7 @@ _MODULES = {
     **dict.fromkeys(("label", "check", "calibrate"), "label"),
     **dict.fromkeys(("status", "reset", "dead_letters"), "checkpoint"),
     "evaluate": "evaluate",
+    "report": "report",
     "config": "config",
     "bench": "bench",
     "demo": "demo",
@@ -99,6 +100,7 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     from grpo_tta.pipeline.cli.bench import add_bench_flags
     from grpo_tta.pipeline.cli.flags import add_job_flags, add_some_flags
+    from grpo_tta.pipeline.cli.report import add_report_flags
 
     parser = argparse.ArgumentParser(
         prog="grpo-tta",
@@ -118,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
     evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    add_report_flags(commands.add_parser("report", help="write a page about the streams: states, accuracy, pictures"))
 
     add_bench_flags(commands.add_parser("bench", help="compare methods over streams of labelled images"))
 

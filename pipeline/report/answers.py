@@ -67,9 +67,7 @@ def questions(labels: Iterable[LabeledImage], number: int) -> list[tuple[Questio
         wanted = number * (stratum + 1) // STRATA - number * stratum // STRATA
         for label in sorted(part, key=lambda label: _drawn(label.coordinate))[:wanted]:
             weight = len(part) / len(ordered)
-            question = Question(
-                label.coordinate, label.id, label.stream, label.label, stratum, weight, start, end
-            )
+            question = Question(label.coordinate, label.id, label.stream, label.label, stratum, weight, start, end)
             asked.append((question, label))
     return sorted(asked, key=lambda pair: _drawn("order " + pair[0].coordinate))
 
@@ -79,8 +77,10 @@ def _drawn(text: str) -> bytes:
 
 
 def read_answers(path: str) -> list[Answer]:
-    """Those of a file that an asking page saved; the last answer for an image counts. Raises `ConfigurationError` naming
-    the line that is none."""
+    """Those of a file that an asking page saved; the last answer for an image counts.
+
+    Raises `ConfigurationError` naming the line that is none.
+    """
     found: dict[str, Answer] = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

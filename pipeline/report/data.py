@@ -12,9 +12,10 @@ from typing import Any
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.report.answers import Answered, together
 from grpo_tta.pipeline.report.pictures import Choice, Thumbnails, shown_shifts
-from grpo_tta.pipeline.report.read import Cause, StreamOutputs
+from grpo_tta.pipeline.report.read import Cause, StreamOutputs, end_of, start_of
 from grpo_tta.pipeline.report.states import Judgement, size_word
 from grpo_tta.pipeline.report.windows import (
+    Estimator,
     StreamWindow,
     agreement,
     changes,
@@ -23,18 +24,29 @@ from grpo_tta.pipeline.report.windows import (
     mean_probability,
 )
 from grpo_tta.schemas import DriftEvent, LabeledImage
-from grpo_tta.schemas.monitor import MonitorRecord, join
+from grpo_tta.schemas.monitor import join
 
 SPARK_POINTS = 60
-WORDS = (
-    ("Estimated accuracy", "made without labels, of how sure the model is, with an interval that holds nine times in ten. "
-     "It cannot see images of things that are none of the classes: check it by answers (--ask)."),
-    ("Gain", "estimated accuracy with adaptation less that without, in points."),
-    ("Agreement", "share of labels that the frozen encoder gives too. It is no accuracy: where adaptation helps most, it is low."),
-    ("Classes", "so many equally frequent classes are as varied as the labels given. A sudden fall means that few things "
-     "are shown, or that adaptation has gone wrong."),
-    ("Size of a shift", "how far features moved, in standard deviations of a frame: under 0.3 small, from 0.8 on large."),
-)  # fmt: skip
+_SHORT = {
+    "uncalibrated": "not calibrated",
+    "few_images": "too few images",
+    "few_classes": "too few classes",
+    "no_frozen": "no frozen labels",
+    "ill": "guard is ill",
+    "collapse": "adaptation failed",
+    "sharpened": "adaptation too sure",
+    "too_wide": "calibration too wide",
+}
+WORDS = {
+    "Estimated accuracy": "made without labels, of how sure the model is, with an interval that holds nine times in "
+    "ten. It cannot see images of things that are none of the classes: check it by answers (--ask).",
+    "Gain": "estimated accuracy with adaptation less that without, in points.",
+    "Agreement": "share of labels that the frozen encoder gives too. It is no accuracy: where adaptation helps most, "
+    "it is low.",
+    "Classes": "so many equally frequent classes are as varied as the labels. A sudden fall means that few things are "
+    "shown, or that adaptation has gone wrong.",
+    "Size of a shift": "how far features moved, in standard deviations of a frame: under 0.3 small, from 0.8 on large.",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Told:
     stream: StreamOutputs
     windows: list[StreamWindow]
     judgement: Judgement
+    estimates: Estimator
 
 
 def thousandths(value: float | None) -> int | None:
@@ -52,10 +65,12 @@ def thousandths(value: float | None) -> int | None:
 
 
 def said(estimate: Estimate | Unknown | None) -> dict[str, Any]:
-    """``value``, ``low``, ``high``; or ``unknown``, with why."""
+    """``value``, ``low``, ``high``; or ``unknown``, with why, and in a word or two."""
     if isinstance(estimate, Estimate):
         return asdict(estimate)
-    return {"unknown": estimate.message if estimate is not None else "there is no image"}
+    if estimate is None:
+        return {"unknown": "there is no image", "short": "no image"}
+    return {"unknown": estimate.message, "short": _SHORT[estimate.cause]}
 
 
 def seconds(time: datetime) -> int:
@@ -73,9 +88,11 @@ def overview_of(told: Told, page: str) -> dict[str, Any]:
         "page": page,
         "state": told.judgement.state,
         "reasons": told.judgement.reasons,
-        "next": told.judgement.next,
+        "next": [asdict(step) for step in told.judgement.next],
+        "size": next((event.size for event in reversed(stream.drift) if event.signal == "shift"), None),
         "images": stream.images,
         "dead": sum(cause.count for cause in stream.dead),
+        "first": seconds(told.windows[0].start) if told.windows else None,
         "last": None if stream.last is None else seconds(stream.last),
         "estimate": said(estimates.adapted if estimates else None),
         "frozen": said(estimates.frozen if estimates else None),
@@ -145,7 +162,10 @@ def details_of(
 
 def _times(windows: Sequence[StreamWindow]) -> dict[str, Any]:
     starts = [seconds(window.start) for window in windows]
-    return {"time": starts, "seconds": [seconds(window.end) - start for window, start in zip(windows, starts, strict=True)]}
+    return {
+        "time": starts,
+        "seconds": [seconds(window.end) - start for window, start in zip(windows, starts, strict=True)],
+    }
 
 
 def _step(windows: Sequence[StreamWindow]) -> str:
@@ -196,6 +216,7 @@ def _drifts(stream: StreamOutputs, choice: Choice, thumbnails: Thumbnails) -> li
         {
             **_event(event),
             "size_word": None if event.size is None else size_word(event.size),
+            "before_text": choice.before_text.get(at, "none"),
             "before": [picture(label, thumbnails) for label in choice.before.get(at, ())],
             "after": [picture(label, thumbnails) for label in choice.after.get(at, ())],
         }
@@ -267,11 +288,12 @@ def _answers(told: Told, answered: Answered | None) -> dict[str, Any] | None:
 
 
 def _without(told: Told, answered: Answered) -> Estimate | Unknown:
-    """The estimate of the windows that the questions were drawn from."""
-    met = [window for window in told.windows if window.start <= answered.end and window.end > answered.start]
-    return met[-1].estimates.adapted if met else Unknown("few_images", "the outputs hold no such window any more")
-
-
-def whole(records: Sequence[MonitorRecord]) -> MonitorRecord:
-    """All of a stream's stretches as one."""
-    return join(records)
+    """The estimate without labels of the stretch of time that the questions were drawn from."""
+    met = [
+        record
+        for record in told.stream.records
+        if record.n and start_of(record) <= answered.end and end_of(record) > answered.start
+    ]
+    if not met:
+        return Unknown("few_images", "the outputs do not hold the images that were asked about any more")
+    return told.estimates(join([record for record in met if record.key[3:] == met[-1].key[3:]])).adapted

@@ -26,6 +26,10 @@ from grpo_tta.schemas import DriftEvent, LabeledImage
 
 AROUND = 8
 """Pictures before a shift, and after it."""
+NOTICED_AFTER = 96
+"""Images that the guard needs at least to notice a shift (three probes): so many before its alarm show either side."""
+SPREAD = 200
+"""Images that the pictures of one side are spread over."""
 SHOWN_DRIFTS = 3
 """Shifts of a stream, the newest, that get pictures."""
 UNSURE = 8
@@ -48,6 +52,7 @@ class Choice:
     and those where both encoders are surest of different labels."""
 
     before: dict[int, list[LabeledImage]] = field(default_factory=dict)
+    before_text: dict[int, str] = field(default_factory=dict)
     after: dict[int, list[LabeledImage]] = field(default_factory=dict)
     unsure: list[LabeledImage] = field(default_factory=list)
     disagree: list[LabeledImage] = field(default_factory=list)
@@ -102,21 +107,31 @@ def shown_shifts(stream: StreamOutputs) -> dict[int, DriftEvent]:
 def choose(stream: StreamOutputs, files: LabelFiles, since: datetime | None) -> Choice:
     """The images of a stream that are worth looking at."""
     shifts = shown_shifts(stream)
-    labels = [
-        label
-        for label in files.read(files_by_use(stream, [event.event_time for event in shifts.values()]), stream.name)
-        if since is None or label.event_time >= since
-    ]
+    found = files.read(files_by_use(stream, [event.event_time for event in shifts.values()]), stream.name)
+    labels = sorted((label for label in found if since is None or label.event_time >= since), key=_order)
     made = Choice()
     for at, event in shifts.items():
-        before = (label for label in labels if label.event_time < event.event_time)
-        after = (label for label in labels if label.event_time >= event.event_time)
-        made.before[at] = nlargest(AROUND, before, key=_order)[::-1]
-        made.after[at] = nsmallest(AROUND, after, key=_order)
+        before = [label for label in labels if label.event_time < event.event_time]
+        after = [label for label in labels if label.event_time >= event.event_time]
+        earlier = before[-NOTICED_AFTER - SPREAD : -NOTICED_AFTER]
+        made.before[at] = _spread(earlier or before)
+        made.before_text[at] = (
+            f"{NOTICED_AFTER} to {NOTICED_AFTER + len(earlier)} images before the alarm"
+            if earlier
+            else "the stream's first images, which may be shifted already"
+        )
+        made.after[at] = _spread(after[:SPREAD])
     made.unsure = nsmallest(UNSURE, labels, key=lambda label: (label.probability, label.coordinate))
     differ = (label for label in labels if label.frozen_label not in (None, best_of(label)))
     made.disagree = nlargest(UNSURE, differ, key=lambda label: (_both_sure(label), label.coordinate))
     return made
+
+
+def _spread(labels: Sequence[LabeledImage]) -> list[LabeledImage]:
+    """Some, evenly from the first to the last."""
+    if len(labels) <= AROUND:
+        return list(labels)
+    return [labels[at * (len(labels) - 1) // (AROUND - 1)] for at in range(AROUND)]
 
 
 def _order(label: LabeledImage) -> tuple[datetime, str]:

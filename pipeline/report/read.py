@@ -117,9 +117,7 @@ class Outputs:
     def stream(self, name: str) -> StreamOutputs:
         """One stream's outputs since ``since``."""
         found = [
-            (stem, record)
-            for stem, record in self._packed[name]
-            if self.since is None or end_of(record) > self.since
+            (stem, record) for stem, record in self._packed[name] if self.since is None or end_of(record) > self.since
         ]
         files: dict[str, tuple[datetime, datetime]] = {}
         for stem, record in found:
@@ -201,7 +199,6 @@ def _of_labels(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:
                 model_fingerprint=model,
                 method=method,
                 settings_fingerprint="",
-                classes=0,
                 dead_letters={f"{letter.stage}/{letter.error_class}": 1},
             ),
         )
@@ -224,11 +221,8 @@ def _bucket(time: datetime, seconds: int) -> datetime:
     return _EPOCH + timedelta(seconds=(time - _EPOCH) // timedelta(seconds=seconds) * seconds)
 
 
-def _histogram(values: Iterable[float]) -> list[int]:
-    bins = [0] * PROBABILITY_BINS
-    for value in values:
-        bins[min(int(value * PROBABILITY_BINS), PROBABILITY_BINS - 1)] += 1
-    return bins
+def _histogram(values: Iterable[float]) -> dict[int, int]:
+    return Counter(min(int(value * PROBABILITY_BINS), PROBABILITY_BINS - 1) for value in values)
 
 
 def _summed(stream: str, start: datetime, seconds: int, labels: list[LabeledImage]) -> MonitorRecord:
@@ -245,7 +239,6 @@ def _summed(stream: str, start: datetime, seconds: int, labels: list[LabeledImag
         model_fingerprint=labels[0].model_fingerprint,
         method=labels[0].method,
         settings_fingerprint="",
-        classes=0,
         n=len(labels),
         late=sum(label.late for label in labels),
         unknown=sum(label.label != best_of(label) for label in labels),

@@ -1,12 +1,13 @@
 """Where the pictures of labels are: a label's coordinate, and the source that it was read from.
 
-The source is given, or the one of the job's ``summary.json``, or the one that the listing in ``OUT/checkpoint`` is of. A
-file's coordinate holds its address; that of a manifest's line, and of a record in a Kafka topic, says where to read it.
+The source is given, or the one of the job's ``summary.json``, or that of the listing in ``OUT/checkpoint``. A file's
+coordinate holds its address; that of a manifest's line, and of a record in a Kafka topic, says where to read it.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,9 @@ def _of_topics(config: JobConfig, labels: list[LabeledImage]) -> dict[str, Image
                 if not isinstance(ref, BadRecord):
                     found[ref.coordinate] = ref
     except KafkaFailure as error:
-        return {coordinate: ref if isinstance(ref, ImageRef) else type(error).__name__ for coordinate, ref in found.items()}
+        return {
+            coordinate: ref if isinstance(ref, ImageRef) else type(error).__name__ for coordinate, ref in found.items()
+        }
     return found
 
 
@@ -109,9 +112,11 @@ def _position(coordinate: str) -> Any:
 
 
 def source_of(url: str, given: str | None = None) -> Source:
-    """The source of the job whose outputs lie at ``url``; raises `ConfigurationError` for a ``given`` one that is none."""
+    """Of the job whose outputs lie at ``url``; raises `ConfigurationError` for a ``given`` one that is none."""
     configuration = _configuration(ObjectStore(url))
-    values: dict[str, Any] = {key: configuration[key] for key in ("source", "kafka") if key in configuration}
+    values: dict[str, Any] = {key: configuration[key] for key in ("source",) if key in configuration}
+    if security := configuration.get("kafka", {}).get("security"):
+        values["kafka"] = {"security": security}
     if given is not None:
         values["source"] = {**values.get("source", {}), "url": given, "follow": False}
     if "source" not in values:
@@ -127,14 +132,10 @@ def source_of(url: str, given: str | None = None) -> Source:
 def _configuration(store: ObjectStore) -> dict[str, Any]:
     """What is known of the job's: sections of its configuration. A folder's address in the listing is absolute."""
     known: dict[str, Any] = {}
-    try:
+    with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
         known = dict(json.loads(store.read("summary.json"))["configuration"])
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        pass
-    try:
+    with suppress(OSError, KeyError, TypeError, ValueError):
         listing = Listing.open(ObjectStore(f"{store.url.rstrip('/')}/checkpoint"))
         if listing is not None:
             known["source"] = {**known.get("source", {}), "url": json.loads(listing.origin)[0]}
-    except (OSError, KeyError, TypeError, ValueError):
-        pass
     return known

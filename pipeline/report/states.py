@@ -1,9 +1,10 @@
 """The state of a stream, why in words, and what to do about it. Pure.
 
-From the worst: ``ill``, ``degraded``, ``drifted``, ``silent``, ``unknown``, ``normal``. A stream is in the first one that
-holds; what else holds is among the reasons.
+From the worst: ``ill``, ``degraded``, ``drifted``, ``silent``, ``unknown``, ``normal``. A stream is in the first one
+that holds; what else holds is among the reasons.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,12 +27,20 @@ _SIZES = ((0.3, "small"), (0.8, "medium"), (float("inf"), "large"))
 
 
 @dataclass(frozen=True)
+class Step:
+    """A sentence on what to do, and a command line that does it."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """A stream's state with reasons and next steps, the first ones first: sentences."""
+    """A stream's state with reasons, sentences, and next steps, the first ones first."""
 
     state: State
     reasons: list[str]
-    next: list[str]
+    next: list[Step]
 
 
 def size_word(size: float) -> str:
@@ -53,8 +62,10 @@ def judge(
     floor: float | None,
     *,
     calibrated: bool,
+    out: str,
 ) -> Judgement:
-    """``newest``: the end of the last stretch with an image of any stream; ``floor``: see `floor_of`."""
+    """``newest``: the end of the last stretch with an image of any stream; ``floor``: see `floor_of`; ``out``: where
+    the job's outputs lie."""
     latest = windows[-1] if windows else None
     found: dict[State, str] = {}
     if latest is not None and latest.record.ill:
@@ -70,15 +81,17 @@ def judge(
     if (said := _silent(stream, newest)) is not None:
         found["silent"] = said
     if latest is None or latest.record.n < FEWEST:
-        found["unknown"] = f"Only {stream.images} images: too few to say anything." if stream.images else "No image yet."
+        found["unknown"] = (
+            f"Only {stream.images} images: too few to say anything." if stream.images else "No image yet."
+        )
     elif calibrated and isinstance(adapted, Unknown):
         found["unknown"] = f"Accuracy cannot be estimated: {adapted.message}."
-    state = next((one for one in STATES if one in found), "normal")
+    state: State = next((one for one in STATES if one in found), "normal")
     reasons = [found[one] for one in STATES if one in found] or [_normal(adapted)]
     if stream.dead:
         events = sum(cause.count for cause in stream.dead)
         reasons.append(f"{events} dead letter{'' if events == 1 else 's'}, most often {stream.dead[0].name}.")
-    return Judgement(state, reasons, next_steps(state, stream, adapted))
+    return Judgement(state, reasons, _steps(state, stream, adapted, out))
 
 
 def _percent(share: float) -> str:
@@ -96,9 +109,9 @@ def _drifted(stream: StreamOutputs) -> str | None:
     if not shifts:
         return None
     last = shifts[-1]
-    size = "" if last.size is None else f", {size_word(last.size)} (size {last.size:.2f})"
-    times = "once" if len(shifts) == 1 else f"{len(shifts)} times, last"
-    return f"The input shifted {times} at {last.event_time:%H:%M:%S} on {last.event_time:%d %b %Y}{size}."
+    size = "" if last.size is None else f"; {size_word(last.size)}, size {last.size:.2f}"
+    times = "" if len(shifts) == 1 else f"{len(shifts)} times, last "
+    return f"The input shifted {times}at {last.event_time:%H:%M:%S} on {_day(last.event_time)}{size}."
 
 
 def _silent(stream: StreamOutputs, newest: datetime | None) -> str | None:
@@ -110,7 +123,11 @@ def _silent(stream: StreamOutputs, newest: datetime | None) -> str | None:
     longest = max([*pauses, timedelta(seconds=max(record.bucket_seconds for record in shown))])
     if newest - last <= max(QUIET_AT_LEAST, QUIET_PAUSES * longest):
         return None
-    return f"No image since {last:%H:%M on %d %b %Y}, while other streams went on for {_span(newest - last)}."
+    return f"No image since {last:%H:%M} on {_day(last)}, while other streams went on for {_span(newest - last)}."
+
+
+def _day(time: datetime) -> str:
+    return f"{time.day} {time:%b %Y}"
 
 
 def _span(length: timedelta) -> str:
@@ -118,39 +135,38 @@ def _span(length: timedelta) -> str:
     return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours" if hours >= 2 else "an hour"
 
 
-def next_steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | None) -> list[str]:
+def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | None, out: str) -> list[Step]:
     """What somebody on call does, in order."""
-    ask = f"Answer 50 yes-or-no questions to check the accuracy: grpo-tta report --ask 50 --stream {_quoted(stream.name)}."
-    steps: dict[State, list[str]] = {
+    asking = shlex.join(["grpo-tta", "report", "--out", out, "--ask", "50", "--stream", stream.name])
+    ask = Step("Check the accuracy: say of 50 images whether the label is right.", asking)
+    steps: dict[State, list[Step]] = {
         "ill": [
-            "Take the frozen labels (frozen_label) until this is settled.",
-            "Lower method.settings.learning_rate, raise method.settings.pull or lower dispersion_weight.",
-            "Run --method zero-shot on the same images: if it is bad too, the frozen model does not fit them.",
+            Step("Take the frozen labels (frozen_label) until this is settled."),
+            Step("Lower method.settings.learning_rate, raise method.settings.pull, or lower dispersion_weight."),
+            Step(
+                "Label some of these images with --method zero-shot: if that is bad too, the model does not fit them."
+            ),
         ],
         "degraded": [
-            "Compare the pictures before and after: a dirty lens, a moved camera, night, another exposure?",
-            "If the conditions are meant to stay, label some of these images and compare methods with grpo-tta bench.",
+            Step("Compare the pictures before and after: a dirty lens, a moved camera, night, another exposure?"),
             ask,
+            Step("If the conditions are here to stay, label some images and compare methods with grpo-tta bench."),
         ],
         "drifted": [
-            "Look at the pictures before and after the shift and decide whether the new condition is meant.",
-            "Nothing else if it is: adaptation has begun on it, and the guard takes it for normal from now on.",
+            Step("Look at the pictures before and after the shift: is the new condition meant to be?"),
+            Step("If it is, nothing: the guard takes it for normal from now on, and adaptation goes on in it."),
             ask,
         ],
         "silent": [
-            "Check the camera, its network and the path or topic it writes to.",
-            "Look at the dead letters: images that arrive broken make a stream silent too.",
+            Step("Check the camera, its network, and the path or topic that it writes to."),
+            Step("Look at the dead letters: a stream whose images arrive broken is silent too."),
         ],
-        "unknown": [ask, "Wait for more images, or look at a longer time (--since)."],
-        "normal": ["Nothing."],
+        "unknown": [ask, Step("Wait for more images, or report a longer time (--since).")],
+        "normal": [Step("Nothing.")],
     }
     made = steps[state]
     if state == "unknown" and isinstance(adapted, Unknown) and adapted.cause in ("sharpened", "collapse"):
-        made = ["Compare label and frozen_label: the frozen encoder's estimate still holds.", *made]
+        made = [Step("Compare label and frozen_label: the frozen encoder's estimate still holds."), *made]
     if stream.dead and state != "silent":
-        made = [*made, "See the dead letters below: those images have no label."]
+        made = [*made, Step("See the dead letters below: those images have no label.")]
     return made
-
-
-def _quoted(name: str) -> str:
-    return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else "'" + name.replace("'", "'\\''") + "'"

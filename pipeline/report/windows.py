@@ -91,14 +91,15 @@ def _groups(run: Sequence[MonitorRecord], wanted: int, most: int) -> list[list[M
             groups.append([])
         groups[-1].append(record)
     if len(groups) > 1 and 2 * sum(one.n for one in groups[-1]) < wanted:
-        groups[-2] += groups.pop()
+        left = groups.pop()
+        groups[-1] += left
     return groups
 
 
-def mean_probability(histogram: Sequence[int]) -> float | None:
+def mean_probability(histogram: Mapping[int, int]) -> float | None:
     """Of a histogram of twentieths, every image counted as the middle of its bin; None for none."""
-    total = sum(histogram)
-    return sum((at + 0.5) / PROBABILITY_BINS * n for at, n in enumerate(histogram)) / total if total else None
+    total = sum(histogram.values())
+    return sum((at + 0.5) / PROBABILITY_BINS * n for at, n in histogram.items()) / total if total else None
 
 
 def agreement(record: MonitorRecord) -> float | None:

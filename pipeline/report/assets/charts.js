@@ -6,7 +6,7 @@ const share = (values) => values.map((value) => (value === null ? null : value /
 function axes(range, wide) {
   const common = { stroke: css("--quiet"), grid: { stroke: css("--grid"), width: 1 }, ticks: { stroke: css("--grid"), width: 1, size: 4 }, font: "12px system-ui, sans-serif" };
   return [
-    { ...common, space: 70, values: (plot, splits, axis, space, step) => splits.map((at, index) =>
+    { ...common, space: 70, size: 44, values: (plot, splits, axis, space, step) => splits.map((at, index) =>
       (step >= 86400 ? day(at) : index === 0 || day(at) !== day(splits[index - 1]) ? `${clock(at, step < 60)}\n${day(at)}` : clock(at, step < 60))) },
     { ...common, size: wide, ...range },
   ];
@@ -64,7 +64,7 @@ function lines(title, detail, series, band) {
   const known = columns.slice(1).flat().filter((value) => value !== null);
   const least = Math.max(0, Math.floor(10 * Math.min(...known) - 0.3) / 10), most = Math.min(1, Math.ceil(10 * Math.max(...known) + 0.3) / 10);
   const draw = () => plotOf(holder, {
-    height: 190, padding: [8, 12, 0, 0], series: styled, axes: axes(PERCENT, AXIS()),
+    height: 190, padding: [8, 26, 0, 0], series: styled, axes: axes(PERCENT, AXIS()),
     bands: band ? [{ series: [2, 1], fill: css("--band") }] : [],
     scales: { x: { time: true, range: () => range }, y: { range: () => (known.length ? [least, most] : [0, 1]) } },
     hooks: { draw: [shiftLines(detail)], setCursor: [(plot) => say(plot.cursor.idx)] },
@@ -103,9 +103,10 @@ function mix(detail) {
   const holder = el("div", { class: "plot", role: "img", "aria-label": `Shares of ${names.length} labels over time. The table below has the numbers.` });
   const read = el("span", { class: "read" });
   const range = timeRange(detail);
-  const most = Math.max(...shares.flat(), 1);
+  const rest = names.length > 10 ? 10 : -1;
+  const most = Math.max(...shares.filter((_, at) => at !== rest).flat(), 1);
   const cells = (plot) => {
-    const { ctx, bbox } = plot;
+    const { ctx, bbox } = plot, heat = css("--heat");
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
@@ -114,7 +115,7 @@ function mix(detail) {
       if (value === null || value === 0) return;
       const left = plot.valToPos(time[at], "x", true), right = plot.valToPos(time[at] + seconds[at], "x", true);
       const top = plot.valToPos(label, "y", true), under = plot.valToPos(label + 1, "y", true);
-      ctx.fillStyle = `rgb(${css("--heat")} / ${(0.06 + 0.94 * Math.sqrt(value / most)).toFixed(3)})`;
+      ctx.fillStyle = label === rest ? `rgb(128 140 155 / ${(0.06 + 0.5 * (value / 1000)).toFixed(3)})` : `rgb(${heat} / ${(0.08 + 0.92 * (value / most)).toFixed(3)})`;
       ctx.fillRect(Math.round(left), Math.round(top) + 1, Math.max(1, Math.round(right) - Math.round(left)), Math.round(under) - Math.round(top) - 2);
     }));
     ctx.restore();
@@ -130,7 +131,7 @@ function mix(detail) {
   const short = (name) => (name.length > fit ? `${name.slice(0, fit - 1)}…` : name);
   const made = axes({ splits: () => names.map((_, at) => at + 0.5), values: () => names.map(short), grid: { show: false }, ticks: { show: false } }, wide);
   const draw = () => plotOf(holder, {
-    height: row * names.length + 56, padding: [4, 12, 0, 0], axes: made,
+    height: row * names.length + 48, padding: [4, 26, 0, 0], axes: made,
     series: [{}, { stroke: "transparent", points: { show: false } }], cursor: { y: false, points: { show: false } },
     scales: { x: { time: true, range: () => range }, y: { dir: -1, range: () => [0, names.length] } },
     hooks: { draw: [cells, shiftLines(detail)], setCursor: [say] },
@@ -139,6 +140,6 @@ function mix(detail) {
   const heads = [{ text: "From" }, ...names.map((name) => ({ text: name, number: true }))];
   const rows = () => time.map((start, at) => [moment(start), ...shares.map((values) => (values[at] === null ? NONE : percent(values[at] / 1000)))]);
   return { draw, node: el("figure", { class: "chart" }, el("h3", {}, title, read),
-    el("p", { class: "small quiet" }, `Share of the ten most frequent labels and of the rest; the darkest is ${percent(most / 1000)}.`),
+    el("p", { class: "small quiet" }, `Share of the most frequent labels over time; the darkest blue is ${percent(most / 1000)}. Grey: all other labels together.`),
     holder, tableOf(title, heads, rows)) };
 }

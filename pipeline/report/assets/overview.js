@@ -57,10 +57,9 @@ function hrefOf(stream) {
 const COLUMNS = [
   { key: "state", text: "State", of: (one) => ORDER.indexOf(one.state) },
   { key: "name", text: "Stream", of: (one) => one.name },
-  { key: "why", text: "Why", of: null },
   { key: "images", text: "Images", number: true, of: (one) => one.images },
-  { key: "estimate", text: "Est. accuracy", number: true, of: (one) => one.estimate.value },
-  { key: "gain", text: "Gain, points", number: true, of: (one) => one.gain.value },
+  { key: "estimate", text: "Accuracy, est.", number: true, of: (one) => one.estimate.value },
+  { key: "gain", text: "Gain", number: true, of: (one) => one.gain.value },
   { key: "trend", text: "Over time", of: null },
   { key: "agreement", text: "Agreement", number: true, of: (one) => one.agreement },
   { key: "classes", text: "Classes", number: true, of: (one) => one.classes },
@@ -90,15 +89,14 @@ function overviewRow(stream) {
   const estimate = stream.estimate;
   return el("tr", { onclick: (event) => { if (!event.target.closest("a")) window.location.href = hrefOf(stream); } },
     el("td", { class: "state" }, badge(stream.state)),
-    el("th", { scope: "row", class: "name" }, el("a", { href: hrefOf(stream), class: "open" }, stream.name)),
-    el("td", { class: "why" }, stream.reasons[0]),
+    el("th", { scope: "row", class: "name" }, el("a", { href: hrefOf(stream), class: "open" }, stream.name), el("span", { class: "under why" }, stream.reasons.join(" "))),
     cell("Images", { class: "number" }, count(stream.images)),
-    cell("Est. accuracy", { class: "number", title: estimate.unknown || null },
+    cell("Accuracy, est.", { class: "number", title: estimate.unknown || null },
       el("span", {}, estimateText(estimate), estimate.value === undefined ? null : el("span", { class: "under" }, between(estimate)))),
-    cell("Gain, points", { class: "number", title: stream.gain.unknown || null }, points(stream.gain.value)),
+    cell("Gain", { class: "number", title: stream.gain.unknown || null }, points(stream.gain.value)),
     el("td", { class: "trend" }, spark(stream, 30)),
-    cell("Agreement", { class: "number" }, percent(stream.agreement, 0)),
-    cell("Classes", { class: "number" }, stream.classes === null ? NONE : stream.classes.toFixed(0)),
+    cell("Agreement", { class: "number agreement" }, percent(stream.agreement, 0)),
+    cell("Classes", { class: "number classes" }, stream.classes === null ? NONE : stream.classes.toFixed(0)),
     cell("Dead letters", { class: "number" }, count(stream.dead)),
     cell("Last image", { class: "number" }, el("span", {}, stream.last === null ? NONE : clock(stream.last), el("span", { class: "under" }, stream.last === null ? "" : day(stream.last)))));
 }
@@ -112,7 +110,7 @@ function worstCard(stream) {
       el("b", {}, known ? percent(estimate.value, 0) : percent(stream.confidence, 0)),
       el("span", { class: "quiet small" }, known ? `estimated accuracy, ${between(estimate)}` : "mean probability; accuracy not estimated")),
     spark(stream, 44),
-    el("p", { class: "small" }, el("b", {}, "Next: "), stream.next[0]));
+    el("p", { class: "small" }, el("b", {}, "Next: "), stream.next[0].text));
 }
 
 function tiles(redraw) {

@@ -5,7 +5,7 @@ function figureOf(name, value, under, title) {
 }
 
 function estimateFigure(name, estimate) {
-  return estimate.value === undefined ? figureOf(name, "unknown", estimate.unknown) : figureOf(name, percent(estimate.value), between(estimate));
+  return estimate.value === undefined ? figureOf(name, "unknown", estimate.short, estimate.unknown) : figureOf(name, percent(estimate.value), between(estimate));
 }
 
 function keyFigures(stream, detail) {
@@ -13,7 +13,7 @@ function keyFigures(stream, detail) {
   return el("dl", { class: "figures" },
     estimateFigure("Estimated accuracy", stream.estimate),
     estimateFigure("Without adaptation", stream.frozen),
-    figureOf("Gain, points", gain.value === undefined ? NONE : points(gain.value), gain.value === undefined ? gain.unknown : `${points(gain.low)} to ${points(gain.high)}`),
+    figureOf("Gain, points", gain.value === undefined ? NONE : points(gain.value), gain.value === undefined ? gain.short : `${points(gain.low)} to ${points(gain.high)}`),
     figureOf("Images", count(stream.images), detail.late ? `${count(detail.late)} late` : `last ${moment(stream.last)}`),
     figureOf("Agreement", percent(stream.agreement, 0), "of adapted and frozen labels"),
     figureOf("Classes in effect", stream.classes === null ? NONE : stream.classes.toFixed(0), "as many equally frequent ones"),
@@ -25,7 +25,7 @@ function shot(picture) {
   const image = picture.image !== null && picture.image !== undefined ? data.images[picture.image] : null;
   const alt = `Labelled ${picture.label}`;
   return el("li", { class: "shot" }, el("figure", { title: picture.id || picture.coordinate },
-    image ? el("img", { src: `data:image/webp;base64,${image}`, alt, loading: "lazy", width: 96, height: 96 }) : el("div", { class: "blank" }, picture.missing || "no picture"),
+    image ? el("img", { src: `data:image/webp;base64,${image}`, alt, width: 96, height: 96 }) : el("div", { class: "blank" }, picture.missing || "no picture"),
     el("figcaption", {}, picture.label, el("span", {}, [percent(picture.probability, 0), picture.time ? clock(picture.time, true) : null].filter(Boolean).join(" · ")),
       picture.frozen && picture.frozen !== picture.label ? el("span", {}, `frozen: ${picture.frozen}`) : null)));
 }
@@ -42,7 +42,7 @@ function drifts(detail) {
       el("div", { class: "head" }, el("h3", {}, moment(drift.time, true)),
         el("span", { class: "quiet small" }, [drift.size === null ? null : `size ${drift.size.toFixed(2)}, ${drift.size_word}`, drift.reset ? "reset" : "no reset"].filter(Boolean).join(" · "))),
       el("p", { class: "message" }, drift.message),
-      el("div", { class: "pair" }, gallery("Before", drift.before), gallery("After", drift.after))))));
+      el("div", { class: "pair" }, gallery(`Before: ${drift.before_text}`, drift.before), gallery("After: from the alarm on", drift.after))))));
 }
 
 function changes(detail) {
@@ -116,7 +116,7 @@ function streamView(stream) {
     el("div", {}, el("div", { class: "title" }, el("h1", { class: "name", tabindex: "-1" }, stream.name), badge(stream.state)),
       el("ul", { class: "reasons" }, stream.reasons.map((text) => el("li", {}, text)))),
     keyFigures(stream, detail),
-    el("section", { class: "card note next" }, el("h2", {}, "What to do next"), el("ol", {}, stream.next.map((text) => el("li", {}, text)))),
+    el("section", { class: "card note next" }, el("h2", {}, "What to do next"), el("ol", {}, stream.next.map((step) => el("li", {}, step.text, step.command ? el("code", {}, step.command) : null)))),
     answered(detail.answers),
     el("section", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Timeline"),
       el("p", { class: "small quiet" }, `Times are UTC. One point stands for ${detail.step}. Drag to zoom, double-click to go back.`)), el("div", {}, charts.map((chart) => chart.node))),
