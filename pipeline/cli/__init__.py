@@ -100,7 +100,7 @@ def _quiet(*, verbose: bool, log_format: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     from grpo_tta.pipeline.cli.bench import add_bench_flags
     from grpo_tta.pipeline.cli.flags import add_job_flags, add_some_flags
-    from grpo_tta.pipeline.cli.report import add_report_flags
+    from grpo_tta.pipeline.cli.report import add_page_flags, add_report_flags
 
     parser = argparse.ArgumentParser(
         prog="grpo-tta",
@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
     evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--details", action="store_true", help="also calibration, confusions and the worst classes")
+    evaluate.add_argument(
+        "--errors", metavar="FILE.jsonl", help="write the images with a wrong label, the surest first"
+    )
+    add_page_flags(evaluate, page_default="none is written")
 
     add_report_flags(commands.add_parser("report", help="write a page about the streams: states, accuracy, pictures"))
 

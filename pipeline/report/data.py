@@ -78,14 +78,14 @@ def seconds(time: datetime) -> int:
     return int(time.timestamp())
 
 
-def overview_of(told: Told, page: str) -> dict[str, Any]:
-    """A stream's row."""
+def overview_of(told: Told) -> dict[str, Any]:
+    """A stream's row, but for the page that has its view."""
     latest = told.windows[-1] if told.windows else None
     estimates = latest.estimates if latest is not None else None
     stream = told.stream
     return {
         "name": stream.name,
-        "page": page,
+        "model": f"{stream.records[-1].method}, model {stream.records[-1].model_fingerprint}",
         "state": told.judgement.state,
         "reasons": told.judgement.reasons,
         "next": [asdict(step) for step in told.judgement.next],
@@ -132,32 +132,35 @@ def _marks(shown: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> list[i
     return [min(max(round(1000 * place), 0), 1000) for place in places]
 
 
-def details_of(
-    told: Told, choice: Choice, thumbnails: Thumbnails, answered: Answered | None, truth: dict[str, Any] | None
-) -> dict[str, Any]:
-    """A stream's own view."""
+def details_of(told: Told, answered: Answered | None, truth: dict[str, Any] | None) -> dict[str, Any]:
+    """A stream's own view but for its pictures."""
     stream, windows = told.stream, told.windows
-    made: dict[str, Any] = {
+    frozen = [thousandths(mean_probability(window.record.frozen_probability)) for window in windows]
+    return {
         **_times(windows),
         "step": _step(windows),
         "images": [window.record.n for window in windows],
         "late": sum(record.late for record in stream.records),
         "resets": sum(event.reset for event in stream.drift),
         "confidence": [thousandths(mean_probability(window.record.probability)) for window in windows],
+        "frozen_confidence": frozen if any(value is not None for value in frozen) else None,
         "estimate": _estimates(windows),
         "mix": _mix(windows),
         "events": [_event(event) for event in stream.drift],
-        "drifts": _drifts(stream, choice, thumbnails),
-        "unsure": [picture(label, thumbnails) for label in choice.unsure],
-        "disagree": [picture(label, thumbnails) for label in choice.disagree],
         "changed": _changed(stream, windows),
         "dead": [cause_of(cause) for cause in stream.dead],
         "answers": _answers(told, answered),
         "truth": truth,
     }
-    frozen = [thousandths(mean_probability(window.record.frozen_probability)) for window in windows]
-    made["frozen_confidence"] = frozen if any(value is not None for value in frozen) else None
-    return made
+
+
+def pictures_of(drift: Sequence[DriftEvent], choice: Choice, thumbnails: Thumbnails) -> dict[str, Any]:
+    """The pictures of a stream's own view."""
+    return {
+        "drifts": _drifts(drift, choice, thumbnails),
+        "unsure": [picture(label, thumbnails) for label in choice.unsure],
+        "disagree": [picture(label, thumbnails) for label in choice.disagree],
+    }
 
 
 def _times(windows: Sequence[StreamWindow]) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def _event(event: DriftEvent) -> dict[str, Any]:
     }
 
 
-def _drifts(stream: StreamOutputs, choice: Choice, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def _drifts(drift: Sequence[DriftEvent], choice: Choice, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     return [
         {
             **_event(event),
@@ -220,7 +223,7 @@ def _drifts(stream: StreamOutputs, choice: Choice, thumbnails: Thumbnails) -> li
             "before": [picture(label, thumbnails) for label in choice.before.get(at, ())],
             "after": [picture(label, thumbnails) for label in choice.after.get(at, ())],
         }
-        for at, event in reversed(shown_shifts(stream).items())
+        for at, event in reversed(shown_shifts(drift).items())
     ]
 
 

@@ -48,7 +48,7 @@ _WHY = {
 
 @dataclass
 class Choice:
-    """Images of one stream, as labels: around each shift (by its place in ``StreamOutputs.drift``), the least sure,
+    """Images of one stream, as labels: around each shift (by its place among the drift events), the least sure,
     and those where both encoders are surest of different labels."""
 
     before: dict[int, list[LabeledImage]] = field(default_factory=dict)
@@ -98,15 +98,15 @@ def _distance(stretch: tuple[datetime, datetime], time: datetime) -> float:
     return max((first - time).total_seconds(), (time - last).total_seconds(), 0.0)
 
 
-def shown_shifts(stream: StreamOutputs) -> dict[int, DriftEvent]:
-    """Those that get pictures, by their place among the stream's drift events."""
-    shifts = [(at, event) for at, event in enumerate(stream.drift) if event.signal == "shift"]
+def shown_shifts(drift: Sequence[DriftEvent]) -> dict[int, DriftEvent]:
+    """Those that get pictures, by their place among a stream's drift events."""
+    shifts = [(at, event) for at, event in enumerate(drift) if event.signal == "shift"]
     return dict(shifts[-SHOWN_DRIFTS:])
 
 
 def choose(stream: StreamOutputs, files: LabelFiles, since: datetime | None) -> Choice:
     """The images of a stream that are worth looking at."""
-    shifts = shown_shifts(stream)
+    shifts = shown_shifts(stream.drift)
     found = files.read(files_by_use(stream, [event.event_time for event in shifts.values()]), stream.name)
     labels = sorted((label for label in found if since is None or label.event_time >= since), key=_order)
     made = Choice()

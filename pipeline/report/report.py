@@ -4,20 +4,22 @@ Streams are read, judged and ordered one at a time; pictures are fetched page by
 name, so that a browser that reloads it meanwhile sees the old one or the new.
 """
 
+import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.report.answers import Answer, Answered, questions, summed
-from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of
+from grpo_tta.pipeline.report.answers import Answer, questions, summed
+from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
 from grpo_tta.pipeline.report.page import ask_page, report_page
-from grpo_tta.pipeline.report.pictures import Choice, LabelFiles, Thumbnails, choose, files_by_use
-from grpo_tta.pipeline.report.read import Outputs, read_outputs
+from grpo_tta.pipeline.report.pictures import LabelFiles, Thumbnails, choose, files_by_use
+from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
 from grpo_tta.pipeline.report.states import STATES, floor_of, judge
 from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
@@ -27,7 +29,7 @@ ASK_WINDOW = 500
 """Images of a stream, the newest since its last shift, that questions are drawn from."""
 ASK_SIDE = 400
 
-Truth = Callable[[str, list[StreamWindow]], dict[str, Any] | None]
+Truth = Callable[[str, Sequence[StreamWindow]], dict[str, Any] | None]
 """A stream's accuracy by a truth file, window by window, where there is one."""
 
 
@@ -66,28 +68,37 @@ def write_report(
     outputs = read_outputs(request.out, request.since)
     if not outputs.names:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
-    rows = _ordered(outputs, request)
-    common = _common(outputs, request, rows) | {"evaluation": evaluation}
+    streams = _judged(outputs, request, truth)
+    common = _common(outputs, request, streams)
     size = request.streams_in_page
-    chunks = [rows[at : at + size] for at in range(0, len(rows), size)]
+    chunks = [streams[at : at + size] for at in range(0, len(streams), size)]
     pages = [_place(request.page, number) for number in range(len(chunks))]
-    for row, page in ((row, page) for chunk, page in zip(chunks, pages, strict=True) for row in chunk):
-        row["page"] = page
-    drawer = _Drawer(outputs, request, truth)
+    for one, page in ((one, page) for chunk, page in zip(chunks, pages, strict=True) for one in chunk):
+        one.row["page"] = page
+    album = _Album(outputs, request)
     for number, (page, chunk) in enumerate(zip(pages, chunks, strict=True)):
-        details, images = drawer.details([row["name"] for row in chunk])
+        details, images = album.details(chunk)
         data = {
             **common,
             "page": page,
             "home": "#" if number == 0 else f"../{request.page.name}#",
-            "streams": rows if number == 0 else chunk,
+            "streams": [one.row for one in (streams if number == 0 else chunk)],
             "details": details,
             "images": images,
             "evaluation": evaluation if number == 0 else None,
         }
         _write(request.page.parent / page, report_page(data))
-    states: dict[str, int] = {state: sum(row["state"] == state for row in rows) for state in STATES}
+    states: dict[str, int] = {state: sum(one.row["state"] == state for one in streams) for state in STATES}
     return Written([request.page.parent / page for page in pages], states, common["images_total"])
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A stream's row and its view, deflated, and what its pictures are chosen by; its sums are not held."""
+
+    row: dict[str, Any]
+    view: bytes
+    light: StreamOutputs
 
 
 def _place(page: Path, number: int) -> str:
@@ -102,72 +113,62 @@ def _write(path: Path, html: bytes) -> None:
     os.replace(beside, path)
 
 
-def _told(outputs: Outputs, request: ReportRequest, name: str) -> Told:
-    stream = outputs.stream(name)
+def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Judged]:
+    """Every stream, the worst first: by state, then by the estimate, then by the size of the last shift."""
     estimates = estimator(request.calibration, from_labels=outputs.from_labels)
-    windows = windows_of(stream.records, stream.drift, estimates)
     floor = floor_of(request.floor, request.calibration)
     calibrated = request.calibration is not None and not outputs.from_labels
-    judgement = judge(stream, windows, outputs.newest, floor, calibrated=calibrated, out=request.out)
-    return Told(stream, windows, judgement, estimates)
-
-
-def _ordered(outputs: Outputs, request: ReportRequest) -> list[dict[str, Any]]:
-    """A row for every stream, the worst first: by state, then by the estimate, then by the size of the last shift."""
-    rows = []
+    answered = {one.stream: one for one in summed(request.answers)}
+    found = []
     for name in outputs.names:
-        told = _told(outputs, request, name)
-        if told.stream.records:
-            rows.append(overview_of(told, ""))
-    if not rows:
+        stream = outputs.stream(name)
+        if not stream.records:
+            continue
+        windows = windows_of(stream.records, stream.drift, estimates)
+        judgement = judge(stream, windows, outputs.newest, floor, calibrated=calibrated, out=request.out)
+        told = Told(stream, windows, judgement, estimates)
+        view = details_of(told, answered.get(name), truth(name, windows))
+        packed = zlib.compress(json.dumps(view).encode(), 1)
+        found.append(_Judged(overview_of(told), packed, replace(stream, records=[])))
+    if not found:
         raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
-    return sorted(rows, key=_worst_first)
+    return sorted(found, key=lambda one: _worst_first(one.row))
 
 
 def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
     return STATES.index(row["state"]), row["estimate"].get("value", 2.0), -(row["size"] or 0.0), row["name"]
 
 
-class _Drawer:
-    """Makes the details of streams, with pictures of the page's own."""
+class _Album:
+    """Completes the views of streams by pictures of the page's own."""
 
-    def __init__(self, outputs: Outputs, request: ReportRequest, truth: Truth) -> None:
-        self._outputs = outputs
-        self._request = request
-        self._truth = truth
+    def __init__(self, outputs: Outputs, request: ReportRequest) -> None:
+        self._since = outputs.since
         self._files = LabelFiles(request.out)
         self._source = source_of(request.out, request.source)
-        self._answered = {one.stream: one for one in summed(request.answers)}
 
-    def details(self, names: list[str]) -> tuple[dict[str, Any], list[str]]:
+    def details(self, streams: Sequence[_Judged]) -> tuple[dict[str, Any], list[str]]:
         """By stream, and the page's thumbnails."""
-        told = [_told(self._outputs, self._request, name) for name in names]
-        choices = [choose(one.stream, self._files, self._outputs.since) for one in told]
+        choices = [choose(one.light, self._files, self._since) for one in streams]
         thumbnails = Thumbnails(self._source)
         for choice in choices:
             thumbnails.fetch(choice.all())
         made = {
-            one.stream.name: self._detail(one, choice, thumbnails) for one, choice in zip(told, choices, strict=True)
+            one.light.name: json.loads(zlib.decompress(one.view)) | pictures_of(one.light.drift, choice, thumbnails)
+            for one, choice in zip(streams, choices, strict=True)
         }
         return made, thumbnails.images
 
-    def _detail(self, told: Told, choice: Choice, thumbnails: Thumbnails) -> dict[str, Any]:
-        name = told.stream.name
-        answered: Answered | None = self._answered.get(name)
-        return details_of(told, choice, thumbnails, answered, self._truth(name, told.windows))
 
-
-def _common(outputs: Outputs, request: ReportRequest, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    streams = [outputs.stream(name) for name in outputs.names[:1]]
-    last = streams[0].records[-1] if streams and streams[0].records else None
+def _common(outputs: Outputs, request: ReportRequest, streams: Sequence[_Judged]) -> dict[str, Any]:
+    rows = [one.row for one in streams]
     starts = [row.pop("first") for row in rows]
     return {
         "out": request.out,
         "made": int(datetime.now(UTC).timestamp()),
         "from": min((start for start in starts if start is not None), default=None),
         "to": None if outputs.newest is None else int(outputs.newest.timestamp()),
-        "model": last.model_fingerprint if last else "",
-        "method": last.method if last else "",
+        "models": sorted({row.pop("model") for row in rows}),
         "images_total": sum(row["images"] for row in rows),
         "dead_total": sum(row["dead"] for row in rows) + sum(cause.count for cause in outputs.unplaced),
         "spark_of": "estimate" if any("low" in row["spark"] for row in rows) else "probability",

@@ -73,7 +73,7 @@ def judge(
     adapted = latest.estimates.adapted if latest is not None else None
     if isinstance(adapted, Estimate) and floor is not None and adapted.high < floor:
         found["degraded"] = (
-            f"Estimated accuracy is {_percent(adapted.value)} ({_percent(adapted.low)} to {_percent(adapted.high)}), "
+            f"Estimated accuracy is {_percent(adapted.value)} ({100 * adapted.low:.0f} to {_percent(adapted.high)}), "
             f"under the floor of {_percent(floor)}."
         )
     if (said := _drifted(stream)) is not None:

@@ -64,7 +64,7 @@ function lines(title, detail, series, band) {
   const known = columns.slice(1).flat().filter((value) => value !== null);
   const least = Math.max(0, Math.floor(10 * Math.min(...known) - 0.3) / 10), most = Math.min(1, Math.ceil(10 * Math.max(...known) + 0.3) / 10);
   const draw = () => plotOf(holder, {
-    height: 190, padding: [8, 26, 0, 0], series: styled, axes: axes(PERCENT, AXIS()),
+    height: 190, padding: [8, 40, 0, 0], series: styled, axes: axes(PERCENT, AXIS()),
     bands: band ? [{ series: [2, 1], fill: css("--band") }] : [],
     scales: { x: { time: true, range: () => range }, y: { range: () => (known.length ? [least, most] : [0, 1]) } },
     hooks: { draw: [shiftLines(detail)], setCursor: [(plot) => say(plot.cursor.idx)] },
@@ -131,7 +131,7 @@ function mix(detail) {
   const short = (name) => (name.length > fit ? `${name.slice(0, fit - 1)}…` : name);
   const made = axes({ splits: () => names.map((_, at) => at + 0.5), values: () => names.map(short), grid: { show: false }, ticks: { show: false } }, wide);
   const draw = () => plotOf(holder, {
-    height: row * names.length + 48, padding: [4, 26, 0, 0], axes: made,
+    height: row * names.length + 48, padding: [4, 40, 0, 0], axes: made,
     series: [{}, { stroke: "transparent", points: { show: false } }], cursor: { y: false, points: { show: false } },
     scales: { x: { time: true, range: () => range }, y: { dir: -1, range: () => [0, names.length] } },
     hooks: { draw: [cells, shiftLines(detail)], setCursor: [say] },

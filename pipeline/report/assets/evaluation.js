@@ -23,10 +23,10 @@ function evaluationCard(found) {
     el("div", { class: "columns" },
       el("div", {}, el("h3", {}, "Is the probability right?"), reliability(found.reliability),
         table("By the label's probability", [{ text: "Probability" }, { text: "Images", number: true }, { text: "Mean", number: true }, { text: "Accuracy", number: true }],
-          found.reliability.map((bin) => [`${percent(bin.low, 0)} to ${percent(bin.high, 0)}`, count(bin.n), percent(bin.probability), percent(bin.accuracy)]))),
+          found.reliability.map((bin) => [`${(100 * bin.low).toFixed(0)} to ${percent(bin.high, 0)}`, count(bin.n), percent(bin.probability), percent(bin.accuracy)]))),
       el("div", {}, el("h3", {}, "Taken for one another"),
         table("Most frequent first", [{ text: "Shown" }, { text: "Labelled" }, { text: "Images", number: true }],
-          found.confusions.slice(0, 15).map((pair) => [pair.label, pair.said, count(pair.n)])))),
+          found.confusions.slice(0, 20).map((pair) => [pair.label, pair.said, count(pair.n)])))),
     el("h3", {}, "Classes"),
     tableOf("Classes, the worst first", [{ text: "Class" }, { text: "Images", number: true }, { text: "Recall", number: true }, { text: "Precision", number: true }, { text: "Frozen recall", number: true }],
       () => found.classes.map((one) => [one.label, count(one.n), percent(one.recall), percent(one.precision), percent(one.recall_frozen)])));

@@ -1,0 +1,156 @@
+"""The page of many streams: size, time and memory to write it, time until a browser shows it, time of a filter.
+
+Made-up sums, as a job of so many cameras over so many hours would write them; every stream has its view in one page.
+The browser's part needs Chromium and playwright, and is left out by name without them.
+"""
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Bar, finish, parser
+from grpo_tta.estimate import AccuracyCalibration, Side, Width
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+IMAGES = 240
+CLASSES = 365
+HOURS_IN_FILE = 10
+PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
+MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
+
+
+def calibration() -> AccuracyCalibration:
+    """Made up too."""
+    side = Side(0.35, 0.6, 0.05, Width({"clean": 0.03, "fog": 0.08}, 0.1))
+    return AccuracyCalibration(
+        **MODEL,
+        images=1000,
+        window=200,
+        effective_classes=60.0,
+        adapted=side,
+        frozen=side,
+        gain=Width({"fog": 0.06}, 0.05),
+    )
+
+
+def write_outputs(out: Path, streams: int, hours: int) -> None:
+    """``monitor/`` and ``drift/`` of every stream; every tenth stream drifts half-way."""
+    rng = np.random.default_rng(0)
+    (out / "monitor").mkdir(parents=True)
+    (out / "drift").mkdir()
+    for first in range(0, hours, HOURS_IN_FILE):
+        with (out / f"monitor/storage-{first:012d}.jsonl").open("w") as file:
+            for number in range(streams):
+                for hour in range(first, min(first + HOURS_IN_FILE, hours)):
+                    file.write(_record(rng, number, hour, hours) + "\n")
+    with (out / "drift/storage-000000000000.jsonl").open("w") as file:
+        for number in range(0, streams, 10):
+            file.write(_shift(number, START + HOUR * (hours // 2)) + "\n")
+
+
+def _record(rng: np.random.Generator, number: int, hour: int, hours: int) -> str:
+    from grpo_tta.schemas.monitor import MonitorRecord
+
+    sure = 0.62 + 0.05 * np.sin(number + hour / 12) - (0.25 if number % 10 == 0 and hour >= hours // 2 else 0.0)
+
+    def bins(share: float, bins: int) -> dict[int, int]:
+        drawn = np.clip(rng.normal(share, 0.2, IMAGES), 0, 0.999) * bins
+        return {int(at): int(n) for at, n in enumerate(np.bincount(drawn.astype(int), minlength=bins)) if n}
+
+    labels, frozen = (np.bincount(rng.integers(0, CLASSES // 6, IMAGES) * 6) for _ in range(2))
+    return MonitorRecord(
+        **MODEL,
+        stream=f"camera-{number:04d}",
+        bucket_start=START + HOUR * hour,
+        bucket_seconds=3600,
+        coordinate=f"camera-{number:04d}/{hour:06d}",
+        n=IMAGES,
+        frozen_n=IMAGES,
+        agree=int(IMAGES * sure),
+        probability=bins(sure, 20),
+        entropy=bins(1 - sure, 100),
+        labels={f"class {at}": int(n) for at, n in enumerate(labels) if n},
+        frozen_probability=bins(sure - 0.05, 20),
+        frozen_entropy=bins(1.05 - sure, 100),
+        frozen_labels={f"class {at}": int(n) for at, n in enumerate(frozen) if n},
+    ).model_dump_json(exclude_none=True)
+
+
+def _shift(number: int, time: datetime) -> str:
+    from grpo_tta.schemas import DriftEvent
+
+    return DriftEvent(
+        stream=f"camera-{number:04d}", coordinate=f"camera-{number:04d}/shift", event_time=time, frame=1,
+        signal="shift", statistic=21.0, threshold=15.0, size=0.5, reset=True, message="made up",
+        model_fingerprint=MODEL["model_fingerprint"], method=MODEL["method"],
+    ).model_dump_json(exclude_none=True)  # fmt: skip
+
+
+def in_browser(page: Path, word: str) -> tuple[float, float] | None:
+    """Seconds until the page is ready, and of a filter; None without a browser."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    if browser is None:
+        return None
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        shown = opened.new_context(offline=True).new_page()
+        begin = time.perf_counter()
+        shown.goto(page.as_uri())
+        shown.wait_for_selector("html[data-ready=yes]")
+        ready = time.perf_counter() - begin
+        begin = time.perf_counter()
+        shown.fill("#filter", word)
+        shown.wait_for_function("document.querySelectorAll('.overview tbody tr').length === 1")
+        filtered = time.perf_counter() - begin
+        opened.close()
+    return ready, filtered
+
+
+def main() -> int:
+    """Print the bars."""
+    flags = parser(__doc__)
+    flags.add_argument("--streams", type=int, default=1000, metavar="N")
+    flags.add_argument("--hours", type=int, default=300, metavar="N")
+    arguments = flags.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        out, page = Path(folder) / "out", Path(folder) / "report.html"
+        write_outputs(out, arguments.streams, arguments.hours)
+        calibration().save(Path(folder) / "accuracy.json")
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "grpo_tta.pipeline.cli", "report", "--out", str(out), "--page", str(page),
+             "--accuracy", str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
+            check=True,
+        )  # fmt: skip
+        written = time.perf_counter() - begin
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        bars = [
+            Bar("page", page.stat().st_size / 1e6, PAGE_MB, at_most=True, unit=" MB"),
+            Bar("written", written, WRITTEN_S, at_most=True, unit=" s"),
+            Bar("memory", memory, MEMORY_GB, at_most=True, unit=" GB"),
+        ]
+        shown = in_browser(page, f"camera-{arguments.streams - 1:04d}")
+        if shown is None:
+            print("no Chromium or no playwright here: the browser's part is left out")
+        else:
+            bars.append(Bar("ready in the browser", shown[0], READY_S, at_most=True, unit=" s"))
+            print(f"a filter over all streams: {1000 * shown[1]:.0f} ms")
+    details: dict[str, Any] = {"streams": arguments.streams, "hours": arguments.hours, "filter": shown and shown[1]}
+    return finish(arguments, bars, details)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
