@@ -4,17 +4,19 @@ Made-up sums, as a job of so many cameras over so many hours would write them; e
 The browser's part needs Chromium and playwright, and is left out by name without them.
 """
 
-import resource
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.report import Bar, finish, parser
 from grpo_tta.estimate import AccuracyCalibration, Side, Width
@@ -22,9 +24,15 @@ from grpo_tta.estimate import AccuracyCalibration, Side, Width
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 IMAGES = 240
-CLASSES = 365
+SHOWN = 60
 HOURS_IN_FILE = 10
 PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
+_MEASURED = """
+import sys
+from grpo_tta.pipeline.cli import main
+assert main(sys.argv[1:]) == 0
+print(*[line for line in open("/proc/self/status") if line.startswith("VmHWM")])
+"""
 MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
 
 
@@ -47,42 +55,46 @@ def write_outputs(out: Path, streams: int, hours: int) -> None:
     rng = np.random.default_rng(0)
     (out / "monitor").mkdir(parents=True)
     (out / "drift").mkdir()
-    for first in range(0, hours, HOURS_IN_FILE):
-        with (out / f"monitor/storage-{first:012d}.jsonl").open("w") as file:
-            for number in range(streams):
-                for hour in range(first, min(first + HOURS_IN_FILE, hours)):
-                    file.write(_record(rng, number, hour, hours) + "\n")
+    files = [(out / f"monitor/storage-{first:012d}.jsonl").open("w") for first in range(0, hours, HOURS_IN_FILE)]
+    for number in range(streams):
+        for hour, record in enumerate(_records(rng, number, hours)):
+            files[hour // HOURS_IN_FILE].write(json.dumps(record) + "\n")
+    for file in files:
+        file.close()
     with (out / "drift/storage-000000000000.jsonl").open("w") as file:
         for number in range(0, streams, 10):
             file.write(_shift(number, START + HOUR * (hours // 2)) + "\n")
 
 
-def _record(rng: np.random.Generator, number: int, hour: int, hours: int) -> str:
-    from grpo_tta.schemas.monitor import MonitorRecord
+def _records(rng: np.random.Generator, number: int, hours: int) -> Iterator[dict[str, Any]]:
+    """Of one stream, an hour each, as `schemas.MonitorRecord` has them."""
+    hour = np.arange(hours)
+    sure = 0.62 + 0.05 * np.sin(number + hour / 12) - np.where((number % 10 == 0) & (hour >= hours // 2), 0.25, 0.0)
+    columns = {
+        "probability": _drawn(rng, sure, 20),
+        "entropy": _drawn(rng, 1 - sure, 100),
+        "frozen_probability": _drawn(rng, sure - 0.05, 20),
+        "frozen_entropy": _drawn(rng, 1.05 - sure, 100),
+        "labels": rng.multinomial(IMAGES, np.full(SHOWN, 1 / SHOWN), hours),
+        "frozen_labels": rng.multinomial(IMAGES, np.full(SHOWN, 1 / SHOWN), hours),
+    }
+    for at in range(hours):
+        name = f"camera-{number:04d}"
+        yield {
+            **MODEL, "stream": name, "bucket_start": (START + HOUR * at).isoformat(), "bucket_seconds": 3600,
+            "coordinate": f"{name}/{at:06d}", "n": IMAGES, "frozen_n": IMAGES, "agree": int(IMAGES * sure[at]),
+            **{
+                key: {f"class {6 * one}" if "labels" in key else one: int(n) for one, n in enumerate(rows[at]) if n}
+                for key, rows in columns.items()
+            },
+        }  # fmt: skip
 
-    sure = 0.62 + 0.05 * np.sin(number + hour / 12) - (0.25 if number % 10 == 0 and hour >= hours // 2 else 0.0)
 
-    def bins(share: float, bins: int) -> dict[int, int]:
-        drawn = np.clip(rng.normal(share, 0.2, IMAGES), 0, 0.999) * bins
-        return {int(at): int(n) for at, n in enumerate(np.bincount(drawn.astype(int), minlength=bins)) if n}
-
-    labels, frozen = (np.bincount(rng.integers(0, CLASSES // 6, IMAGES) * 6) for _ in range(2))
-    return MonitorRecord(
-        **MODEL,
-        stream=f"camera-{number:04d}",
-        bucket_start=START + HOUR * hour,
-        bucket_seconds=3600,
-        coordinate=f"camera-{number:04d}/{hour:06d}",
-        n=IMAGES,
-        frozen_n=IMAGES,
-        agree=int(IMAGES * sure),
-        probability=bins(sure, 20),
-        entropy=bins(1 - sure, 100),
-        labels={f"class {at}": int(n) for at, n in enumerate(labels) if n},
-        frozen_probability=bins(sure - 0.05, 20),
-        frozen_entropy=bins(1.05 - sure, 100),
-        frozen_labels={f"class {at}": int(n) for at, n in enumerate(frozen) if n},
-    ).model_dump_json(exclude_none=True)
+def _drawn(rng: np.random.Generator, mean: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Histograms of bell-shaped values, ``[hours, bins]``."""
+    middles = (np.arange(bins) + 0.5) / bins
+    weights = np.exp(-0.5 * ((middles - mean[:, None]) / 0.2) ** 2)
+    return rng.multinomial(IMAGES, weights / weights.sum(1, keepdims=True))
 
 
 def _shift(number: int, time: datetime) -> str:
@@ -130,13 +142,13 @@ def main() -> int:
         write_outputs(out, arguments.streams, arguments.hours)
         calibration().save(Path(folder) / "accuracy.json")
         begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "grpo_tta.pipeline.cli", "report", "--out", str(out), "--page", str(page),
-             "--accuracy", str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
-            check=True,
+        run = subprocess.run(
+            [sys.executable, "-c", _MEASURED, "report", "--out", str(out), "--page", str(page), "--accuracy",
+             str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
+            check=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         written = time.perf_counter() - begin
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        memory = int(run.stdout.split()[-2]) / 2**20
         bars = [
             Bar("page", page.stat().st_size / 1e6, PAGE_MB, at_most=True, unit=" MB"),
             Bar("written", written, WRITTEN_S, at_most=True, unit=" s"),

@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("what", choices=["show", "schema"])
     add_job_flags(config, label=True)
 
-    demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table")
+    demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table, write the page")
     demo.add_argument("what", nargs="?", choices=["feed"], help="feed: only write the feed")
     demo.add_argument("--out", default="out/demo", metavar="DIR", help="default: out/demo")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")

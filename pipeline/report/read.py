@@ -5,12 +5,14 @@ entropies, so that no accuracy is estimated of them. Records of all streams lie 
 held deflated, and a stream's are unpacked when it is asked for, so that many streams take little memory.
 """
 
+import marshal
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, groupby
+from typing import Any
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file, read_records
@@ -22,12 +24,14 @@ from grpo_tta.schemas.monitor import (
     Sample,
     drawn,
     least_sure,
-    merged,
+    merge,
 )
 
 MONITOR, LABELS = "monitor", "labels"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AT_ONCE = 32
+_NOT_HELD: dict[str, Any] = {"shifts": [], "least_sure": [], "drawn": []}
+_HELD = tuple(set(MonitorRecord.model_fields) - {"bucket_start", *_NOT_HELD})
 _STRETCHES = 300
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -75,23 +79,24 @@ def end_of(record: MonitorRecord) -> datetime:
 
 
 class _Packed:
-    """Records of one stream, each with the stem of its file, deflated some at a time."""
+    """Records of one stream, each with the stem of its file, deflated some at a time. Their samples are not kept."""
 
     def __init__(self) -> None:
-        self._loose: list[bytes] = []
+        self._loose: list[tuple[str, float, dict[str, Any]]] = []
         self._blocks: list[bytes] = []
 
     def add(self, stem: str, record: MonitorRecord) -> None:
-        self._loose.append(stem.encode() + b"\t" + record.model_dump_json(exclude_defaults=True).encode())
+        values = {name: getattr(record, name) for name in _HELD}
+        self._loose.append((stem, start_of(record).timestamp(), values))
         if len(self._loose) >= _AT_ONCE:
-            self._blocks.append(zlib.compress(b"\n".join(self._loose), 1))
+            self._blocks.append(zlib.compress(marshal.dumps(self._loose), 1))
             self._loose.clear()
 
     def __iter__(self) -> Iterator[tuple[str, MonitorRecord]]:
-        blocks = (zlib.decompress(block).split(b"\n") for block in self._blocks)
-        for line in chain.from_iterable([*blocks, self._loose] if self._blocks else [self._loose]):
-            stem, _, text = line.partition(b"\t")
-            yield stem.decode(), MonitorRecord.model_validate_json(text)
+        blocks = (marshal.loads(zlib.decompress(block)) for block in self._blocks)
+        for stem, start, values in chain(chain.from_iterable(blocks), self._loose):
+            begin = datetime.fromtimestamp(start, UTC)
+            yield stem, MonitorRecord.model_construct(bucket_start=begin, **{**values, **_NOT_HELD})
 
 
 @dataclass
@@ -123,13 +128,24 @@ class Outputs:
         for stem, record in found:
             first, last = files.get(stem, (start_of(record), end_of(record)))
             files[stem] = (min(first, start_of(record)), max(last, end_of(record)))
-        records = merged(record for _, record in found)
+        records = _one_a_stretch([record for _, record in found])
         drift = [one for one in self._drift.get(name, ()) if self.since is None or one.event_time >= self.since]
         counts = _added(record.dead_letters for record in records)
         return StreamOutputs(name, records, drift, self._causes(name, counts), files)
 
     def _causes(self, stream: str, counts: Counter[str]) -> list[Cause]:
         return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
+
+
+def _one_a_stretch(parts: list[MonitorRecord]) -> list[MonitorRecord]:
+    """In order of time; what is whole already is not summed anew."""
+    ordered = sorted(parts, key=_by_key)
+    groups = [list(group) for _, group in groupby(ordered, key=_by_key)]
+    return [group[0] if len(group) == 1 else merge(group) for group in groups]
+
+
+def _by_key(record: MonitorRecord) -> tuple[Any, ...]:
+    return record.key
 
 
 def _added(counts: Iterable[dict[str, int]]) -> Counter[str]:

@@ -64,7 +64,8 @@ def windows_of(
     cuts = [event.event_time for event in drift if event.signal == "shift" or event.reset]
     runs = _runs(shown, cuts)
     most = max(1, MOST_WINDOWS // max(len(runs), 1))
-    joined = [join(group) for run in runs for group in _groups(run, wanted, most)]
+    groups = [group for run in runs for group in _groups(run, wanted, most)]
+    joined = [group[0] if len(group) == 1 else join(group) for group in groups]
     return [StreamWindow(record, estimates(record)) for record in joined]
 
 
