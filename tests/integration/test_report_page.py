@@ -148,7 +148,7 @@ def test_numbers_are_those_of_the_data_and_filter_sort_and_keys_work(out: Path, 
     page.keyboard.type("onerror")
     assert names() == [HOSTILE]
     page.keyboard.press("Escape")
-    page.fill("#filter", "")
+    assert len(names()) == len(data["streams"])
     page.click('.tile[data-state="normal"]')
     assert names() == [row["name"] for row in data["streams"] if row["state"] == "normal"]
     page.click('.tile[data-state="normal"]')

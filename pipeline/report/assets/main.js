@@ -48,7 +48,13 @@ function step(by) {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, textarea, select");
   if (event.key === "Escape") {
-    if (typing) { event.target.blur(); return; }
+    if (typing) {
+      event.preventDefault();
+      if (event.target.value === "") event.target.blur();
+      event.target.value = "";
+      event.target.dispatchEvent(new Event("input"));
+      return;
+    }
     if (wanted()) document.querySelector("a.back")?.click();
   }
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
