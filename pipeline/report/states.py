@@ -81,9 +81,7 @@ def judge(
     if (said := _silent(stream, newest)) is not None:
         found["silent"] = said
     if latest is None or latest.record.n < FEWEST:
-        found["unknown"] = (
-            f"Only {stream.images} images: too few to say anything." if stream.images else "No image yet."
-        )
+        found["unknown"] = _few(latest)
     elif calibrated and isinstance(adapted, Unknown):
         found["unknown"] = f"Accuracy cannot be estimated: {adapted.message}."
     state: State = next((one for one in STATES if one in found), "normal")
@@ -92,6 +90,12 @@ def judge(
         events = sum(cause.count for cause in stream.dead)
         reasons.append(f"{events} dead letter{'' if events == 1 else 's'}, most often {stream.dead[0].name}.")
     return Judgement(state, reasons, _steps(state, stream, adapted, out))
+
+
+def _few(latest: StreamWindow | None) -> str:
+    if latest is None:
+        return "No image yet."
+    return f"Only {latest.record.n} images in the newest window: too few to say anything."
 
 
 def _percent(share: float) -> str:
