@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from grpo_tta.adapters.storage.sink import read_records
-from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
+from grpo_tta.demo import (
+    STREAM_PATTERN,
+    TIME_PATTERN,
+    FeedSummary,
+    accuracy_path,
+    read_summary,
+    reference_path,
+    write_feed,
+)
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
+from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.evaluate import figures
 from grpo_tta.pipeline.cli.label import run_and_report
@@ -45,7 +54,8 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     code = run_and_report(config)
     if code == 0:
         print_table(out, feed / "truth.jsonl")
-        print_written(write_report(ReportRequest(str(out), out / "report.html")))
+        known = AccuracyCalibration.load(accuracy_path()) if accuracy_path().exists() else None
+        print_written(write_report(ReportRequest(str(out), out / "report.html", known)))
     return code
 
 

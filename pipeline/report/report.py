@@ -21,8 +21,9 @@ from grpo_tta.pipeline.report.page import ask_page, report_page
 from grpo_tta.pipeline.report.pictures import LabelFiles, Thumbnails, choose, files_by_use
 from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
-from grpo_tta.pipeline.report.states import STATES, floor_of, judge
+from grpo_tta.pipeline.report.states import floor_of, judge
 from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
+from grpo_tta.pipeline.watch.streams import STATES
 
 STREAMS_FOLDER = "streams"
 ASK_WINDOW = 500

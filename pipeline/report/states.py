@@ -1,4 +1,4 @@
-"""The state of a stream, why in words, and what to do about it. Pure.
+"""The state of a stream as its outputs tell it, why in words, and what to do about it. Pure.
 
 From the worst: ``ill``, ``degraded``, ``drifted``, ``silent``, ``unknown``, ``normal``. A stream is in the first one
 that holds; what else holds is among the reasons.
@@ -9,17 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Literal
 
 from grpo_tta.estimate import FEWEST, AccuracyCalibration, Estimate, Unknown
 from grpo_tta.pipeline.report.read import StreamOutputs, end_of, start_of
 from grpo_tta.pipeline.report.windows import StreamWindow
+from grpo_tta.pipeline.watch.streams import FLOOR, STATES, State
 
-State = Literal["ill", "degraded", "drifted", "silent", "unknown", "normal"]
-STATES: tuple[State, ...] = ("ill", "degraded", "drifted", "silent", "unknown", "normal")
-"""The worst first."""
-DEFAULT_FLOOR = 0.10
-"""Under the accuracy on normal images by so much, an accuracy is degraded."""
 QUIET_AT_LEAST = timedelta(hours=1)
 QUIET_PAUSES = 3
 """A stream is silent after so many times its own longest pause, and at least `QUIET_AT_LEAST`."""
@@ -52,7 +47,7 @@ def floor_of(floor: float | None, calibration: AccuracyCalibration | None) -> fl
     """The accuracy under which a stream is degraded: as given, or else by the calibration; None without either."""
     if floor is not None or calibration is None:
         return floor
-    return max(0.0, calibration.adapted.accuracy - DEFAULT_FLOOR)
+    return max(0.0, calibration.adapted.accuracy - FLOOR)
 
 
 def judge(
