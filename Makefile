@@ -23,7 +23,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8589934592
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GRPO-TTA, print the table
+demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GRPO-TTA, print the table, write the page
 	$(BIN)/grpo-tta demo
 
 demo-stream: $(VENV)/.run ## Start a local Kafka broker, label the feed live, print the table (needs Java and Maven)

@@ -6,13 +6,14 @@ Only what must look into a record again (Parquet, a dead letter that is cut to i
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, WireModel
+from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, MonitorRecord, WireModel
 
 KINDS: dict[str, type[WireModel]] = {
     "labels": LabeledImage,
     "adaptation": AdaptationLog,
     "drift": DriftEvent,
     "dead_letters": DeadLetter,
+    "monitor": MonitorRecord,
 }
 """Of records that leave a job, by the folder that files of the kind lie in; in the order in which they are sent."""
 KIND_OF = {model: kind for kind, model in KINDS.items()}
@@ -28,7 +29,8 @@ class Row(NamedTuple):
     stream: str
     """Empty where the record knows none."""
     time: int
-    """Of the event, in microseconds since the epoch; the smallest where the record knows none."""
+    """Of the event, or of a stretch's beginning, in microseconds since the epoch; the smallest where the record knows
+    none."""
     coordinate: str
     frame: int
     reset: bool
@@ -41,7 +43,7 @@ class Row(NamedTuple):
         kind = KIND_OF.get(type(record))
         if kind is None:
             raise TypeError(f"{type(record).__name__} is none of {', '.join(KINDS)}")
-        time = getattr(record, "event_time", None)
+        time = getattr(record, "bucket_start" if kind == "monitor" else "event_time", None)
         return cls(
             kind,
             getattr(record, "stream", None) or "",

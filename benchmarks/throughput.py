@@ -4,6 +4,8 @@ Both run in this process with one model, the same method, settings, batch size a
 The bare loop reads a file, decodes it with the same decoder and steps the method, stream after stream; it has no guard,
 no Beam, no records, no checkpoint, and decodes in the thread that steps. The job is everything: listing, graph, reading
 ahead, guard, JSON Lines, plan, states, commit. The two sides alternate; the figure is the median of the rounds' ratios.
+
+The same job without the records of ``monitor/`` tells what those cost.
 """
 
 import statistics
@@ -11,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,6 +28,7 @@ from grpo_tta.demo.feed import write_feed
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.load import ImageReader, labeler_of, load_job_classifier
+from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.run.bounded import run_label_job
 
 _BATCH = 32
@@ -45,6 +50,24 @@ def bare(config: JobConfig, method: Method, reader: ImageReader, feed: Path) -> 
     return time.perf_counter() - started
 
 
+@contextmanager
+def without_monitor() -> Iterator[None]:
+    """Inside, no record of ``monitor/`` is made."""
+    made = MonitorMaker.records
+    setattr(MonitorMaker, "records", lambda *_, **__: [])  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(MonitorMaker, "records", made)  # noqa: B010
+
+
+def job_seconds(feed: Path, out: Path) -> float:
+    """Of a whole job."""
+    started = time.perf_counter()
+    run_label_job(feed_config(feed, out))
+    return time.perf_counter() - started
+
+
 def main() -> int:
     """Print the rounds and the bar."""
     flags = parser(__doc__)
@@ -53,6 +76,7 @@ def main() -> int:
     arguments = flags.parse_args()
     keep_freed_memory()
     ratios: list[float] = []
+    monitored: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         feed = Path(folder, "feed")
         write_feed(feed, 0, arguments.images)
@@ -62,13 +86,21 @@ def main() -> int:
             run_label_job(config)
             for number in range(arguments.rounds):
                 loop = bare(config, labeler.method, reader, feed)
-                started = time.perf_counter()
-                run_label_job(feed_config(feed, Path(folder, f"out-{number}")))
-                job = time.perf_counter() - started
+                job = job_seconds(feed, Path(folder, f"out-{number}"))
+                with without_monitor():
+                    shorter = job_seconds(feed, Path(folder, f"without-{number}"))
                 ratios.append(loop / job)
+                monitored.append(shorter / job)
                 rates = f"{arguments.images / job:.0f} images/s, bare loop {arguments.images / loop:.0f} images/s"
-                print(f"round {number + 1}: {rates}, ratio {ratios[-1]:.3f}", flush=True)
-    return finish(arguments, [Bar("label against a bare loop", statistics.median(ratios), 0.8, unit="x")], ratios)
+                print(
+                    f"round {number + 1}: {rates}, ratio {ratios[-1]:.3f}, with monitor/ {monitored[-1]:.3f}",
+                    flush=True,
+                )
+    bars = [
+        Bar("label against a bare loop", statistics.median(ratios), 0.8, unit="x"),
+        Bar("label with monitor/ against without", statistics.median(monitored), 0.98, unit="x"),
+    ]
+    return finish(arguments, bars, {"bare": ratios, "monitor": monitored})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ STEPS = (
     ("demo.train", "scale"),
     ("demo.pack",),
     ("demo.reference",),
+    ("demo.accuracy",),
     ("demo.measure",),
 )
 # glibc gives large temporaries back at every free unless told to keep them: half of a training run on a CPU.

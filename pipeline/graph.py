@@ -1,7 +1,7 @@
 """The one file to read: the events of a slice in, records, states and counts out.
 
     the source's records -> keyed by partition and shard of its streams -> grouped
-        -> LabelStreams -> files or topics of labels, adaptation log, drift events, dead letters
+        -> LabelStreams -> files or topics of labels, adaptation log, drift events, dead letters, monitor
         -> one packed file of states a partition
 
 References travel through the shuffles; pixels exist only inside `LabelStreams`. The packed file waits for the other
@@ -35,11 +35,12 @@ from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey, StreamKey
 from grpo_tta.pipeline.label.load import states_held
+from grpo_tta.pipeline.label.monitor import MonitorMaker, monitor_of
 from grpo_tta.pipeline.label.records import bad_record
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.windows import to_datetime
-from grpo_tta.schemas import Commit, Counters, Plan, SliceRange
+from grpo_tta.schemas import Commit, Counters, DeadLetter, Plan, SliceRange
 from grpo_tta.state import read_header
 
 _log = logging.getLogger(__name__)
@@ -133,6 +134,21 @@ class KeyByShard(beam.DoFn):
         return beam.pvalue.TaggedOutput(_NOTED, (partition, Counters(notices={kind: 1})))
 
 
+class MonitorBad(beam.DoFn):
+    """``(partition, rows)`` of records that are no events -> ``(partition, Row)`` of what they add up to."""
+
+    def __init__(self, makers: Mapping[str, MonitorMaker]) -> None:
+        self._makers = dict(makers)
+
+    def process(self, element: tuple[str, Iterable[Row]]) -> Iterator[tuple[str, Row]]:
+        """All of a partition's."""
+        partition, rows = element
+        records = self._makers[partition].records(dead_letters=[DeadLetter.model_validate_json(r.value) for r in rows])
+        metrics.observe_monitor(records)
+        for record in records:
+            yield partition, Row.of(record)
+
+
 @dataclass(frozen=True)
 class WriteStates:
     """Step 3: a partition's changed states, those that an old file would hold alive, and the slice's record.
@@ -216,7 +232,9 @@ def build(
             STATES, COUNTERS, main="records"
         )
     )
-    records = (labelled.records, keyed[_BAD]) | "Records" >> beam.Flatten()
+    monitors = {part.partition: monitor_of(job, part.plan.model_fingerprint) for part in slices}
+    monitored = keyed[_BAD] | "BadByPartition" >> beam.GroupByKey() | "MonitorBad" >> beam.ParDo(MonitorBad(monitors))
+    records = (labelled.records, keyed[_BAD], monitored) | "Records" >> beam.Flatten()
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
     )

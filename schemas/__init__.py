@@ -3,6 +3,7 @@
 from grpo_tta.schemas.base import WireModel, format_time
 from grpo_tta.schemas.checkpoint import Commit, Counters, PackRef, Plan, SkipReason, SliceRange, Summary
 from grpo_tta.schemas.events import ImageEvent
+from grpo_tta.schemas.monitor import MonitorRecord
 from grpo_tta.schemas.outputs import (
     UNKNOWN,
     AdaptationLog,
@@ -25,6 +26,7 @@ __all__ = [
     "DriftSignal",
     "ImageEvent",
     "LabeledImage",
+    "MonitorRecord",
     "PackRef",
     "Plan",
     "ResetCause",

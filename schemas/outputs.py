@@ -40,6 +40,11 @@ class LabeledImage(Record):
     frozen_label: str | None = None
     """What the frozen encoder says, where it was computed."""
     frozen_probability: Probability | None = None
+    entropy: Probability | None = None
+    """Of all class probabilities, over ln C: how unsure the label is."""
+    frozen_entropy: Probability | None = None
+    ill: bool = False
+    """The guard was ill: this is the frozen encoder's label."""
     model_fingerprint: str
     method: str
     update_count: Annotated[int, Field(ge=0)]

@@ -82,7 +82,7 @@ def _replay_partition(
     with KafkaOffsets(settings) as asked:
         begin, end = asked.beginning([name])[name], asked.end([name])[name]
     sending: list[tuple[str, Any]] = []
-    records = _records(settings, name, [offset for offset in sorted(offsets) if begin <= offset < end])
+    records = records_at(settings, name, [offset for offset in sorted(offsets) if begin <= offset < end])
     record = next(records, None)
     for offset, coordinate in sorted(offsets.items()):
         if record is None or record.offset != offset:
@@ -106,8 +106,8 @@ def _replay_partition(
         result.sent.append(coordinate)
 
 
-def _records(settings: KafkaSettings, name: str, offsets: list[int]) -> Iterator[Any]:
-    """The records at sorted ``offsets`` that are there."""
+def records_at(settings: KafkaSettings, name: str, offsets: list[int]) -> Iterator[Any]:
+    """A partition's records at sorted ``offsets`` that are there. Raises a `KafkaFailure`."""
     while offsets:
         near = 1
         while near < len(offsets) and offsets[near] - offsets[near - 1] <= _NEAR:

@@ -22,6 +22,7 @@ class OutTopics:
     adaptation: str
     drift: str
     dead_letters: str
+    monitor: str
 
     def __post_init__(self) -> None:
         if len(set(self.names())) < len(self.names()):
@@ -29,19 +30,26 @@ class OutTopics:
 
     @classmethod
     def beside(
-        cls, labels: str, *, adaptation: str | None = None, drift: str | None = None, dead_letters: str | None = None
+        cls,
+        labels: str,
+        *,
+        adaptation: str | None = None,
+        drift: str | None = None,
+        dead_letters: str | None = None,
+        monitor: str | None = None,
     ) -> "OutTopics":
-        """The others default to ``<labels>.adaptation``, ``.drift``, ``.dead_letters``."""
+        """The others default to ``<labels>.adaptation``, ``.drift``, ``.dead_letters``, ``.monitor``."""
         return cls(
             labels,
             adaptation or f"{labels}.adaptation",
             drift or f"{labels}.drift",
             dead_letters or f"{labels}.dead_letters",
+            monitor or f"{labels}.monitor",
         )
 
     def names(self) -> tuple[str, ...]:
-        """All four, labels first."""
-        return (self.labels, self.adaptation, self.drift, self.dead_letters)
+        """All of them, labels first."""
+        return (self.labels, self.adaptation, self.drift, self.dead_letters, self.monitor)
 
     def of(self, kind: str) -> str:
         """The topic of a kind of record, as `adapters.rows` names them."""

@@ -61,15 +61,20 @@ def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]
     """
     store = ObjectStore(url)
     for name in store.names(f"{folder}/"):
-        if name.endswith(".jsonl"):
-            with store.open_read(name) as file:
-                for number, line in enumerate(file, 1):
-                    try:
-                        yield model.model_validate_json(line)
-                    except ValueError as error:
-                        raise ValueError(f"{url}/{name}, line {number}: {error}") from error
-        elif name.endswith(".parquet"):
-            with store.open_read(name) as file:
-                from grpo_tta.adapters.storage.parquet import from_parquet
+        yield from read_file(store, name, model)
 
-                yield from from_parquet(model, file)
+
+def read_file(store: ObjectStore, name: str, model: type[Record]) -> Iterator[Record]:
+    """The records of one file; none where its name is of neither format. Raises ValueError as `read_records` does."""
+    if name.endswith(".jsonl"):
+        with store.open_read(name) as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield model.model_validate_json(line)
+                except ValueError as error:
+                    raise ValueError(f"{store.url}/{name}, line {number}: {error}") from error
+    elif name.endswith(".parquet"):
+        with store.open_read(name) as file:
+            from grpo_tta.adapters.storage.parquet import from_parquet
+
+            yield from from_parquet(model, file)

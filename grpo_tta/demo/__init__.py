@@ -5,7 +5,15 @@ tree rebuild it.
 """
 
 from grpo_tta.demo.feed import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, write_feed
-from grpo_tta.demo.packaged import PICTURE_SETS, assets_path, class_prompts, load_model, pictures, reference_path
+from grpo_tta.demo.packaged import (
+    PICTURE_SETS,
+    accuracy_path,
+    assets_path,
+    class_prompts,
+    load_model,
+    pictures,
+    reference_path,
+)
 from grpo_tta.demo.scenes import FRAME_SIZE, render_scene, scenes
 from grpo_tta.demo.tower import Hybrid
 
@@ -21,6 +29,7 @@ __all__ = [
     "load_model",
     "pictures",
     "read_summary",
+    "accuracy_path",
     "reference_path",
     "render_scene",
     "scenes",

@@ -13,7 +13,7 @@ from PIL import Image
 
 import grpo_tta.demo.tower  # noqa: F401  (open_clip's configuration names the tower)
 
-__all__ = ["PICTURE_SETS", "assets_path", "class_prompts", "load_model", "pictures", "reference_path"]
+__all__ = ["PICTURE_SETS", "accuracy_path", "assets_path", "class_prompts", "load_model", "pictures", "reference_path"]
 
 PICTURE_SETS = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
 PICTURE_SIZE = 72
@@ -27,6 +27,12 @@ def assets_path() -> Path:
 def reference_path() -> Path:
     """The drift guard's reference for the packaged model: clean frames of the packaged pictures, all classes equal."""
     return assets_path() / "drift_reference.safetensors"
+
+
+def accuracy_path() -> Path:
+    """The accuracy estimate's calibration for the packaged model and the default method: labelled clean frames of the
+    packaged pictures, and the development kinds of corruption of them."""
+    return assets_path() / "accuracy.json"
 
 
 def load_model() -> tuple[open_clip.CLIP, SimpleTokenizer, dict[str, Any]]:

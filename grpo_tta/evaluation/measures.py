@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 __all__ = [
     "Detection",
     "PairedAccuracy",
+    "ReliabilityBin",
     "by_segment",
     "class_interval",
     "detection",
     "expected_calibration_error",
     "joint_interval",
     "paired_accuracy",
+    "reliability",
     "worst_segment",
 ]
 
@@ -151,13 +153,42 @@ def _times_drawn(classes: int, seed: int, draws: int) -> NDArray[np.float64]:
     return rng.multinomial(classes, np.full(classes, 1 / classes), draws).astype(np.float64)
 
 
-def expected_calibration_error(confidence: NDArray[np.float64], right: Bools) -> float:
-    """Mean gap between confidence in [0, 1] and accuracy over 15 equal bins, weighted by their frames; ``[N]`` each.
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Labels of one stretch of confidence: shares in [0, 1]."""
+
+    low: float
+    high: float
+    n: int
+    probability: float
+    """Their mean confidence."""
+    accuracy: float
+
+
+def reliability(confidence: NDArray[np.float64], right: Bools) -> list[ReliabilityBin]:
+    """The bins of 15 equal ones that hold a frame, lowest first; ``[N]`` each, confidence in [0, 1].
 
     Raises ``ValueError`` where there is no frame or lengths differ.
     """
     if len(confidence) != len(right) or not len(confidence):
         raise ValueError(f"confidence and right must be equally many and some, got {len(confidence)} and {len(right)}")
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(sum(gaps))
+    return [
+        ReliabilityBin(
+            low=int(b) / _BINS,
+            high=(int(b) + 1) / _BINS,
+            n=int((bins == b).sum()),
+            probability=float(confidence[bins == b].mean()),
+            accuracy=float(right[bins == b].mean()),
+        )
+        for b in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], right: Bools) -> float:
+    """Mean gap between confidence in [0, 1] and accuracy over 15 equal bins, weighted by their frames; ``[N]`` each.
+
+    Raises ``ValueError`` where there is no frame or lengths differ.
+    """
+    bins = reliability(confidence, right)
+    return sum(abs(one.probability - one.accuracy) * one.n for one in bins) / len(right)

@@ -17,6 +17,7 @@ from grpo_tta.evaluation.memory import state_bytes
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import DriftGuard
 from grpo_tta.guard.guarded import GuardedMethod
+from grpo_tta.policy import normalised_entropy
 from grpo_tta.types import Batch, Method, Report, State
 
 __all__ = ["StreamResult", "run_stream"]
@@ -40,6 +41,13 @@ class StreamResult:
     brier: NDArray[np.float64]
     frozen_brier: NDArray[np.float64]
     """Squared distance of the probabilities to the truth, 0 to 2."""
+    predicted: NDArray[np.int64]
+    frozen_predicted: NDArray[np.int64]
+    entropy: NDArray[np.float64]
+    frozen_entropy: NDArray[np.float64]
+    """Of the probabilities, over ln C, 0 to 1."""
+    ill: NDArray[np.bool_]
+    """The guard was ill: what is served is the frozen encoder's."""
     detections: list[int]
     """Frames seen when the guard told of a shift, whether it led to a reset or not."""
     seconds: float
@@ -81,6 +89,7 @@ class _Run:
         self.labels: list[NDArray[np.int64]] = []
         self.adapted: list[Tensor] = []
         self.frozen: list[Tensor] = []
+        self.ill: list[NDArray[np.bool_]] = []
         self.detections: list[int] = []
         self.seconds = 0.0
         self.state_bytes = 0
@@ -113,6 +122,7 @@ class _Run:
         truth = torch.from_numpy(labels)
         self.adapted.append(_judged(step.prediction.probabilities, truth))
         self.frozen.append(_judged(self._frozen(batch, step.report), truth))
+        self.ill.append(np.full(len(labels), step.decision.serve_frozen))
         self.seen += len(labels)
         self.detections += [self.seen] * step.decision.shifted
         self.cost += step.report.forward_equivalents
@@ -133,8 +143,8 @@ class _Run:
         if not self.labels:
             raise ValueError("a stream must hold a frame, got none")
         labels = np.concatenate(self.labels)
-        confidence, adapted, brier = torch.cat(self.adapted).T.numpy()
-        frozen_confidence, frozen, frozen_brier = torch.cat(self.frozen).T.numpy()
+        confidence, adapted, brier, unsure = torch.cat(self.adapted).T.numpy()
+        frozen_confidence, frozen, frozen_brier, frozen_unsure = torch.cat(self.frozen).T.numpy()
         return StreamResult(
             labels=labels,
             right=adapted == labels,
@@ -146,6 +156,11 @@ class _Run:
             reporting_equivalents=self.reporting_cost / len(labels),
             brier=brier,
             frozen_brier=frozen_brier,
+            predicted=adapted.astype(np.int64),
+            frozen_predicted=frozen.astype(np.int64),
+            entropy=unsure,
+            frozen_entropy=frozen_unsure,
+            ill=np.concatenate(self.ill),
             detections=self.detections,
             seconds=self.seconds,
             state_bytes=self.state_bytes,
@@ -153,8 +168,8 @@ class _Run:
 
 
 def _judged(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """``[B, 3]`` float64: the best class's probability, the class, and the Brier score."""
+    """``[B, 4]`` float64: the best class's probability, the class, the Brier score, and the entropy over ln C."""
     probabilities = probabilities.double()
     best, index = probabilities.max(1)
     brier = probabilities.square().sum(1) - 2 * probabilities.gather(1, truth[:, None])[:, 0] + 1
-    return torch.stack([best, index.double(), brier], 1)
+    return torch.stack([best, index.double(), brier, normalised_entropy(probabilities)], 1)

@@ -21,6 +21,7 @@ _MODULES = {
     **dict.fromkeys(("label", "check", "calibrate"), "label"),
     **dict.fromkeys(("status", "reset", "dead_letters"), "checkpoint"),
     "evaluate": "evaluate",
+    "report": "report",
     "config": "config",
     "bench": "bench",
     "demo": "demo",
@@ -121,7 +122,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     from grpo_tta.pipeline.cli.bench import add_bench_flags
-    from grpo_tta.pipeline.cli.flags import add_job_flags
+    from grpo_tta.pipeline.cli.flags import add_job_flags, add_some_flags
+    from grpo_tta.pipeline.cli.report import add_page_flags, add_report_flags
 
     parser = _Parser(
         prog="grpo-tta",
@@ -141,13 +143,27 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truth", required=True, metavar="FILE.jsonl", help='lines {"id":, "label":, "segment":?}')
     evaluate.add_argument("--by", default="", metavar="stream,segment", help="a row for each")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--details", action="store_true", help="also calibration, confusions and the worst classes")
+    evaluate.add_argument(
+        "--errors", metavar="FILE.jsonl", help="write the images with a wrong label, the surest first"
+    )
+    add_page_flags(evaluate, page_default="none is written")
+
+    add_report_flags(commands.add_parser("report", help="write a page about the streams: states, accuracy, pictures"))
 
     add_bench_flags(commands.add_parser("bench", help="compare methods over streams of labelled images"))
 
-    calibrate = commands.add_parser("calibrate", help="make the drift guard's reference from a source")
+    calibrate = commands.add_parser("calibrate", help="make the drift guard's reference, or an accuracy calibration")
     add_job_flags(calibrate, label=False)
-    calibrate.add_argument("--reference", required=True, metavar="FILE", help="safetensors file to write")
+    calibrate.add_argument("--reference", metavar="FILE", help="safetensors file to write")
+    calibrate.add_argument(
+        "--accuracy", metavar="FILE", help="JSON file to write: for accuracy estimates; with --truth"
+    )
+    calibrate.add_argument(
+        "--truth", metavar="FILE.jsonl", help='lines {"id":, "label":} of at least 500 normal images'
+    )
     calibrate.add_argument("--max-images", type=int, default=3200, metavar="N", help="default: 3200")
+    add_some_flags(calibrate, ("--method", "--mode", "--tune", "--seed"))
 
     check = commands.add_parser("check", help="check configuration and access, label ten images, write nothing")
     add_job_flags(check, label=True)
@@ -156,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("what", choices=["show", "schema"])
     add_job_flags(config, label=True)
 
-    demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table")
+    demo = commands.add_parser("demo", help="write a drifting feed, label it, print the table, write the page")
     demo.add_argument("what", nargs="?", choices=["feed"], help="feed: only write the feed")
     demo.add_argument("--out", default="out/demo", metavar="DIR", help="default: out/demo")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")

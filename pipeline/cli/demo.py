@@ -1,4 +1,4 @@
-"""``grpo-tta demo``: a feed of drifting cameras, labelled, and the table of what came of it."""
+"""``grpo-tta demo``: a feed of drifting cameras, labelled, the table of what came of it, and the page about it."""
 
 import argparse
 import shutil
@@ -8,15 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from grpo_tta.adapters.storage.sink import read_records
-from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, FeedSummary, read_summary, reference_path, write_feed
+from grpo_tta.demo import (
+    STREAM_PATTERN,
+    TIME_PATTERN,
+    FeedSummary,
+    accuracy_path,
+    read_summary,
+    reference_path,
+    write_feed,
+)
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
+from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.evaluate import figures
 from grpo_tta.pipeline.cli.label import run_and_report
+from grpo_tta.pipeline.cli.report import print_written
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.report.report import ReportRequest, write_report
 from grpo_tta.pipeline.run.evaluate import evaluate, read_truth, row
 from grpo_tta.schemas import AdaptationLog, LabeledImage
+
+STRETCH = "30s"
+"""Of a record of ``monitor/``: the feed's conditions last minutes."""
 
 
 def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
@@ -33,13 +47,15 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     config = make_config(
         {
             "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
-            "output": {"url": str(out)},
+            "output": {"url": str(out), "monitor": STRETCH},
             "guard": {"reference": str(reference_path()), "settings": {"on_shift": "reset"}},
         }
     )
     code = run_and_report(config)
     if code == 0:
         print_table(out, feed / "truth.jsonl")
+        known = AccuracyCalibration.load(accuracy_path()) if accuracy_path().exists() else None
+        print_written(write_report(ReportRequest(str(out), out / "report.html", known)))
     return code
 
 

@@ -54,8 +54,8 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         {
             "action": "append",
             "metavar": "URL",
-            "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/, or kafka://HOST:PORT/LABELS_TOPIC; "
-            "may be repeated",
+            "help": "folder or bucket for labels/ adaptation/ drift/ dead_letters/ monitor/, or "
+            "kafka://HOST:PORT/LABELS_TOPIC; may be repeated",
         },
     ),
     (
@@ -123,9 +123,19 @@ _LIVE_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--topics",
         "kafka.topics",
-        {"metavar": "drift=NAME,...", "help": "of adaptation, drift, dead_letters (default: LABELS_TOPIC.drift, ...)"},
+        {
+            "metavar": "drift=NAME,...",
+            "help": "of adaptation, drift, dead_letters, monitor (default: LABELS_TOPIC.drift, ...)",
+        },
     ),
     ("--metrics-port", "run.metrics_port", {"type": int, "metavar": "P", "help": "Prometheus, /healthz, /readyz"}),
+    ("--metrics-host", "run.metrics_host", {"metavar": "ADDRESS", "help": "where (default: 127.0.0.1)"}),
+    (
+        "--metrics-streams",
+        "run.metrics_streams",
+        {"type": int, "metavar": "N", "help": "series of their own for the N worst streams (default: 0)"},
+    ),
+    ("--accuracy", "run.accuracy", {"metavar": "FILE", "help": "of 'grpo-tta calibrate': metrics estimate accuracy"}),
 ]
 
 

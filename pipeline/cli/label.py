@@ -19,6 +19,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.run import calibrate as calibration
+from grpo_tta.pipeline.run.accuracy import calibrate_accuracy
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
 from grpo_tta.pipeline.run.driver import Progress
@@ -55,7 +56,7 @@ def run_and_report(config: JobConfig) -> int:
     for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
         if counts:
             print(f"{what}: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
-    print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ summary.json")
+    print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ monitor/ summary.json")
     if summary.dead_letters and not summary.labels:
         first = next(read_records(out, "dead_letters", DeadLetter))
         print(
@@ -210,20 +211,41 @@ def _show_streams(checked: Checked) -> None:
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:
-    """Make the guard's reference from a source's frozen features."""
+    """Make the guard's reference from a source's frozen features, and what accuracy estimates need from labelled
+    images; of both, the second with the guard that the first makes."""
     if flags.max_images < 1:
         raise ConfigurationError(f"--max-images must be >= 1, got {flags.max_images}")
-    values = job_values(flags, beam_options)
-    values.get("guard", {}).pop("reference", None)
-    config = make_config({**values, "output": {"url": "unused"}, "method": {"name": "zero-shot"}})
-    folder = Path(flags.reference).resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigurationError(f"--reference {flags.reference}: {folder} is no folder that can be written to")
-    reference = calibration.calibrate(config, flags.max_images)
-    _replace(Path(flags.reference), reference.data)
-    print(f"reference of {reference.images} images written to {flags.reference}; {reference.unread} could not be read")
-    print(f"model {reference.model_fingerprint}")
+    if not flags.reference and not flags.accuracy:
+        raise ConfigurationError("name what to write: --reference FILE, --accuracy FILE, or both")
+    if bool(flags.accuracy) != bool(flags.truth):
+        raise ConfigurationError("--accuracy and --truth go together")
+    values = {**job_values(flags, beam_options), "output": {"url": "unused"}}
+    for name in ("reference", "accuracy"):
+        _check_writable(name, getattr(flags, name))
+    if flags.reference:
+        guard = {key: value for key, value in values.get("guard", {}).items() if key != "reference"}
+        config = make_config({**values, "guard": guard, "method": {"name": "zero-shot"}})
+        made = calibration.calibrate(config, flags.max_images)
+        _replace(Path(flags.reference), made.data)
+        print(f"reference of {made.images} images written to {flags.reference}; {made.unread} could not be read")
+        print(f"model {made.model_fingerprint}")
+    if flags.accuracy:
+        accuracy = calibrate_accuracy(make_config(values), flags.truth, flags.max_images)
+        _replace(Path(flags.accuracy), accuracy.to_json().encode())
+        print(f"accuracy calibration of {accuracy.images} labelled images written to {flags.accuracy}")
+        for name, side in (("adapted", accuracy.adapted), ("frozen", accuracy.frozen)):
+            if side is not None:
+                print(
+                    f"{name}: accuracy {100 * side.accuracy:.1f} %, estimates in windows of {accuracy.window} images "
+                    f"+-{100 * side.width.worst:.1f} points"
+                )
     return 0
+
+
+def _check_writable(name: str, path: str | None) -> None:
+    folder = Path(path or ".").resolve().parent
+    if path and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ConfigurationError(f"--{name} {path}: {folder} is no folder that can be written to")
 
 
 def _replace(path: Path, data: bytes) -> None:

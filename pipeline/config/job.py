@@ -35,6 +35,7 @@ from grpo_tta.pipeline.config.values import (
     FilePath,
     Url,
     check_positive,
+    check_stretch,
     check_window,
     exactly,
     home,
@@ -169,6 +170,10 @@ class MethodConfig(_Section):
             )
         return self
 
+    def fingerprint(self) -> str:
+        """Of method and settings."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
 
 class GuardConfig(_Section):
     """The drift guard."""
@@ -205,14 +210,18 @@ class OutputConfig(_Section):
     format: Literal["jsonl", "parquet"] = "jsonl"
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    monitor: Annotated[str, BeforeValidator(check_stretch)] = "1h"
+    """Stretch of event time that a record of ``monitor/`` is about; whole seconds."""
 
 
 class TopicsConfig(_Section):
-    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``."""
+    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``,
+    ``.monitor``."""
 
     adaptation: str | None = None
     drift: str | None = None
     dead_letters: str | None = None
+    monitor: str | None = None
 
 
 class KafkaConfig(_Section):
@@ -273,6 +282,10 @@ class RunConfig(_Section):
     """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
     metrics_host: str = "127.0.0.1"
     """Where they are served."""
+    metrics_streams: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """So many of the worst streams have series of their own."""
+    accuracy: str | None = None
+    """A file of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy."""
 
 
 class JobConfig(_Section):

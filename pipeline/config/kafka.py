@@ -36,7 +36,7 @@ def source_topics(config: JobConfig) -> tuple[str, ...]:
 
 
 def out_settings(config: JobConfig, url: str) -> tuple[KafkaSettings, OutTopics, TopicPlan]:
-    """The cluster, the four topics, and how missing ones are made; raises `ConfigurationError`."""
+    """the cluster, the five topics, and how missing ones are made; raises `ConfigurationError`."""
     settings = settings_of(config, url)
     topics = KafkaAddress.parse(url).topics
     if len(topics) != 1:

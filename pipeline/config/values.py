@@ -73,6 +73,13 @@ def check_positive(value: str) -> str:
     return value
 
 
+def check_stretch(value: Any) -> str:
+    """A duration of whole seconds, at least one, else a ``ValueError``."""
+    if parse_duration(value) < SECOND or parse_duration(value) % SECOND:
+        raise ValueError(f"a stretch of time is of whole seconds, like 1h, got {value!r}")
+    return str(value)
+
+
 def check_window(value: Any) -> str:
     """``fixed:LENGTH`` or ``session:GAP``, else a ``ValueError``."""
     kind, _, size = _text(value).partition(":")

@@ -22,6 +22,7 @@ from grpo_tta.pipeline.config.job import is_kafka
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.labeled import Labeled
 from grpo_tta.pipeline.label.load import leave_labeler, states_held, take_labeler
+from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.pipeline.label.records import WindowedRef
 from grpo_tta.pipeline.label.rounds import Asked
 from grpo_tta.pipeline.watch import metrics
@@ -61,6 +62,7 @@ class LabelStreams(beam.DoFn):
     def setup(self) -> None:
         """Take the process's labeler; nothing is connected before."""
         self._labeler = take_labeler(self._job)
+        self._monitor = monitor_of(self._job, self._labeler.make.model_fingerprint)
         self._loaded = False
         self._known: Mapping[str, frozenset[str]] | None = None
         self._packs = {
@@ -101,7 +103,10 @@ class LabelStreams(beam.DoFn):
 
     def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)
-        for kind in (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters):
+        kinds = (labeled.labels, labeled.adaptation, labeled.drift, labeled.dead_letters)
+        monitors = self._monitor.records(*kinds)
+        metrics.observe_monitor(monitors)
+        for kind in (*kinds, monitors):
             for record in kind:
                 yield partition, Row.of(record)
         yield beam.pvalue.TaggedOutput(COUNTERS, (partition, labeled.counters()))

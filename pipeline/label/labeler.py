@@ -241,7 +241,7 @@ class StreamLabeler:
         if decision.serve_frozen and decision.action != "reset":
             report = replace(report, updates=())
         events = self._advance(events, out.state)
-        self._record(events, stepped.prediction, report, out, warming_up=decision.warming_up)
+        self._record(events, stepped.prediction, report, out, decision)
         self._apply(events, decision, stepped.method, stepped.guard, stepped.after, out)
 
     def _count_skipped(self, before: State, after: State, report: Report, decision: Decision, out: Labeled) -> None:
@@ -294,13 +294,13 @@ class StreamLabeler:
         return placed
 
     def _record(
-        self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled, *, warming_up: bool
+        self, events: list[WindowedRef], prediction: Prediction, report: Report, out: Labeled, decision: Decision
     ) -> None:
-        counters = out.state.counters
+        counters, warming_up = out.state.counters, decision.warming_up
         before, updates = counters.get("updates", 0), list(report.updates)
         cuts = _ends(updates, int(out.state.method.get("frames", 0)), len(events))
         counts = [before + sum(cut <= i for cut in cuts) for i in range(len(events))]
-        out.labels += self.make.labels(events, prediction, counts, late=False)
+        out.labels += self.make.labels(events, prediction, counts, late=False, ill=decision.serve_frozen)
         frames = counters.get("frames", 0)
         for number, (update, cut) in enumerate(zip(updates, cuts, strict=True), start=1):
             out.adaptation.append(

@@ -18,15 +18,14 @@ from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifi
 from grpo_tta.adapters.events import ImageRef
 from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits, decode
 from grpo_tta.adapters.storage.fetch import Fetcher
-from grpo_tta.adapters.storage.filesystems import scheme_of
-from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
 from grpo_tta.guard import DriftGuard, Reference
 from grpo_tta.pipeline.checkpoint.cache import StateCache
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.config.classes import read_labels
-from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
+from grpo_tta.pipeline.config.job import JobConfig, parse_duration
+from grpo_tta.pipeline.config.policy import uri_policy as uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.labeler import StreamLabeler
@@ -187,20 +186,6 @@ def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fi
         torch.get_num_threads(),
         f"{device} {platform.machine()} {packages}",
     )
-
-
-def uri_policy(config: JobConfig) -> UriPolicy:
-    """What events may point at: below the source's own folder, and ``allow_uris``; a topic has no folder.
-
-    Raises `ConfigurationError`.
-    """
-    allowed = config.source.allow_uris
-    try:
-        if is_kafka(config.source.url):
-            return UriPolicy({scheme_of(prefix) for prefix in allowed} or {"file"}, allowed)
-        return UriPolicy.for_source(config.source.url, allowed)
-    except ValueError as error:
-        raise ConfigurationError(f"source: {error}") from error
 
 
 def _check_state_size(method: Method, most: int) -> None:

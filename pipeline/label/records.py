@@ -1,8 +1,9 @@
 """From what a step gave to the records that leave the job. Pure functions: nothing here reads a clock or a host."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -11,11 +12,13 @@ from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.adapters.storage.manifest import LinePointer
 from grpo_tta.guard import GuardEvent
 from grpo_tta.pipeline.windows import Window, to_datetime
+from grpo_tta.policy import normalised_entropy
 from grpo_tta.schemas import UNKNOWN, AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, ResetCause
 from grpo_tta.types import Prediction, Update
 
 MAX_MESSAGE = 2000
 MAX_EVENT = 4096
+_ENTROPY_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class WindowedRef:
 
     ref: ImageRef
     window: Window
+
+
+class _Frozen(NamedTuple):
+    """The frozen encoder's side of a label."""
+
+    probability: float
+    place: int
+    entropy: float
 
 
 @dataclass(frozen=True)
@@ -37,26 +48,32 @@ class RecordMaker:
     min_probability: float
 
     def labels(
-        self, events: list[WindowedRef], prediction: Prediction, update_counts: list[int], *, late: bool
+        self,
+        events: list[WindowedRef],
+        prediction: Prediction,
+        update_counts: list[int],
+        *,
+        late: bool,
+        ill: bool = False,
     ) -> list[LabeledImage]:
         """One record an event, row i of ``prediction`` belonging to event i."""
         best, indices = prediction.probabilities.topk(min(self.top_k, len(self.class_names)), dim=1)
         probabilities, classes = best.clamp(0, 1).tolist(), indices.tolist()
-        frozen = _best(prediction.frozen)
-        return [
-            self._label(event, probabilities[i], classes[i], frozen[i] if frozen else None, update_counts[i], late=late)
-            for i, event in enumerate(events)
-        ]
+        unsure, frozen = _entropies(prediction.probabilities), _frozen(prediction.frozen, len(events))
+        rows = zip(events, probabilities, classes, unsure, frozen, update_counts, strict=True)
+        return [self._label(*row, late=late, ill=ill) for row in rows]
 
     def _label(
         self,
         event: WindowedRef,
         probabilities: list[float],
         classes: list[int],
-        frozen: tuple[float, int] | None,
+        entropy: float,
+        frozen: _Frozen | None,
         update_count: int,
         *,
         late: bool,
+        ill: bool,
     ) -> LabeledImage:
         ref = event.ref
         return LabeledImage(
@@ -72,8 +89,11 @@ class RecordMaker:
                 ClassProbability(label=self.class_names[c], probability=p)
                 for p, c in zip(probabilities, classes, strict=True)
             ],
-            frozen_label=self.class_names[frozen[1]] if frozen else None,
-            frozen_probability=frozen[0] if frozen else None,
+            frozen_label=self.class_names[frozen.place] if frozen else None,
+            frozen_probability=frozen.probability if frozen else None,
+            entropy=entropy,
+            frozen_entropy=frozen.entropy if frozen else None,
+            ill=ill,
             model_fingerprint=self.model_fingerprint,
             method=self.method,
             update_count=update_count,
@@ -157,11 +177,16 @@ class RecordMaker:
         return DriftEvent(**self._place(event), frame=frame, signal="state", reset=True, message=message)
 
 
-def _best(probabilities: Tensor | None) -> list[tuple[float, int]] | None:
+def _frozen(probabilities: Tensor | None, count: int) -> Sequence[_Frozen | None]:
     if probabilities is None:
-        return None
+        return [None] * count
     best, index = probabilities.max(dim=1)
-    return list(zip(best.clamp(0, 1).tolist(), index.tolist(), strict=True))
+    columns = (best.clamp(0, 1).tolist(), index.tolist(), _entropies(probabilities))
+    return [_Frozen(*row) for row in zip(*columns, strict=True)]
+
+
+def _entropies(probabilities: Tensor) -> list[float]:
+    return [round(value, _ENTROPY_DIGITS) for value in normalised_entropy(probabilities).clamp(0, 1).tolist()]
 
 
 def _cut(text: str, bound: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.watch import metrics
@@ -59,6 +60,7 @@ class LiveStatus(Watcher):
 
     def committed(self, progress: LiveProgress) -> None:
         """Count a slice."""
+        metrics.commit_slice()
         metrics.SLICES.inc()
         metrics.SLICE_SECONDS.observe(progress.seconds)
         metrics.FORGOTTEN.inc(progress.forgotten)
@@ -101,6 +103,10 @@ def metrics_served(run: RunConfig, status: LiveStatus | None) -> Iterator[None]:
     if run.metrics_port is None or status is None:
         yield
         return
+    try:
+        metrics.watch_streams(AccuracyCalibration.load(run.accuracy) if run.accuracy else None, run.metrics_streams)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"run.accuracy: {error}") from error
     try:
         server = MetricsServer(run.metrics_host, run.metrics_port, status.problem)
     except OSError as error:

@@ -1,20 +1,26 @@
 """Prometheus metrics of a live job.
 
-One registry a process. Streams are not labels: there may be thousands. What a slice's commit counts is counted when it
-is committed, so a slice that runs again is not counted twice; histograms are fed while it runs. Where the guards stand
+One registry a process; every series that can be named is there from the start. Streams are no labels, there may be
+thousands, but for as many of the worst as `watch_streams` is told. What a slice's commit counts is counted when it is
+committed, so a slice that runs again is not counted twice; histograms are fed while it runs. Where the guards stand
 is a gauge of the last slice: the stream that is nearest to a reset, over all streams that had images in it.
 """
 
 import logging
+import math
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.positions import SkippedRange
-from grpo_tta.schemas import AdaptationLog, LabeledImage
+from grpo_tta.estimate import AccuracyCalibration, Estimate
+from grpo_tta.pipeline.watch.streams import STATES, StreamBoard
+from grpo_tta.schemas import AdaptationLog, DriftSignal, LabeledImage, MonitorRecord, ResetCause, SkipReason
 
 _log = logging.getLogger(__name__)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -66,10 +72,44 @@ STATE_BYTES = Histogram(
     registry=REGISTRY,
 )  # fmt: skip
 AGE = Histogram("tta_event_age_seconds", "From an image's event time to its label", buckets=_AGES, registry=REGISTRY)
+PROBABILITY = Histogram("tta_label_probability", "Of an image's best class", buckets=_SHARES, registry=REGISTRY)
+AGREEING = Counter("tta_agreeing_samples", "Images whose label is the frozen encoder's too", registry=REGISTRY)
+CAUSES = Counter(
+    "tta_dead_letters_by_cause", "Events that could not be labelled", ["stage", "error_class"], registry=REGISTRY
+)
+STREAMS = Gauge("tta_streams", "Streams that this process has labelled", ["state"], registry=REGISTRY)
+NOT_SHOWN = Gauge("tta_streams_not_shown", "Streams without series of their own", registry=REGISTRY)
+ACCURACY = Gauge(
+    "tta_estimated_accuracy_ratio", "Over all streams of which something can be said; not a number without one",
+    ["model", "bound"], registry=REGISTRY,
+)  # fmt: skip
+STREAM_ACCURACY = Gauge(
+    "tta_stream_estimated_accuracy_ratio", "Of one stream; absent where it is unknown", ["stream", "model", "bound"],
+    registry=REGISTRY,
+)  # fmt: skip
+STREAM_STATE = Gauge("tta_stream_state", "1 for the state that a stream is in", ["stream", "state"], registry=REGISTRY)
+STREAM_SIZE = Gauge(
+    "tta_stream_drift_size", "Of a stream's last shift, in standard deviations of a frame", ["stream"],
+    registry=REGISTRY,
+)  # fmt: skip
+_BOUNDS = ("value", "low", "high")
+for _counter, _values in (
+    (RESETS, get_args(ResetCause)), (DETECTIONS, get_args(DriftSignal)), (UPDATES_SKIPPED, get_args(SkipReason)),
+    (STREAMS, STATES),
+):  # fmt: skip
+    for _value in _values:
+        _counter.labels(_value)
+for _model in ("adapted", "frozen"):
+    for _bound in _BOUNDS:
+        ACCURACY.labels(_model, _bound).set(math.nan)
 _recent: deque[float] = deque(maxlen=2000)
 """Ages of the newest labels, for people who watch the progress."""
 _standings: list[Standing] = []
 """Of the streams of the running slice."""
+_monitors: list[MonitorRecord] = []
+"""Of the slice that is not yet committed."""
+_board = StreamBoard(None, time.monotonic)
+_shown = 0
 
 
 def note_skipped(skipped: SkippedRange) -> None:
@@ -88,6 +128,7 @@ def note_passed_over(counts: Mapping[str, int]) -> None:
 def observe_labels(labels: list[LabeledImage], now: float) -> None:
     """The ages of images at the moment they are labelled; ``now`` in seconds since the epoch."""
     for label in labels:
+        PROBABILITY.observe(label.probability)
         age = max(now - label.event_time.timestamp(), 0.0)
         AGE.observe(age)
         _recent.append(age)
@@ -120,6 +161,7 @@ def observe_guard(standing: Standing, thresholds: Mapping[str, float]) -> None:
 def begin_slice() -> None:
     """What was noted of guards is of a slice that is over or was dropped."""
     _standings.clear()
+    _monitors.clear()
 
 
 def end_slice() -> None:
@@ -136,3 +178,51 @@ def forget_lag(partition: str) -> None:
     """The partition is another's now."""
     with suppress(KeyError):
         LAG.remove(partition)
+
+
+def watch_streams(calibration: AccuracyCalibration | None, shown: int) -> None:
+    """Forget all streams; from now on estimate by ``calibration``, and give the ``shown`` worst streams series."""
+    global _board, _shown
+    _board, _shown = StreamBoard(calibration, time.monotonic), shown
+
+
+def observe_monitor(records: Iterable[MonitorRecord]) -> None:
+    """What the running slice adds up to."""
+    _monitors.extend(records)
+
+
+def commit_slice() -> None:
+    """What `observe_monitor` was told of counts."""
+    for record in _monitors:
+        AGREEING.inc(record.agree)
+        for cause, count in record.dead_letters.items():
+            CAUSES.labels(*cause.split("/", 1)).inc(count)
+    _board.add(_monitors)
+    _monitors.clear()
+    show_streams()
+
+
+def show_streams() -> None:
+    """Set the gauges of streams; states change with time too."""
+    seen = _board.seen()
+    for state in STATES:
+        STREAMS.labels(state).set(sum(one.state == state for one in seen.values()))
+    for model in ("adapted", "frozen"):
+        known = [(one.images, getattr(one.estimates, model)) for one in seen.values()]
+        said = [(images, found) for images, found in known if isinstance(found, Estimate)]
+        total = sum(images for images, _ in said)
+        for bound in _BOUNDS:
+            mean = sum(images * getattr(found, bound) for images, found in said) / total if total else math.nan
+            ACCURACY.labels(model, bound).set(mean)
+    for gauge in (STREAM_ACCURACY, STREAM_STATE, STREAM_SIZE):
+        gauge.clear()
+    for name, one in list(seen.items())[:_shown]:
+        STREAM_SIZE.labels(name).set(one.size)
+        for state in STATES:
+            STREAM_STATE.labels(name, state).set(one.state == state)
+        for model in ("adapted", "frozen"):
+            found = getattr(one.estimates, model)
+            if isinstance(found, Estimate):
+                for bound in _BOUNDS:
+                    STREAM_ACCURACY.labels(name, model, bound).set(getattr(found, bound))
+    NOT_SHOWN.set(max(len(seen) - _shown, 0))

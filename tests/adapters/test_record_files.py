@@ -11,7 +11,8 @@ from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.parquet import arrow_schema
 from grpo_tta.adapters.storage.sink import RecordFiles, read_records
-from grpo_tta.schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage
+from grpo_tta.schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
+from grpo_tta.schemas.monitor import Sample, Shift
 
 
 def rows(records):
@@ -72,6 +73,22 @@ RECORDS = {
         )
     ],
     "dead_letters": DEAD,
+    "monitor": [
+        MonitorRecord(
+            bucket_seconds=60,
+            coordinate="c",
+            settings_fingerprint="f",
+            n=3,
+            entropy={7: 2, 99: 1},
+            labels={"a": 3},
+            resets={"shift": 1},
+            shifts=[Shift(event_time=TIME, coordinate="c", thousandths=3, reset=False)],
+            least_sure=[Sample(coordinate="c", label="a", millionths=5)],
+            **FIXED,
+            **known,
+        )
+        for known in ({"stream": "s", "bucket_start": TIME}, {})
+    ],
 }
 
 

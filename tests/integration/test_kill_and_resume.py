@@ -24,7 +24,7 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 
 SERVER = Path(__file__).with_name("forking_job_server.py")
-FOLDERS = ("labels", "adaptation", "drift", "dead_letters")
+FOLDERS = ("labels", "adaptation", "drift", "dead_letters", "monitor")
 POINTS = [
     "before:1", "after:1", "before:2", "after:2", "before:3", "after:3", "before:4", "after:4",
     "before:collect", "after:collect",
@@ -33,7 +33,7 @@ CALLS = {
     "the plan is not yet in its place": ("link", 1),
     "the first output is not yet in its place": ("replace", 1),
     "the third output is not yet in its place": ("replace", 3),
-    "the states are not yet in their place": ("replace", 5),
+    "the states are not yet in their place": ("replace", 6),
     "the commit is not yet in its place": ("link", 2),
 }
 SLICES = 4

@@ -86,7 +86,7 @@ def test_labels_and_states_are_as_if_every_fetch_had_been_answered_at_once(broke
     assert "everything is taken up again" in shaken.said()
     assert shaken.states() == calm.states()
     assert shaken.counted() == calm.counted() == {"events": EVENTS, "labels": EVENTS, "dead_letters": 0}
-    for kind in ("", ".adaptation", ".drift", ".dead_letters"):
+    for kind in ("", ".adaptation", ".drift", ".dead_letters", ".monitor"):
         assert once(shaken.records(kind)) == calm.records(kind), kind
 
 

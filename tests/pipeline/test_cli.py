@@ -15,8 +15,13 @@ import yaml
 from pipeline_jobs import files
 from safetensors.torch import save_file
 
-from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, reference_path, write_feed
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, reference_path, write_feed
+from grpo_tta.estimate import AccuracyCalibration
+from grpo_tta.evaluation import DEVELOPMENT
 from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.label.load import load_job_classifier
+from grpo_tta.pipeline.run import accuracy
 from grpo_tta.pipeline.run import calibrate as calibration
 
 IMAGES = 24
@@ -245,6 +250,42 @@ def test_calibrate_says_what_is_too_few(run: Run, feed: Path, tmp_path: Path) ->
     code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r", "--max-images", 0)
     assert (code, "--max-images must be >= 1, got 0" in err) == (2, True)
     assert not list(tmp_path.iterdir())
+
+
+def test_calibrate_writes_what_an_accuracy_estimate_needs_and_says_what_is_missing(
+    run: Run, feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "CORRUPTIONS", {"fog": None})
+    truth = {line["id"]: line["label"] for line in map(json.loads, (feed / "truth.jsonl").read_text().splitlines())}
+    for copy in range(21):
+        for name in truth:
+            path = tmp_path / "normal" / f"{copy}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(feed / name, path)
+    lines = [json.dumps({"id": f"{copy}/{name}", "label": truth[name]}) for copy in range(21) for name in truth]
+    (tmp_path / "truth.jsonl").write_text("\n".join(lines))
+    (tmp_path / "other.jsonl").write_text("\n".join(lines[1:]).replace(f'"{truth[min(truth)]}"', '"sock"'))
+    command = ("calibrate", "--source", tmp_path / "normal", "--method", "zero-shot", "--accuracy", tmp_path / "a.json")
+    assert run(*command)[::2] == (2, "bad configuration: --accuracy and --truth go together\n")
+    code, _, err = run(*command, "--truth", tmp_path / "other.jsonl")
+    assert (code, "no class of the model is called 'sock'" in err) == (1, True)
+    code, _, err = run(*command, "--truth", tmp_path / "truth.jsonl", "--max-images", 499)
+    assert (code, "at least 500 labelled images that can be read, got 499" in err) == (1, True)
+    assert not (tmp_path / "a.json").exists()
+    code, out, _ = run(*command, "--truth", tmp_path / "truth.jsonl")
+    assert (code, "accuracy calibration of 504 labelled images" in out) == (0, True)
+    made = AccuracyCalibration.load(tmp_path / "a.json")
+    assert (made.method, made.images, sorted(made.adapted.width.quantiles)) == ("zero-shot", 504, ["clean", "fog"])
+    assert made.adapted == made.frozen
+    assert run("calibrate", "--source", feed)[0] == 2
+
+
+def test_the_packaged_calibration_is_of_the_packaged_model_and_the_default_method() -> None:
+    made = AccuracyCalibration.load(accuracy_path())
+    config = make_config({"source": {"url": "in"}, "output": {"url": "out"}})
+    assert made.model_fingerprint == load_job_classifier(config).fingerprint
+    assert (made.method, made.settings_fingerprint) == (config.method.name, config.method.fingerprint())
+    assert sorted(made.adapted.width.quantiles) == sorted(("clean", *DEVELOPMENT))
 
 
 def test_a_shown_configuration_is_the_configuration(run: Run, tmp_path: Path) -> None:

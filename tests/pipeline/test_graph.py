@@ -23,8 +23,10 @@ from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import KeyByShard
+from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.pipeline.run.runner import shards_of
 from grpo_tta.schemas import PackRef
+from grpo_tta.schemas.monitor import merged
 from grpo_tta.state import decode_state, encode_state
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
@@ -88,8 +90,12 @@ def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label,
     label(whole)
     label(cut)
     first, second = outputs(tmp_path / "whole"), outputs(tmp_path / "cut")
+    first["monitor"], second["monitor"] = merged(first["monitor"]), merged(second["monitor"])
     for folder in first:
         assert sorted(dump(second[folder])) == sorted(dump(first[folder]))
+    maker = monitor_of(ResolvedJob.of(cut), first["labels"][0].model_fingerprint)
+    again = maker.records(*(second[folder] for folder in ("labels", "adaptation", "drift", "dead_letters")))
+    assert dump(merged(again)) == dump(first["monitor"])
     assert states(cut) == states(whole)
 
 
@@ -269,6 +275,10 @@ def test_two_events_of_one_id_are_both_labelled_and_a_line_that_is_no_event_is_k
     assert [row.id for row in found["labels"]] == ["same", "same"]
     assert len({row.coordinate for row in found["labels"]}) == 2
     assert [row.stage for row in found["dead_letters"]] == ["decode_event"]
+    assert [(row.stream, row.n, list(row.dead_letters.values())) for row in found["monitor"]] == [
+        (None, 0, [1]),
+        ("north", 2, []),
+    ]
     assert (summary.events, summary.labels, summary.dead_letters) == (3, 2, 1)
 
 

@@ -25,7 +25,7 @@ def test_two_folders_get_the_same_files(config, tmp_path):
     run_label_job(config)
     one, two = output_files(tmp_path / "one"), output_files(tmp_path / "two")
     assert one == two
-    assert {name.split("/")[0] for name in one} == {"labels", "adaptation", "dead_letters"}
+    assert {name.split("/")[0] for name in one} == {"labels", "adaptation", "dead_letters", "monitor"}
     assert sum(data.count(b"\n") for name, data in one.items() if name.startswith("labels/")) == 17
     assert (tmp_path / "one" / "checkpoint").is_dir()
     assert not (tmp_path / "two" / "checkpoint").exists()

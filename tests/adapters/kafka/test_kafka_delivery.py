@@ -49,7 +49,7 @@ def delivery(producer, **limits):
 
 
 def test_topics():
-    assert TOPICS.names() == ("labels", "labels.adaptation", "alarms", "labels.dead_letters")
+    assert TOPICS.names() == ("labels", "labels.adaptation", "alarms", "labels.dead_letters", "labels.monitor")
     drift = DriftEvent(
         stream="s", coordinate="c", event_time=TIME, frame=1, signal="shift", reset=True, message="m",
         model_fingerprint="m", method="grpo",

@@ -1,0 +1,269 @@
+"""An estimate of accuracy without labels, from how unsure a window's predictions are. Pure, without torch.
+
+The estimate is the share of images whose normalised entropy lies under a threshold (average thresholded confidence,
+ATC, by negative entropy, Garg et al. 2022). It is chosen on labelled normal images and corruptions of them, so that the
+share is the accuracy on average over kinds of corruption [ours]; its width was measured on them: half-width^2 is
+
+    max(q^2 + z^2 v (1/n - 1/n0), q^2/4) + c2 max(0, 1/K - 1/K0)
+
+``q``: the worst kind's 90 % quantile of the error, in windows of ``n0`` images, by a threshold of the other kinds;
+``v``: the variance of a single image, ``p (1 - p)``; ``K``: the effective number of classes, 1 / (chance that two
+labels are equal), for a class is right or wrong of its own. [ours] Adapted and frozen encoder have a threshold each,
+and the gain, which is their difference, a ``q`` and ``c2`` of its own; two images' difference varies by as much as the
+encoders disagree.
+
+Where that is not worth saying, the answer is `Unknown`, with why.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+ENTROPY_BINS = 100
+FEWEST = 100
+"""Images of a window: under it the width is no use."""
+WIDEST = 0.20
+"""Half-width over which an estimate is not said."""
+LOST_CLASSES = 0.5
+"""The adapted encoder's share of the frozen one's effective classes, under which it has sharpened itself."""
+Z2 = 1.6448536**2
+"""Squared quantile of a normal distribution, 90 % on both sides."""
+
+Cause = Literal[
+    "uncalibrated", "few_images", "few_classes", "no_frozen", "ill", "collapse", "sharpened", "too_wide"
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, or a difference of two, with its 90 % interval: shares, not percent."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval before it was cut at what is possible, at most."""
+        return max(self.high - self.value, self.value - self.low)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Why there is no estimate: ``cause`` for programs, ``message`` for people."""
+
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What can be said of one window."""
+
+    adapted: Estimate | Unknown
+    frozen: Estimate | Unknown
+    gain: Estimate | Unknown
+    """Adapted less frozen."""
+
+
+class Window(Protocol):
+    """What an estimate is made of: sums over a window's labels, as a `schemas.monitor.MonitorRecord` has them."""
+
+    model_fingerprint: str
+    method: str
+    settings_fingerprint: str
+    n: int
+    frozen_n: int
+    agree: int
+    ill: int
+    resets: dict[str, int]
+    entropy: dict[int, int]
+    frozen_entropy: dict[int, int]
+    labels: dict[str, int]
+    frozen_labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Width:
+    """What an interval's width is made of."""
+
+    quantiles: Mapping[str, float]
+    """By kind of corruption, ``clean`` among them: 90 % of the errors in windows of ``window`` images are under it."""
+    class_variance: float
+    """``c2``."""
+
+    @property
+    def worst(self) -> float:
+        """``q``."""
+        return max(self.quantiles.values())
+
+
+@dataclass(frozen=True)
+class Side:
+    """Of one encoder. ``threshold``: of the entropy over ln C. ``accuracy``: on the labelled normal images; ``lowest``:
+    on the hardest corruption of them."""
+
+    threshold: float
+    accuracy: float
+    lowest: float
+    width: Width
+
+
+@dataclass(frozen=True)
+class AccuracyCalibration:
+    """What `estimate` needs to know of a model, a method and its settings; see ``grpo-tta calibrate --accuracy``."""
+
+    model_fingerprint: str
+    method: str
+    settings_fingerprint: str
+    images: int
+    """Labelled normal images it was made of."""
+    window: int
+    """``n0``."""
+    effective_classes: float
+    """``K0``: of the calibration's windows."""
+    adapted: Side
+    frozen: Side | None = None
+    """Absent where the method has no frozen predictions."""
+    gain: Width | None = None
+
+    def to_json(self) -> str:
+        """As a file holds it."""
+        return json.dumps({"version": 1, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "AccuracyCalibration":
+        """Raises ValueError for what `to_json` did not write."""
+        try:
+            values = json.loads(text)
+            if values.pop("version") != 1:
+                raise ValueError("its version is not 1")
+            sides = {name: _side(values.pop(name)) for name in ("adapted", "frozen")}
+            gain = values.pop("gain")
+            if sides["adapted"] is None:
+                raise ValueError("it has no side 'adapted'")
+            made = cls(**values, adapted=sides["adapted"], frozen=sides["frozen"], gain=gain and Width(**gain))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"no accuracy calibration: {error}") from error
+        return made
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AccuracyCalibration":
+        """From a file; raises OSError, or ValueError naming it."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """To a file."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+
+def _side(values: dict[str, Any] | None) -> Side | None:
+    return None if values is None else Side(**{**values, "width": Width(**values["width"])})
+
+
+def estimate(window: Window, calibration: AccuracyCalibration | None) -> Estimates:
+    """What can be said of a window's accuracy; without a calibration for its model, method and settings, nothing."""
+    foreign = _foreign(window, calibration)
+    if foreign is not None or calibration is None:
+        unknown = foreign or Unknown("uncalibrated", "there is no accuracy calibration")
+        return Estimates(unknown, unknown, unknown)
+    adapted = _untrusted(window) or _of_side(window, calibration, calibration.adapted, frozen=False)
+    frozen: Estimate | Unknown = Unknown("no_frozen", "the method gives no frozen predictions")
+    if calibration.frozen is not None and window.frozen_n:
+        frozen = _of_side(window, calibration, calibration.frozen, frozen=True)
+    return Estimates(adapted, frozen, _gain(window, calibration, adapted, frozen))
+
+
+def share_under(histogram: Mapping[int, int], threshold: float) -> float:
+    """Share of a histogram of `ENTROPY_BINS` bins over [0, 1] that lies under ``threshold``; within a bin, evenly
+    spread."""
+    place = min(max(threshold, 0.0), 1.0) * ENTROPY_BINS
+    under = sum(count * min(max(place - at, 0.0), 1.0) for at, count in histogram.items())
+    return under / sum(histogram.values())
+
+
+def effective_classes(labels: Mapping[str, int]) -> float:
+    """1 / (chance that two images' labels are equal), which does not depend on how many images there are; where none
+    are equal, as many classes as there are pairs of images; 0 for no image."""
+    total = sum(labels.values())
+    return total * (total - 1) / max(sum(count * (count - 1) for count in labels.values()), 1) if total > 1 else total
+
+
+def half_width(width: Width, variance: float, n: int, classes: float, window: int, full: float) -> float:
+    """See the module. ``classes``: ``K``; ``window``: ``n0``; ``full``: ``K0``."""
+    q2 = width.worst**2
+    sampled = max(q2 + Z2 * variance * (1 / n - 1 / window), q2 / 4)
+    return math.sqrt(sampled + width.class_variance * max(0.0, 1 / classes - 1 / full))
+
+
+def _foreign(window: Window, calibration: AccuracyCalibration | None) -> Unknown | None:
+    if calibration is None:
+        return None
+    for what in ("model_fingerprint", "method", "settings_fingerprint"):
+        ours, theirs = getattr(window, what), getattr(calibration, what)
+        if ours != theirs:
+            said = what.replace("_fingerprint", "")
+            return Unknown("uncalibrated", f"the accuracy calibration is of {said} {theirs}, the labels of {ours}")
+    return None
+
+
+def _untrusted(window: Window) -> Unknown | None:
+    """Why the adapted encoder's own certainty says nothing: it may have sharpened itself."""
+    if window.ill:
+        return Unknown("ill", "the guard was ill: labels are the frozen encoder's")
+    broken = sum(window.resets.get(cause, 0) for cause in ("collapse", "nonfinite"))
+    if broken:
+        return Unknown("collapse", "the adapted encoder was reset because it had gone wrong")
+    ours, theirs = effective_classes(window.labels), effective_classes(window.frozen_labels)
+    if window.frozen_n and ours < LOST_CLASSES * theirs:
+        said = f"the adapted labels are of {ours:.0f} classes in effect, the frozen ones of {theirs:.0f}"
+        return Unknown("sharpened", said)
+    return None
+
+
+def _of_side(window: Window, calibration: AccuracyCalibration, side: Side, *, frozen: bool) -> Estimate | Unknown:
+    labels, entropy = (window.frozen_labels, window.frozen_entropy) if frozen else (window.labels, window.entropy)
+    n = sum(entropy.values())
+    if n < FEWEST:
+        return Unknown("few_images", f"{n} images, {FEWEST} are needed")
+    value = share_under(entropy, side.threshold)
+    half = half_width(
+        side.width, value * (1 - value), n, effective_classes(labels), calibration.window, calibration.effective_classes
+    )
+    if half > WIDEST:
+        return _too_wide(side.width, effective_classes(labels), half)
+    low = max(value - half, 0.0) if value >= side.lowest else 0.0
+    return Estimate(value, low, min(value + half, 1.0))
+
+
+def _too_wide(width: Width, classes: float, half: float) -> Unknown:
+    if width.worst > WIDEST:
+        return Unknown("too_wide", f"the calibration's own errors are +-{100 * width.worst:.0f} points")
+    said = f"the labels are of {classes:.1f} classes in effect: +-{100 * half:.0f} points"
+    return Unknown("few_classes", said)
+
+
+def _gain(
+    window: Window, calibration: AccuracyCalibration, adapted: Estimate | Unknown, frozen: Estimate | Unknown
+) -> Estimate | Unknown:
+    if isinstance(adapted, Unknown):
+        return adapted
+    if isinstance(frozen, Unknown):
+        return frozen
+    if calibration.gain is None or window.frozen_n < window.n:
+        return Unknown("no_frozen", "not every image has a frozen prediction")
+    value = adapted.value - frozen.value
+    classes = effective_classes(window.labels)
+    half = half_width(
+        calibration.gain, 1 - window.agree / window.n, window.n, classes, calibration.window,
+        calibration.effective_classes,
+    )  # fmt: skip
+    if half > WIDEST:
+        return _too_wide(calibration.gain, classes, half)
+    return Estimate(value, max(value - half, -1.0), min(value + half, 1.0))

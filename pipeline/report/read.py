@@ -1,0 +1,274 @@
+"""What a job's outputs hold of each stream: sums by stretches of event time, drift events, dead letters.
+
+The sums are the records of ``monitor/``, or are made of ``labels/`` where there is no ``monitor/``; those have no
+entropies, so that no accuracy is estimated of them. Records of all streams lie mixed in files, one a slice; they are
+held deflated, and a stream's are unpacked when it is asked for, so that many streams take little memory.
+"""
+
+import marshal
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import chain, groupby
+from typing import Any
+
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import read_file, read_records
+from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
+from grpo_tta.schemas.monitor import (
+    MILLION,
+    PROBABILITY_BINS,
+    MonitorRecord,
+    Sample,
+    drawn,
+    least_sure,
+    merge,
+)
+
+MONITOR, LABELS = "monitor", "labels"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AT_ONCE = 32
+_NOT_HELD: dict[str, Any] = {"shifts": [], "least_sure": [], "drawn": []}
+_HELD = tuple(set(MonitorRecord.model_fields) - {"bucket_start", *_NOT_HELD})
+_STRETCHES = 300
+_STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
+
+
+@dataclass
+class Cause:
+    """Dead letters of one stage and error class: how many, and one of them."""
+
+    name: str
+    count: int
+    example: DeadLetter | None = None
+
+
+@dataclass
+class StreamOutputs:
+    """Of one stream, in order of time. ``files``: the stems of the label files that hold its images, with the stretch
+    of event time of each (first start, last end)."""
+
+    name: str
+    records: list[MonitorRecord]
+    drift: list[DriftEvent]
+    dead: list[Cause]
+    files: dict[str, tuple[datetime, datetime]]
+
+    @property
+    def images(self) -> int:
+        """Labelled."""
+        return sum(record.n for record in self.records)
+
+    @property
+    def last(self) -> datetime | None:
+        """The end of the last stretch with an image."""
+        return max((end_of(record) for record in self.records if record.n), default=None)
+
+
+def start_of(record: MonitorRecord) -> datetime:
+    """Of a stretch that has a time."""
+    assert record.bucket_start is not None
+    return record.bucket_start
+
+
+def end_of(record: MonitorRecord) -> datetime:
+    """Exclusive."""
+    return start_of(record) + timedelta(seconds=record.bucket_seconds)
+
+
+class _Packed:
+    """Records of one stream, each with the stem of its file, deflated some at a time. Their samples are not kept."""
+
+    def __init__(self) -> None:
+        self._loose: list[tuple[str, float, dict[str, Any]]] = []
+        self._blocks: list[bytes] = []
+
+    def add(self, stem: str, record: MonitorRecord) -> None:
+        values = {name: getattr(record, name) for name in _HELD}
+        self._loose.append((stem, start_of(record).timestamp(), values))
+        if len(self._loose) >= _AT_ONCE:
+            self._blocks.append(zlib.compress(marshal.dumps(self._loose), 1))
+            self._loose.clear()
+
+    def __iter__(self) -> Iterator[tuple[str, MonitorRecord]]:
+        blocks = (marshal.loads(zlib.decompress(block)) for block in self._blocks)
+        for stem, start, values in chain(chain.from_iterable(blocks), self._loose):
+            begin = datetime.fromtimestamp(start, UTC)
+            yield stem, MonitorRecord.model_construct(bucket_start=begin, **{**values, **_NOT_HELD})
+
+
+@dataclass
+class Outputs:
+    """A job's outputs, opened by `read_outputs`."""
+
+    url: str
+    from_labels: bool
+    since: datetime | None
+    newest: datetime | None
+    """The end of the last stretch with an image, of all streams."""
+    unplaced: list[Cause]
+    """Dead letters that know no stream."""
+    _packed: dict[str, _Packed] = field(default_factory=dict)
+    _drift: dict[str, list[DriftEvent]] = field(default_factory=dict)
+    _examples: dict[tuple[str, str], DeadLetter] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all streams, sorted."""
+        return sorted(self._packed)
+
+    def stream(self, name: str) -> StreamOutputs:
+        """One stream's outputs since ``since``."""
+        found = [
+            (stem, record) for stem, record in self._packed[name] if self.since is None or end_of(record) > self.since
+        ]
+        files: dict[str, tuple[datetime, datetime]] = {}
+        for stem, record in found:
+            first, last = files.get(stem, (start_of(record), end_of(record)))
+            files[stem] = (min(first, start_of(record)), max(last, end_of(record)))
+        records = _one_a_stretch([record for _, record in found])
+        drift = [one for one in self._drift.get(name, ()) if self.since is None or one.event_time >= self.since]
+        counts = _added(record.dead_letters for record in records)
+        return StreamOutputs(name, records, drift, self._causes(name, counts), files)
+
+    def _causes(self, stream: str, counts: Counter[str]) -> list[Cause]:
+        return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
+
+
+def _one_a_stretch(parts: list[MonitorRecord]) -> list[MonitorRecord]:
+    """In order of time; what is whole already is not summed anew."""
+    ordered = sorted(parts, key=_by_key)
+    groups = [list(group) for _, group in groupby(ordered, key=_by_key)]
+    return [group[0] if len(group) == 1 else merge(group) for group in groups]
+
+
+def _by_key(record: MonitorRecord) -> tuple[Any, ...]:
+    return record.key
+
+
+def _added(counts: Iterable[dict[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
+
+
+def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs:
+    """Everything but the labels themselves. ``since``: what ended before is left out; a duration counts back from the
+    newest image. Raises ValueError naming a file and line that is no such record."""
+    store = ObjectStore(url)
+    from_labels = not store.names(f"{MONITOR}/")
+    parts = _of_labels(store) if from_labels else _of_monitor(store)
+    packed: dict[str, _Packed] = defaultdict(_Packed)
+    newest: datetime | None = None
+    unplaced: Counter[str] = Counter()
+    for stem, record in parts:
+        if record.stream is None or record.bucket_start is None:
+            unplaced.update(record.dead_letters)
+            continue
+        packed[record.stream].add(stem, record)
+        if record.n and (newest is None or end_of(record) > newest):
+            newest = end_of(record)
+    begin = newest - since if isinstance(since, timedelta) and newest is not None else since
+    made = Outputs(url, from_labels, begin if isinstance(begin, datetime) else None, newest, [], dict(packed))
+    for event in read_records(url, "drift", DriftEvent):
+        made._drift.setdefault(event.stream, []).append(event)
+    for events in made._drift.values():
+        events.sort(key=lambda event: (event.event_time, event.frame))
+    for letter in read_records(url, "dead_letters", DeadLetter):
+        made._examples.setdefault((letter.stream or "", f"{letter.stage}/{letter.error_class}"), letter)
+    made.unplaced = made._causes("", unplaced)
+    return made
+
+
+def stem_of(name: str) -> str:
+    """``labels/2026-01-31/images-0-000000002000.jsonl`` -> ``2026-01-31/images-0-000000002000``."""
+    return name.partition("/")[2].rpartition(".")[0]
+
+
+def _of_monitor(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:
+    for name in store.names(f"{MONITOR}/"):
+        for record in read_file(store, name, MonitorRecord):
+            yield stem_of(name), record
+
+
+def _of_labels(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:
+    """The same sums, of what labels and dead letters hold."""
+    seconds, model, method = _survey(store)
+    for name in store.names(f"{LABELS}/"):
+        parts: dict[tuple[str, datetime], list[LabeledImage]] = defaultdict(list)
+        for label in read_file(store, name, LabeledImage):
+            parts[label.stream, _bucket(label.event_time, seconds)].append(label)
+        for (stream, start), labels in parts.items():
+            yield stem_of(name), _summed(stream, start, seconds, labels)
+    for letter in read_records(store.url, "dead_letters", DeadLetter):
+        placed = letter.stream is not None and letter.event_time is not None
+        yield (
+            "",
+            MonitorRecord(
+                stream=letter.stream if placed else None,
+                bucket_start=_bucket(letter.event_time, seconds) if placed and letter.event_time else None,
+                bucket_seconds=seconds,
+                coordinate=letter.coordinate,
+                model_fingerprint=model,
+                method=method,
+                settings_fingerprint="",
+                dead_letters={f"{letter.stage}/{letter.error_class}": 1},
+            ),
+        )
+
+
+def _survey(store: ObjectStore) -> tuple[int, str, str]:
+    """Seconds of a stretch, so that some hundreds cover all labels; model and method of the last label."""
+    first = last = None
+    model = method = ""
+    for name in store.names(f"{LABELS}/"):
+        for label in read_file(store, name, LabeledImage):
+            first = label.event_time if first is None else min(first, label.event_time)
+            last = label.event_time if last is None else max(last, label.event_time)
+            model, method = label.model_fingerprint, label.method
+    span = (last - first).total_seconds() if first is not None and last is not None else 0.0
+    return next((step for step in _STEPS if step * _STRETCHES >= span), _STEPS[-1]), model, method
+
+
+def _bucket(time: datetime, seconds: int) -> datetime:
+    return _EPOCH + timedelta(seconds=(time - _EPOCH) // timedelta(seconds=seconds) * seconds)
+
+
+def _histogram(values: Iterable[float]) -> dict[int, int]:
+    return Counter(min(int(value * PROBABILITY_BINS), PROBABILITY_BINS - 1) for value in values)
+
+
+def _summed(stream: str, start: datetime, seconds: int, labels: list[LabeledImage]) -> MonitorRecord:
+    frozen = [label for label in labels if label.frozen_label is not None]
+    samples = [
+        Sample(coordinate=label.coordinate, label=best_of(label), millionths=round(label.probability * MILLION))
+        for label in labels
+    ]
+    return MonitorRecord(
+        stream=stream,
+        bucket_start=start,
+        bucket_seconds=seconds,
+        coordinate=min(label.coordinate for label in labels),
+        model_fingerprint=labels[0].model_fingerprint,
+        method=labels[0].method,
+        settings_fingerprint="",
+        n=len(labels),
+        late=sum(label.late for label in labels),
+        unknown=sum(label.label != best_of(label) for label in labels),
+        frozen_n=len(frozen),
+        agree=sum(best_of(label) == label.frozen_label for label in frozen),
+        probability=_histogram(label.probability for label in labels),
+        labels=dict(Counter(map(best_of, labels))),
+        frozen_probability=_histogram(label.frozen_probability or 0.0 for label in frozen),
+        frozen_labels=dict(Counter(label.frozen_label or "" for label in frozen)),
+        least_sure=least_sure(samples),
+        drawn=drawn(samples),
+    )
+
+
+def best_of(label: LabeledImage) -> str:
+    """The best class, however unsure."""
+    return label.top_k[0].label if label.top_k else label.label

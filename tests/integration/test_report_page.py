@@ -1,0 +1,178 @@
+"""The report's pages in a real browser, offline: of a real job over the demo's feed, one camera with a hostile name.
+
+Screenshots stay in ``out/pages``. Where there is no Chromium, CI fails and everybody else skips by name.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.report.answers import read_answers
+from grpo_tta.pipeline.report.page import unpack
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&"
+SHOTS = Path(__file__).parents[2] / "out/pages"
+SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+INKED = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.some((value, at) => at % 4 === 3 && value > 0);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must run these tests: no chromium is installed")
+        pytest.skip("no browser: chromium is not installed")
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    feed, out = folder / "feed", folder / "out"
+    assert main(["demo", "feed", "--out", str(feed), "--images", "1320"]) == 0
+    (feed / "cam-02").rename(feed / HOSTILE)
+    (feed / "cam-01/2026-01-01T06-01-00.000Z_1.jpg").write_bytes(b"not a picture")
+    config = folder / "job.yaml"
+    config.write_text("output: {monitor: 10s}\n")
+    assert main(["label", "--config", str(config), "--source", str(feed), "--out", str(out), "--stream-pattern",
+                 STREAM_PATTERN, "--time-pattern", TIME_PATTERN, "--reference", reference()]) == 0  # fmt: skip
+    assert main(["report", "--out", str(out)]) == 0
+    assert main(["report", "--out", str(out), "--ask", "10", "--stream", HOSTILE]) == 0
+    return out
+
+
+def reference() -> str:
+    from grpo_tta.demo import reference_path
+
+    return str(reference_path())
+
+
+class Shown:
+    """A page with what its browser complained of and asked for."""
+
+    def __init__(self, context: BrowserContext, path: Path) -> None:
+        self.page: Page = context.new_page()
+        self.troubles: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.troubles.append(message.text))
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.troubles.append(dialog.message))
+        self.page.on("request", lambda one: None if one.url.startswith("data:") else self.requests.append(one.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-ready=yes]")
+
+    def open(self, stream: str) -> None:
+        """As a person does."""
+        self.page.get_by_role("link", name=stream, exact=True).last.click()
+        self.page.wait_for_selector(f"h1:text-is({quoted(stream)})")
+        self.page.wait_for_timeout(200)
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Any]:
+    contexts: list[BrowserContext] = []
+
+    def opened(path: Path, screen: str = "desktop", scheme: Any = "light") -> Shown:
+        width, height = SCREENS[screen]
+        contexts.append(
+            browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True)
+        )
+        return Shown(contexts[-1], path)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_page_draws_without_a_complaint_a_request_or_an_overflow(
+    out: Path, show: Any, screen: str, scheme: str
+) -> None:
+    shown = show(out / "report.html", screen, scheme)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    shown.page.screenshot(path=SHOTS / f"overview-{screen}-{scheme}.png", full_page=True)
+    for name in ("cam-06", HOSTILE):
+        shown.open(name)
+        canvases = shown.page.locator("canvas").all()
+        assert len(canvases) >= 2
+        assert all(canvas.evaluate(INKED) for canvas in canvases)
+        assert shown.page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shot = f"stream-{re.sub('[^a-z0-9-]+', '', name)[:8]}-{screen}-{scheme}.png"
+        shown.page.screenshot(path=SHOTS / shot, full_page=True)
+        shown.page.keyboard.press("Escape")
+        shown.page.wait_for_selector("#filter")
+    assert shown.troubles == []
+    assert shown.requests == [(out / "report.html").as_uri()]
+
+
+def test_numbers_are_those_of_the_data_and_filter_sort_and_keys_work(out: Path, show: Any) -> None:
+    data = unpack((out / "report.html").read_bytes())
+    page = show(out / "report.html").page
+
+    def names() -> list[str]:
+        return page.locator(".overview tbody a.open").all_inner_texts()
+
+    assert names() == [row["name"] for row in data["streams"]]
+    for row, shown in zip(data["streams"], page.locator(".overview tbody tr").all(), strict=True):
+        cells = shown.locator("td.number").all_inner_texts()
+        assert cells[0] == f"{row['images']:,}"
+        assert cells[3] == f"{100 * row['agreement']:.0f} %"
+    page.click('[data-sort="images"]')
+    counts = [row["images"] for row in data["streams"]]
+    assert [int(text.replace(",", "")) for text in page.locator('td[data-label="Images"]').all_inner_texts()] == sorted(
+        counts, reverse=True
+    )
+    assert page.locator('th[aria-sort="descending"]').inner_text().startswith("Images")
+    page.keyboard.press("/")
+    page.keyboard.type("onerror")
+    assert names() == [HOSTILE]
+    page.keyboard.press("Escape")
+    assert len(names()) == len(data["streams"])
+    page.click('.tile[data-state="normal"]')
+    assert names() == [row["name"] for row in data["streams"] if row["state"] == "normal"]
+    page.click('.tile[data-state="normal"]')
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("details.as-table")
+    page.locator("details.as-table summary").first.click()
+    (name,) = page.locator("h1").all_inner_texts()
+    rows = page.locator("details.as-table tbody").first.locator("tr")
+    assert rows.count() == len(data["details"][name]["time"])
+
+
+def test_the_asking_page_takes_keys_goes_back_and_saves_what_the_report_reads(
+    out: Path, show: Any, tmp_path: Path
+) -> None:
+    shown = show(out / "ask.html")
+    shown.page.screenshot(path=SHOTS / "ask.png", full_page=True)
+    for key in "yynbyyyyyyns":
+        shown.page.keyboard.press(key)
+    with shown.page.expect_download() as saving:
+        shown.page.keyboard.press("w")
+    saving.value.save_as(tmp_path / "answers.jsonl")
+    answers = read_answers(str(tmp_path / "answers.jsonl"))
+    assert [answer.right for answer in answers] == [True] * 8 + [False]
+    assert {answer.stream for answer in answers} == {HOSTILE}
+    assert shown.troubles == []
+    assert shown.requests == [(out / "ask.html").as_uri()] or shown.requests[1].startswith("blob:")

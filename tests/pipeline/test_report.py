@@ -1,0 +1,260 @@
+"""The report of a real job's outputs: what the page holds, how streams are judged, what answers add."""
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pipeline_jobs import job_config, job_labeler, outputs, serve, write_pictures
+
+from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Unknown, Width
+from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.report import page as pages
+from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
+from grpo_tta.pipeline.report.read import Cause, StreamOutputs
+from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
+from grpo_tta.pipeline.report.states import judge
+from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.schemas import DriftEvent, MonitorRecord
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&<!--"
+COUNTS = {"north": 30, HOSTILE: 12}
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels, monitor and one dead letter, as a job writes them."""
+    folder = tmp_path_factory.mktemp("report")
+    write_pictures(folder / "feed", COUNTS)
+    (folder / "feed/north/2026-01-01T01-00-00Z.png").write_bytes(b"no picture </script><script>alert(1)</script>")
+    config = job_config(folder / "feed", folder / "out", output={"url": str(folder / "out"), "monitor": "5s"})
+    with pytest.MonkeyPatch.context() as patch:
+        serve(patch, job_labeler(config))
+        run_label_job(config)
+    return folder / "out"
+
+
+def report(out: Path, page: Path, **request: Any) -> dict[str, Any]:
+    write_report(ReportRequest(str(out), page, **request))
+    return pages.unpack(page.read_bytes())
+
+
+def test_the_page_says_what_the_outputs_say(out: Path, tmp_path: Path) -> None:
+    data = report(out, tmp_path / "page.html")
+    labels = Counter(label.stream for label in outputs(out)["labels"])
+    assert {row["name"]: row["images"] for row in data["streams"]} == dict(labels) == COUNTS
+    assert sum(data["details"]["north"]["images"]) == 30
+    (cause,) = data["details"]["north"]["dead"]
+    assert (cause["cause"], cause["count"]) == ("decode_image/UnknownFormat", 1)
+    assert cause["coordinate"].startswith(str(out.parent / "feed/north/2026-01-01T01-00-00Z.png@"))
+    assert all(picture["image"] is not None for picture in data["details"]["north"]["unsure"])
+    views = data["details"].values()
+    shown = {picture["coordinate"] for view in views for part in ("unsure", "disagree") for picture in view[part]}
+    assert len(data["images"]) == len(shown)
+
+
+def test_without_monitor_the_same_images_are_counted_of_the_labels(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").symlink_to(out / "labels")
+    (tmp_path / "dead_letters").symlink_to(out / "dead_letters")
+    data, whole = report(tmp_path, tmp_path / "page.html"), report(out, tmp_path / "whole.html")
+    for row, other in zip(data["streams"], whole["streams"], strict=True):
+        same = ("name", "images", "dead", "agreement", "classes", "confidence")
+        assert [row[key] for key in same] == [other[key] for key in same]
+    assert "no monitor/" in data["notes"][0]
+
+
+def test_no_text_of_the_outputs_is_part_of_the_html_and_the_policy_allows_only_the_pages_own_script(
+    out: Path, tmp_path: Path
+) -> None:
+    report(out, tmp_path / "page.html")
+    write_questions(ReportRequest(str(out), tmp_path / "ask.html"), HOSTILE, 5)
+    for name in ("page.html", "ask.html"):
+        html = (tmp_path / name).read_text()
+        assert "onerror" not in html
+        assert "north" not in html
+        (script,) = re.findall(r"<script>(.*)</script>", html, re.DOTALL)
+        assert "</script" not in script
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'sha256-" in html
+
+
+def test_the_scripts_make_no_markup_and_evaluate_nothing() -> None:
+    for name in {*pages.REPORT, *pages.ASK}:
+        text = (files("grpo_tta.pipeline.report") / "assets" / name).read_text()
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|srcdoc", text
+        ), name
+
+
+def test_streams_beyond_the_page_have_pages_of_their_own(out: Path, tmp_path: Path) -> None:
+    written = write_report(ReportRequest(str(out), tmp_path / "page.html", streams_in_page=1))
+    assert [path.name for path in written.pages] == ["page.html", "page-001.html"]
+    first, second = (pages.unpack(path.read_bytes()) for path in written.pages)
+    assert [row["page"] for row in first["streams"]] == ["page.html", "streams/page-001.html"]
+    assert [row["name"] for row in second["streams"]] == list(second["details"]) == [first["streams"][1]["name"]]
+
+
+def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
+    write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "north", 10)
+    asked = pages.unpack((tmp_path / "ask.html").read_bytes())["questions"]
+    assert sorted(one["question"]["stratum"] for one in asked) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    given = [Answer(**one["question"], right=number % 2 == 0) for number, one in enumerate(asked)]
+    (tmp_path / "answers.jsonl").write_text(to_lines(given))
+    assert main(["report", "--out", str(out), "--page", str(tmp_path / "page.html"),
+                 "--answers", str(tmp_path / "answers.jsonl")]) == 0  # fmt: skip
+    told = pages.unpack((tmp_path / "page.html").read_bytes())["details"]["north"]["answers"]
+    assert told["text"] == "5 of 10 labels were right."
+    assert told["together"] == told["answers"]
+    assert told["answers"]["low"] < 0.5 < told["answers"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ask", "5"], "--stream NAME"),
+        (["--ask", "0", "--stream", "north"], "at least 1"),
+        (["--stream", "north"], "only with --ask"),
+        (["--floor", "60"], "from 0 to 1, got 60"),
+        (["--since", "yesterday"], "got 'yesterday'"),
+        (["--streams-in-page", "0"], "at least 1"),
+        (["--accuracy", "missing.json"], "--accuracy"),
+        (["--answers", "missing.jsonl"], "--answers missing.jsonl"),
+    ],
+)
+def test_a_bad_flag_is_named(out: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--out", str(out), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_reported_says_why(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="neither monitor/ nor labels/"):
+        write_report(ReportRequest(str(tmp_path), tmp_path / "page.html"))
+    with pytest.raises(JobError, match="no stream 'south'"):
+        write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "south", 5)
+    with pytest.raises(JobError, match="no image since"):
+        write_report(ReportRequest(str(out), tmp_path / "page.html", since=datetime(2030, 1, 1, tzinfo=UTC)))
+    (tmp_path / "answers.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigurationError, match="line 1"):
+        read_answers(str(tmp_path / "answers.jsonl"))
+
+
+MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
+SIDE = Side(0.5, 0.6, 0.0, Width({"clean": 0.02, "fog": 0.05}, 0.0))
+CALIBRATION = AccuracyCalibration(**MODEL, images=500, window=200, effective_classes=2.0, adapted=SIDE, frozen=SIDE)
+
+
+def stretch(hour: int, n: int = 200, sure: float = 0.6, **values: Any) -> MonitorRecord:
+    unsure = round(n * (1 - sure))
+    return MonitorRecord(
+        **MODEL, stream="cam", bucket_start=START + HOUR * hour, bucket_seconds=3600, coordinate=f"c{hour:06d}", n=n,
+        entropy={20: n - unsure, 80: unsure}, labels={"a": n // 2, "b": n - n // 2}, **values,
+    )  # fmt: skip
+
+
+def shift(hour: float) -> DriftEvent:
+    return DriftEvent(
+        stream="cam", coordinate="c", event_time=START + HOUR * hour, frame=1, signal="shift", size=0.5, reset=True,
+        message="", model_fingerprint="m", method="grpo-online",
+    )  # fmt: skip
+
+
+STEADY = [stretch(hour) for hour in range(4)]
+JUDGED = {
+    "normal": (STEADY, [], 4),
+    "drifted": (STEADY, [shift(2.5)], 4),
+    "degraded": ([*STEADY, stretch(4, sure=0.2)], [shift(4)], 5),
+    "ill": ([*STEADY, stretch(4, ill=200)], [shift(2)], 5),
+    "silent": (STEADY, [], 12),
+    "unknown": ([stretch(0, n=40)], [], 1),
+}
+
+
+@pytest.mark.parametrize("state", JUDGED)
+def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
+    records, drift, newest = JUDGED[state]
+    stream = StreamOutputs("cam", records, drift, [Cause("fetch/NotFound", 3)], {})
+    windows = windows_of(records, drift, estimator(CALIBRATION, from_labels=False))
+    found = judge(stream, windows, START + HOUR * newest, 0.5, calibrated=True, out="out")
+    assert found.state == state
+    assert all(text.endswith(".") for text in found.reasons)
+    assert "3 dead letters" in found.reasons[-1]
+    assert found.next
+
+
+@given(
+    st.lists(st.integers(0, 400), min_size=1, max_size=60),
+    st.lists(st.floats(0, 60), max_size=4),
+)
+def test_windows_hold_every_image_once_and_never_cross_a_shift(counts: list[int], shifts: list[float]) -> None:
+    records = [stretch(hour, n) for hour, n in enumerate(counts)]
+    windows = windows_of(records, [shift(hour) for hour in shifts], estimator(None, from_labels=False))
+    assert sum(window.record.n for window in windows) == sum(counts)
+    assert [window.start for window in windows] == sorted(window.start for window in windows)
+    for window in windows:
+        inside = [at for at in shifts if window.start + HOUR <= START + HOUR * at < window.end]
+        assert not inside
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0, 1), st.floats(0.01, 0.2))
+def test_answers_and_estimate_together_are_between_the_two_and_surer_or_the_answers_count_alone(
+    rights: list[bool], value: float, half: float
+) -> None:
+    moment = START.isoformat()
+    given_ = [Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, moment, moment, right) for at, right in enumerate(rights)]
+    alone = stratified(given_)
+    assert 0 <= alone.low <= alone.value <= alone.high <= 1
+    without = Estimate(value, max(value - half, 0.0), min(value + half, 1.0))
+    both, agree = together(alone, without)
+    assert together(alone, Unknown("ill", "")) == (alone, True)
+    if alone.high < without.low or without.high < alone.low:
+        assert (both, agree) == (alone, False)
+    else:
+        assert min(alone.value, value) - 1e-9 <= both.value <= max(alone.value, value) + 1e-9
+        assert both.high - both.low <= alone.high - alone.low + 1e-9
+
+
+def test_questions_come_evenly_from_sure_and_unsure_images_and_are_the_same_again() -> None:
+    labels: list[Any] = [
+        SimpleNamespace(coordinate=f"c{at}", id="i", stream="cam", label="a", probability=at / 500, event_time=START)
+        for at in range(500)
+    ]
+    asked = questions(labels, 50)
+    assert asked == questions(labels[::-1], 50)
+    assert Counter(question.stratum for question, _ in asked) == dict.fromkeys(range(5), 10)
+    assert all(int(label.probability * 5) == question.stratum for question, label in asked)
+
+
+def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None:
+    before, after = {"a": 500, "b": 250, "c": 250}, {"a": 300, "b": 455, "c": 245}
+    found = changes(before, after)
+    assert [change.label for change in found] == ["b", "a"]
+    assert all(change.low <= change.change <= change.high for change in found)
+    assert changes(before, before) == changes({}, after) == []
+
+
+def test_watching_writes_the_page_that_renews_itself_and_at_the_end_one_that_does_not(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpo_tta.pipeline.cli import report as command
+
+    page, seen = tmp_path / "page.html", []
+    ends = iter([False, True])
+    monkeypatch.setattr(command, "_finished", lambda store: next(ends))
+    monkeypatch.setattr(command.time, "sleep", lambda s: seen.append(pages.unpack(page.read_bytes())["renew"]))
+    assert main(["report", "--out", str(out), "--page", str(page), "--watch"]) == 0
+    assert seen == [command.RENEW_SECONDS]
+    assert pages.unpack(page.read_bytes())["renew"] is None
+    assert json.loads((out / "summary.json").read_text())["finished"]
