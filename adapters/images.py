@@ -12,6 +12,8 @@ levels.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,9 +151,21 @@ def decode(data: bytes, spec: CanvasSpec, limits: ImageLimits | None = None) -> 
         raise EmptyImage("the file is empty")
     if len(data) > limits.max_bytes:
         raise TooManyBytes(f"{len(data)} bytes exceed the limit of {limits.max_bytes}")
+    with _translated(), _open(data, limits) as image:
+        return _canvas(image, spec)
+
+
+def canvas_of(image: Image.Image, spec: CanvasSpec) -> Canvas:
+    """The canvas of a picture that Pillow has opened or made, which stays as it is; upright by its EXIF data, if it has
+    any. Raises `ImageError`."""
+    with _translated():
+        return _canvas(image.copy(), spec)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with _open(data, limits) as image:
-            return _canvas(image, spec)
+        yield
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -175,7 +189,7 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     raise UnknownFormat(f"no image of an allowed format ({', '.join(limits.formats)}); it begins with {head!r}")
 
 
-def _canvas(image: ImageFile.ImageFile, spec: CanvasSpec) -> Canvas:
+def _canvas(image: Image.Image, spec: CanvasSpec) -> Canvas:
     turn = _turn(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         width, height = image.size
@@ -191,7 +205,7 @@ def _canvas(image: ImageFile.ImageFile, spec: CanvasSpec) -> Canvas:
     return _to_array(_fit(plain, spec))
 
 
-def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """How to turn the pixels so that the image is upright; what cannot be read turns nothing.
 
     Pillow turns TIFF itself.
