@@ -91,7 +91,7 @@ def test_every_stream_has_its_row_in_the_document() -> None:
 
 def test_the_notebook_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over 40 files; what it says of each is what the method says of the frames that were written."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     drawings, _ = pictures("fluent-emoji")
     frames = scenes(drawings, range(40), range(40))
     (tmp_path / "photos").mkdir()
