@@ -29,7 +29,7 @@ from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest, local_path
 from grpo_tta.methods import METHODS
-from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_until, parsed
+from grpo_tta.pipeline.config.values import Duration, Url, check_window, option_name, parse_shard, parse_until, parsed
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -243,6 +243,8 @@ class RunConfig(_Section):
 
     runner: str = "FnApiRunner"
     beam_options: tuple[str, ...] = ()
+    shard: Annotated[str, parsed(parse_shard)] | None = None
+    """``0/4`` to ``3/4``: label this part of the streams; the others are labelled by other processes."""
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -291,6 +293,14 @@ class JobConfig(_Section):
             raise ValueError("checkpoint.url: --checkpoint is needed where every output is a Kafka topic")
         if self.checkpoint.url is not None and is_kafka(self.checkpoint.url):
             raise ValueError("checkpoint.url: a checkpoint lies in a folder or bucket, not in Kafka")
+        return self
+
+    @model_validator(mode="after")
+    def _sharded(self) -> "JobConfig":
+        if self.run.shard is not None and (is_kafka(self.source.url) or self.source.follow):
+            raise ValueError("run.shard: is for what is listed once; of a topic start the same command again")
+        if self.run.shard is not None and any(map(is_kafka, self.outputs)):
+            raise ValueError("run.shard: the outputs of shards are folders or buckets")
         return self
 
     @model_validator(mode="after")

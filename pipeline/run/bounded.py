@@ -21,6 +21,7 @@ from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.run.places import claim_outputs, list_job_source, output_stores
 from grpo_tta.pipeline.run.runner import check_runner
+from grpo_tta.pipeline.run.shards import Shard, check_shards
 from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
@@ -38,6 +39,9 @@ class JobResult:
     """The summary, and whether anything was left to do."""
 
     summary: Summary
+    """Of all shards, where there are several."""
+    finished: bool
+    """Of this one."""
     did_nothing: bool
 
 
@@ -60,40 +64,52 @@ def run_label_job(
         torch.set_num_threads(config.model.threads)
     outputs, store = output_stores(config)
     uri_policy(config)
+    check_shards(store, shard := Shard.of(job))
+    root = store
+    if shard is not None:
+        job = shard.own_job(job)
+        store = ObjectStore(job.config.checkpoint_url)
     with labeler_of(job) as labeler:
         before = CheckpointLog(store).latest()
-        source = _source(job, store, before, stop)
-        claim_outputs(store, outputs)
+        source = _source(job, root, before, stop, shard)
+        claim_outputs(root, outputs)
         for place in (store, *outputs):
             place.sweep()
         if before is not None and not config.source.follow and before.position == source.total:
             _check_same(before, job.fingerprint, labeler.make.model_fingerprint)
-        driver = _driver(job, labeler, source, CheckpointLog(store), progress, stop, fault_point)
+        driver = _driver(job, labeler, source, store, shard, progress, stop, fault_point)
         position, counters = (before.position, before.counters) if before else (0, Counters())
         progress(Progress(position, source.total, counters, 0.0))
         with metrics_served(config.run, source.status), settled_heap():
             latest = driver.run()
-        finished = not config.source.follow and latest is not None and latest.position == source.total
-        summary = _summary(job, latest, finished, labeler.make.model_fingerprint, labeler.make.method)
-    for output in outputs:
-        if _stale(output, summary):
-            output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
-    return JobResult(summary, did_nothing=before is not None and before == latest)
+        finished = not config.source.follow and (latest.position if latest else 0) == source.total
+        model, method = labeler.make.model_fingerprint, labeler.make.method
+    while True:
+        totals = shard.totals() if shard else _totals(latest, finished=finished)
+        summary = _summary(job, totals, model, method)
+        for output in outputs:
+            if _stale(output, summary):
+                output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
+        if shard is None or shard.totals() == totals:  # else another shard has committed, and may have written before
+            break
+    did_nothing = finished and before == latest
+    return JobResult(summary, finished, did_nothing=did_nothing)
 
 
 def _driver(
     job: ResolvedJob,
     labeler: StreamLabeler,
     source: "_Source",
-    log: CheckpointLog,
+    store: ObjectStore,
+    shard: Shard | None,
     progress: Callable[[Progress], None],
     stop: Callable[[], bool],
     fault_point: Callable[[str], None],
 ) -> SliceDriver:
     checkpoint = job.config.checkpoint
     partition = Partition(
-        PARTITION,
-        log,
+        shard.partition if shard else PARTITION,
+        CheckpointLog(store),
         fingerprints_of(job, labeler, source.fingerprint),
         keep=checkpoint.keep,
         reset_on_mismatch=checkpoint.on_state_mismatch == "reset",
@@ -149,11 +165,15 @@ class _Source:
     status: LiveStatus | None = None
 
 
-def _source(job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
+def _source(
+    job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool], shard: Shard | None
+) -> _Source:
     """Looked at before anything is written."""
     config = job.config
     if not config.source.follow:
         listing = _listing(config, store)
+        if shard is not None:
+            listing = shard.listing(listing)
         return _Source(listing.fingerprint, len(listing))
     following = Following(job, store, stop=stop)
     end = following.begin(latest)
@@ -173,8 +193,13 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     return listing
 
 
-def _summary(job: ResolvedJob, latest: Commit | None, finished: bool, model: str, method: str) -> Summary:
-    counters = latest.counters if latest else Counters()
+def _totals(latest: Commit | None, *, finished: bool) -> tuple[Counters, int, bool]:
+    """Of a whole job: counters, streams, whether it is finished."""
+    return (latest.counters, len(latest.states), finished) if latest else (Counters(), 0, finished)
+
+
+def _summary(job: ResolvedJob, totals: tuple[Counters, int, bool], model: str, method: str) -> Summary:
+    counters, streams, finished = totals
     return Summary(
         finished=finished,
         events=counters.events,
@@ -184,7 +209,7 @@ def _summary(job: ResolvedJob, latest: Commit | None, finished: bool, model: str
         late=counters.late,
         drift_events=sum(counters.drift_events.values()),
         resets={str(cause): count for cause, count in counters.resets.items()},
-        streams=len(latest.states) if latest else 0,
+        streams=streams,
         seconds=counters.seconds,
         images_per_second=counters.labels / counters.seconds if counters.seconds else 0.0,
         forward_equivalents_per_image=counters.forward_equivalents / counters.labels if counters.labels else 0.0,
