@@ -213,7 +213,7 @@ class _LabelGroups(LabelStreams):
 
     def process(self, element: Any) -> Iterator[Any]:
         key, (refs, states) = element
-        self.given = left = dict(states)
+        self.brought = left = dict(states)
         stepped = set()
         for found in super().process((key, refs)):
             if getattr(found, "tag", None) == STATES:

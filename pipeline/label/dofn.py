@@ -40,7 +40,7 @@ StreamKey = tuple[str, str]
 
 class Origin(NamedTuple):
     """What the streams of a partition start from: its newest commit, where its log with the packed states lies, and
-    the streams that are to be reset first. Without a log they start from what `LabelStreams.given` holds."""
+    the streams that are to be reset first. Without a log they start from what `LabelStreams.brought` holds."""
 
     commit: Commit | None
     checkpoint_url: str | None
@@ -57,7 +57,7 @@ class LabelStreams(beam.DoFn):
     def __init__(self, job: ResolvedJob, origins: Mapping[str, Origin]) -> None:
         self._job = job
         self._origins = dict(origins)
-        self.given: Mapping[str, bytes] = {}
+        self.brought: Mapping[str, bytes] = {}
         """Encoded states by stream, of partitions without a log."""
         self._reset_foreign = job.config.checkpoint.on_state_mismatch == "reset"
 
@@ -142,7 +142,7 @@ class LabelStreams(beam.DoFn):
     def _encoded(self, partition: str, stream: str) -> bytes | None:
         """The state to go on from; ``None`` of a stream that is new."""
         if partition not in self._packs:
-            return self.given.get(stream)
+            return self.brought.get(stream)
         commit = self._origins[partition].commit
         pack = commit.states.get(stream) if commit else None
         return None if pack is None else self._packs[partition].read(pack, stream)

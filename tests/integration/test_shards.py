@@ -21,7 +21,7 @@ def start(feed: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "grpo_tta.pipeline.cli", "label", "--source", str(feed), "--out", str(out)]
     patterns = ["--stream-pattern", STREAM_PATTERN, "--time-pattern", TIME_PATTERN]
     return subprocess.Popen(
-        [*command, *patterns, "--threads", "1", "--slice-records", "16", *flags],
+        [*command, *patterns, "--threads", "1", "--slice-records", "10", *flags],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -51,7 +51,7 @@ def summary(out: Path) -> dict[str, object]:
 @pytest.mark.timeout(900)
 def test_a_killed_shard_disturbs_no_other_and_all_together_are_one_job(tmp_path: Path) -> None:
     feed, one, cut = tmp_path / "feed", tmp_path / "one", tmp_path / "cut"
-    write_feed(feed, images=120)
+    write_feed(feed, images=60)
     shards = [start(feed, cut, "--shard", f"{index}/2") for index in range(2)]
     commits = cut / "checkpoint/partitions/shard-0-of-2/commits"
     while not list(commits.glob("*.json")) and shards[0].poll() is None:
