@@ -13,9 +13,10 @@ from grpo_tta.checks import ModelError
 from grpo_tta.demo import pictures
 from grpo_tta.demo.packaged import PICTURE_SETS, class_prompts
 from grpo_tta.evaluation.plans import ScenePictures
+from grpo_tta.images import canvas_spec
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.load import canvas_of, load_job_classifier
+from grpo_tta.pipeline.label.load import load_job_classifier
 
 DEMO_SET = "fluent-emoji"
 
@@ -34,7 +35,7 @@ def of_images(config: JobConfig, folder: Path, truth: str | None, most: int | No
             raise ConfigurationError(f"{error} (classes are the {len(names)} that --images shows)") from error
     else:
         classifier = load_job_classifier(config)
-    return classifier, FilePictures(some_of(images, most), classifier.class_names, canvas_of(classifier))
+    return classifier, FilePictures(some_of(images, most), classifier.class_names, canvas_spec(classifier))
 
 
 def of_demo(config: JobConfig, set_name: str = DEMO_SET) -> tuple[Classifier, ScenePictures, str]:

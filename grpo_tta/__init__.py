@@ -1,11 +1,12 @@
 """GRPO-TTA: test-time adaptation of CLIP-style image classifiers, usable alone.
 
-A stream of uint8 canvases ``[B, 3, H, W]`` with one seed an image is labelled like this::
+A stream of images with one seed each is labelled like this::
 
     classifier = load_classifier(ModelSettings())
     method = create_method("grpo", classifier, GrpoSettings())
     state = method.initial_state()
-    prediction, state, report = method.step(Batch(canvases, seeds), state)
+    prediction, state, report = method.step(Batch(canvases(images, classifier), seeds), state)
+    labels = prediction.labels(classifier.class_names)
 
 Names are imported when they are first asked for: commands that label nothing need no torch.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from grpo_tta.classifier import Classifier, PreprocessCfg
     from grpo_tta.device import keep_freed_memory
     from grpo_tta.guard import Decision, DriftGuard, GuardEvent, Reference, ReferenceBuilder, Standing
+    from grpo_tta.images import canvases
     from grpo_tta.methods import METHODS, create_method
     from grpo_tta.models import load_classifier
     from grpo_tta.settings import GrpoSettings, GuardSettings, ModelSettings
@@ -48,6 +50,7 @@ __all__ = [
     "StreamState",
     "Update",
     "__version__",
+    "canvases",
     "create_method",
     "decode_state",
     "encode_state",
@@ -60,6 +63,7 @@ _PLACES = {
     "classifier": ("Classifier", "PreprocessCfg"),
     "device": ("keep_freed_memory",),
     "guard": ("Decision", "DriftGuard", "GuardEvent", "Reference", "ReferenceBuilder", "Standing"),
+    "images": ("canvases",),
     "methods": ("METHODS", "create_method"),
     "models": ("load_classifier",),
     "settings": ("GrpoSettings", "GuardSettings", "ModelSettings"),

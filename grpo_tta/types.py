@@ -69,6 +69,14 @@ class Prediction:
     probabilities: Tensor
     frozen: Tensor | None = None
 
+    def labels(self, class_names: Sequence[str]) -> list[str]:
+        """The best class of each image. Raises ValueError where ``class_names`` are not C names."""
+        if len(class_names) != self.probabilities.shape[1]:
+            raise ValueError(
+                f"the prediction is of {self.probabilities.shape[1]} classes, got {len(class_names)} names"
+            )
+        return [class_names[index] for index in self.probabilities.argmax(dim=1).tolist()]
+
 
 @dataclass(frozen=True)
 class Update:

@@ -44,7 +44,7 @@ from grpo_tta.schemas import Commit, Counters, DeadLetter, Plan, SliceRange
 from grpo_tta.state import read_header
 
 _log = logging.getLogger(__name__)
-_BAD, _NOTED = "bad", "noted"
+_BAD, NOTED = "bad", "noted"
 _said: set[str] = set()
 """Kinds of notices that this process has told of."""
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class KeyByShard(beam.DoFn):
             _said.add(kind)
             when = to_datetime(record.event_time)
             _log.warning("%s: %r is of %s; told once, counted in the summary", kind, record.coordinate, when)
-        return beam.pvalue.TaggedOutput(_NOTED, (partition, Counters(notices={kind: 1})))
+        return beam.pvalue.TaggedOutput(NOTED, (partition, Counters(notices={kind: 1})))
 
 
 class MonitorBad(beam.DoFn):
@@ -222,7 +222,7 @@ def build(
     latest_times = {part.partition: round(part.plan.clock.timestamp() * 1e6) + max_future for part in slices}
     shards = {part.partition: part.plan.shards for part in slices}
     keyed = _read(pipeline, config, slices) | "KeyByShard" >> beam.ParDo(KeyByShard(latest_times, shards)).with_outputs(
-        _BAD, _NOTED, main="refs"
+        _BAD, NOTED, main="refs"
     ).with_output_types(tuple[ShardKey, ImageRef])
     labelled = (
         keyed.refs
@@ -238,7 +238,7 @@ def build(
     bad = keyed[_BAD] | "CountBad" >> beam.MapTuple(
         lambda partition, _: (partition, Counters(events=1, dead_letters=1))
     )
-    counters = (labelled[COUNTERS], bad, keyed[_NOTED]) | "Counters" >> beam.Flatten()
+    counters = (labelled[COUNTERS], bad, keyed[NOTED]) | "Counters" >> beam.Flatten()
     _ = (
         pipeline
         | "Partitions" >> beam.Create(list(slices), reshuffle=False)

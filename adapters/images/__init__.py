@@ -68,10 +68,13 @@ __all__ = [
     "TooSlow",
     "UnknownFormat",
     "UnsupportedPixels",
+    "canvas_of",
     "decode",
 ]
 
 _DRAFT_GAP = 2
+_ORIENTATION = 0x0112
+"""Of EXIF."""
 _SCALES = (8, 4, 2)
 _WHITE = (255, 255, 255, 255)
 
@@ -128,6 +131,24 @@ def decode(data: bytes, spec: CanvasSpec, limits: ImageLimits | None = None) -> 
             with DECODING.take(limits.memory, limits.memory):
                 check_memory(size)
                 return work.canvas()
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        raise CorruptImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def canvas_of(image: Image.Image, spec: CanvasSpec) -> Canvas:
+    """The canvas of a picture that Pillow has opened or made, which stays as it is; upright by its EXIF data, if it has
+    any. Raises `ImageError`."""
+
+    def plain(rows: Image.Image, top: int) -> Image.Image:
+        return _on_white(_eight_bits(rows, 16) if rows.mode.startswith("I;16") else rows)
+
+    try:
+        picture = image.copy()
+        turn = picture.getexif().get(_ORIENTATION, 1)
+        as_it_is = picture.mode in ("RGB", "L") and "transparency" not in picture.info
+        return to_canvas(picture, None if as_it_is else plain, turn if turn in range(1, 9) else 1, spec)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever broken bytes lead them to

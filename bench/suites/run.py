@@ -20,8 +20,8 @@ from grpo_tta.checks import ModelError
 from grpo_tta.evaluation.cells import GuardChoice, ResetRule
 from grpo_tta.evaluation.corruptions import CORRUPTIONS
 from grpo_tta.evaluation.plans import CLEAN, Condition
+from grpo_tta.images import canvas_spec
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.load import canvas_of
 
 STREAM = "steady"
 IMAGENET_C = tuple(kind.name for kind in CORRUPTIONS.values() if not kind.extra)
@@ -106,7 +106,7 @@ def _classifier(model: ModelSettings, texts: Mapping[str, Sequence[str]]) -> Cla
 
 def _bench_of(suite: SuiteBench, part: Part, found: LabelledImages, classifier: Classifier) -> _SetBench:
     images = some_of(found.images, suite.most)
-    pictures = FilePictures(images, tuple(found.names), canvas_of(classifier))
+    pictures = FilePictures(images, tuple(found.names), canvas_spec(classifier))
     frames = suite.frames or len(images)
     columns: dict[str, Any] = {
         "suite": part.dataset.suite,

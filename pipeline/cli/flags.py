@@ -92,6 +92,7 @@ _LABEL_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("--on-shift", "guard.settings.on_shift", {"choices": ["reset", "event"], "help": "default: event"}),
     ("--reference", "guard.reference", {"metavar": "FILE", "help": "of 'grpo-tta calibrate'"}),
+    ("--shard", "run.shard", {"metavar": "I/N", "help": "this part of the streams, 0/N to N-1/N; one process each"}),
     ("--runner", "run.runner", {"metavar": "NAME", "help": "Beam runner (default: FnApiRunner)"}),
 ]
 

@@ -45,7 +45,9 @@ def run_and_report(config: JobConfig) -> int:
     with StopRequest() as stop, _ProgressLine(lambda: images_labelled(job)) as progress:
         result = run_label_job(job, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
-    if result.did_nothing and summary.finished:
+    if config.run.shard is not None:
+        print(f"shard {config.run.shard} {'is done' if result.finished else 'stopped'}; the figures are of all shards")
+    if result.did_nothing:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
         return 0
     resets = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.resets.items())) or "none"
@@ -63,7 +65,7 @@ def run_and_report(config: JobConfig) -> int:
             f"no image could be labelled; the first: {first.coordinate}: {first.stage}: {first.error_message}",
             file=sys.stderr,
         )
-    if not summary.finished:
+    if not result.finished:
         print("stopped at a slice's end; run the same command again to go on")
         return 130 if stop() else 1
     return 0

@@ -40,6 +40,7 @@ from grpo_tta.pipeline.config.values import (
     exactly,
     home,
     option_name,
+    parse_shard,
     parse_until,
     parsed,
 )
@@ -276,6 +277,8 @@ class RunConfig(_Section):
 
     runner: str = "FnApiRunner"
     beam_options: Annotated[tuple[str, ...], _LIST] = ()
+    shard: Annotated[str, parsed(parse_shard)] | None = None
+    """``0/4`` to ``3/4``: label this part of the streams; the others are labelled by other processes."""
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -328,6 +331,14 @@ class JobConfig(_Section):
             raise ValueError("checkpoint.url: --checkpoint is needed where every output is a Kafka topic")
         if self.checkpoint.url is not None and is_kafka(self.checkpoint.url):
             raise ValueError("checkpoint.url: a checkpoint lies in a folder or bucket, not in Kafka")
+        return self
+
+    @model_validator(mode="after")
+    def _sharded(self) -> "JobConfig":
+        if self.run.shard is not None and (is_kafka(self.source.url) or self.source.follow):
+            raise ValueError("run.shard: is for what is listed once; of a topic start the same command again")
+        if self.run.shard is not None and any(map(is_kafka, self.outputs)):
+            raise ValueError("run.shard: the outputs of shards are folders or buckets")
         return self
 
     @model_validator(mode="after")

@@ -130,6 +130,14 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """``0/4`` -> 0, 4; else a ``ValueError``."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 10_000):
+        raise ValueError(f"a shard is I/N, from 0/N to N-1/N, with N up to 10000, like 0/4, got {text!r}")
+    return int(index), int(count)
+
+
 def parse_until(text: str) -> None:
     """``latest`` or a time, else a ``ValueError``."""
     if text != "latest":

@@ -40,10 +40,10 @@ StreamKey = tuple[str, str]
 
 class Origin(NamedTuple):
     """What the streams of a partition start from: its newest commit, where its log with the packed states lies, and
-    the streams that are to be reset first."""
+    the streams that are to be reset first. Without a log they start from what `LabelStreams.brought` holds."""
 
     commit: Commit | None
-    checkpoint_url: str
+    checkpoint_url: str | None
     resets: tuple[str, ...] = ()
 
 
@@ -57,6 +57,8 @@ class LabelStreams(beam.DoFn):
     def __init__(self, job: ResolvedJob, origins: Mapping[str, Origin]) -> None:
         self._job = job
         self._origins = dict(origins)
+        self.brought: Mapping[str, bytes] = {}
+        """Encoded states by stream, of partitions without a log."""
         self._reset_foreign = job.config.checkpoint.on_state_mismatch == "reset"
 
     def setup(self) -> None:
@@ -65,9 +67,11 @@ class LabelStreams(beam.DoFn):
         self._monitor = monitor_of(self._job, self._labeler.make.model_fingerprint)
         self._loaded = False
         self._known: Mapping[str, frozenset[str]] | None = None
+        held = states_held(self._job)
         self._packs = {
-            name: PackReader(ObjectStore(at.checkpoint_url), states_held(self._job), at.commit)
+            name: PackReader(ObjectStore(at.checkpoint_url), held, at.commit)
             for name, at in self._origins.items()
+            if at.checkpoint_url is not None
         }
         torch.set_grad_enabled(True)
 
@@ -119,9 +123,8 @@ class LabelStreams(beam.DoFn):
 
     def _first(self, partition: str, stream: str, event: WindowedRef) -> tuple[StreamState, list[DriftEvent]]:
         """What the stream goes on from, and what is to be told of it."""
-        commit = self._origins[partition].commit
-        pack = commit.states.get(stream) if commit else None
-        if pack is None:
+        data = self._encoded(partition, stream)
+        if data is None:
             fresh = self._labeler.initial_state()
             before = self._elsewhere(partition, stream)
             if before is None:
@@ -130,7 +133,7 @@ class LabelStreams(beam.DoFn):
             _log.warning("stream %s in partition %s: %s", stream, partition, said)
             return fresh, [self._labeler.make.foreign_state(event, said, frame=0)]
         try:
-            state = decode_state(self._packs[partition].read(pack, stream))
+            state = decode_state(data)
             make = self._labeler.make
             check_state(state, make.model_fingerprint, make.method, self._job.method_fingerprint)
         except (ForeignStateError, StateVersionError) as error:
@@ -140,9 +143,17 @@ class LabelStreams(beam.DoFn):
             return self._labeler.initial_state(), [self._labeler.make.foreign_state(event, str(error), frame=0)]
         return state, []
 
+    def _encoded(self, partition: str, stream: str) -> bytes | None:
+        """The state to go on from; ``None`` of a stream that is new."""
+        if partition not in self._packs:
+            return self.brought.get(stream)
+        commit = self._origins[partition].commit
+        pack = commit.states.get(stream) if commit else None
+        return None if pack is None else self._packs[partition].read(pack, stream)
+
     def _elsewhere(self, partition: str, stream: str) -> str | None:
         """Another partition of a live job that knows the stream: its key went to another partition."""
-        if not is_kafka(self._job.config.source.url):
+        if partition not in self._packs or not is_kafka(self._job.config.source.url):
             return None
         if self._known is None:
             own = {name: at.commit for name, at in self._origins.items()}

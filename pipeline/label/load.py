@@ -21,6 +21,7 @@ from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
 from grpo_tta.guard import DriftGuard, Reference
+from grpo_tta.images import canvas_spec
 from grpo_tta.pipeline.checkpoint.cache import StateCache
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.config.classes import read_labels
@@ -212,16 +213,10 @@ class ImageReader:
         """With the source's policy and limits and the model's own preprocessing."""
         return cls(
             Fetcher(uri_policy(config), max_bytes=config.source.max_image_bytes),
-            canvas_of(classifier),
+            canvas_spec(classifier),
             ImageLimits(max_bytes=config.source.max_image_bytes, max_pixels=config.source.max_image_pixels),
         )
 
     def __call__(self, ref: ImageRef) -> Canvas:
         """uint8 ``[3, H, W]``."""
         return decode(self.fetcher.fetch(ref), self.spec, self.limits)
-
-
-def canvas_of(classifier: Classifier) -> CanvasSpec:
-    """What an image is decoded to for this model."""
-    cfg = classifier.preprocess
-    return CanvasSpec(cfg.size[0], cfg.size[1], cfg.interpolation, cfg.resize_mode, cfg.fill_color)

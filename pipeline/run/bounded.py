@@ -29,6 +29,7 @@ from grpo_tta.pipeline.run.places import (
     outputs_claimed,
 )
 from grpo_tta.pipeline.run.runner import check_runner, shards_of
+from grpo_tta.pipeline.run.shards import Shard, Totals, check_shards
 from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
@@ -46,6 +47,9 @@ class JobResult:
     """The summary, and whether anything was left to do."""
 
     summary: Summary
+    """Of all shards, where there are several."""
+    finished: bool
+    """Of this one."""
     did_nothing: bool
 
 
@@ -68,26 +72,35 @@ def run_label_job(
         torch.set_num_threads(config.model.threads)
     outputs, store = output_stores(config)
     uri_policy(config)
+    check_shards(store, shard := Shard.of(job))
+    root = store
+    if shard is not None:
+        job = shard.own_job(job)
+        store = ObjectStore(job.config.checkpoint_url)
     with labeler_of(job) as labeler, ExitStack() as claimed:
         log = CheckpointLog(store)
         before = log.latest()
-        source = _source(job, store, before, stop)
-        claimed.enter_context(outputs_claimed(store, outputs))
+        source = _source(job, root, before, stop, shard)
+        claimed.enter_context(outputs_claimed(root, outputs))
         for place in (store, *outputs):
             place.sweep()
         if before is not None and not config.source.follow and before.position == source.total:
             _check_same(before, job.fingerprint, labeler.make.model_fingerprint)
-        driver = _driver(job, labeler, source, log, progress, stop, fault_point)
+        driver = _driver(job, labeler, source, log, shard, progress, stop, fault_point)
         position, counters = (before.position, before.counters) if before else (0, Counters())
         progress(Progress(position, source.total, counters, 0.0))
         with metrics_served(config.run, source.status), settled_heap():
             latest = driver.run()
-        finished = not config.source.follow and latest is not None and latest.position == source.total
-        summary = _summary(job, latest, finished, source, labeler)
-    for output in outputs:
-        if _stale(output, summary):
-            output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
-    return JobResult(summary, did_nothing=before is not None and before == latest)
+        finished = not config.source.follow and (latest.position if latest else 0) == source.total
+    while True:
+        totals = shard.totals() if shard else _totals(latest, finished=finished)
+        summary = _summary(job, totals, source, labeler)
+        for output in outputs:
+            if _stale(output, summary):
+                output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
+        if shard is None or shard.totals() == totals:  # else another shard has committed, and may have written before
+            break
+    return JobResult(summary, finished, did_nothing=finished and before == latest)
 
 
 def _driver(
@@ -95,13 +108,15 @@ def _driver(
     labeler: StreamLabeler,
     source: "_Source",
     log: CheckpointLog,
+    shard: Shard | None,
     progress: Callable[[Progress], None],
     stop: Callable[[], bool],
     fault_point: Callable[[str], None],
 ) -> SliceDriver:
     checkpoint, fingerprints = job.config.checkpoint, fingerprints_of(job, labeler, source.fingerprint)
     shards = shards_of(job.config.run)
-    partition = Partition.of(checkpoint, PARTITION, log, fingerprints, fault_point=fault_point, shards=shards)
+    name = shard.partition if shard else PARTITION
+    partition = Partition.of(checkpoint, name, log, fingerprints, fault_point=fault_point, shards=shards)
 
     def told(step: Progress) -> None:
         source.committed(step)
@@ -153,14 +168,17 @@ class _Source:
     passed_over: Callable[[], dict[str, int]] = dict
 
 
-def _source(job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool]) -> _Source:
+def _source(
+    job: ResolvedJob, store: ObjectStore, latest: Commit | None, stop: Callable[[], bool], shard: Shard | None
+) -> _Source:
     """Looked at before anything is written."""
     config = job.config
-    if latest is None:
+    if latest is None and shard is None:
         forget_listing(store, config.origin)
     if not config.source.follow:
         listing = _listing(config, store)
-        return _Source(listing.fingerprint, len(listing), passed_over=lambda: listing.passed_over)
+        own = listing if shard is None else shard.listing(listing, identity_of(store))
+        return _Source(own.fingerprint, len(own), passed_over=lambda: listing.passed_over)
     following = Following(job, store, identity=identity_of(store), stop=stop)
     end = following.begin(latest)
     return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status,
@@ -185,10 +203,13 @@ def _listing(config: JobConfig, store: ObjectStore) -> Listing:
     return listing
 
 
-def _summary(
-    job: ResolvedJob, latest: Commit | None, finished: bool, source: _Source, labeler: StreamLabeler
-) -> Summary:
-    counters = latest.counters if latest else Counters()
+def _totals(latest: Commit | None, *, finished: bool) -> Totals:
+    """Of a whole job."""
+    return Totals(latest.counters, len(latest.states), finished) if latest else Totals(Counters(), 0, finished)
+
+
+def _summary(job: ResolvedJob, totals: Totals, source: _Source, labeler: StreamLabeler) -> Summary:
+    counters, streams, finished = totals
     return Summary(
         finished=finished,
         events=counters.events,
@@ -201,7 +222,7 @@ def _summary(
         resets={str(cause): count for cause, count in counters.resets.items()},
         passed_over=source.passed_over(),
         notices=counters.notices,
-        streams=len(latest.states) if latest else 0,
+        streams=streams,
         seconds=counters.seconds,
         images_per_second=counters.labels / counters.seconds if counters.seconds else 0.0,
         forward_equivalents_per_image=counters.forward_equivalents / counters.labels if counters.labels else 0.0,

@@ -15,8 +15,8 @@ from grpo_tta.pipeline.errors import ConfigurationError
 
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
-    "DaskRunner": "nobody has run this graph on it",
-    "SparkRunner": "nobody has run this graph on it",
+    "DaskRunner": "it gives all outputs of a step to whoever takes one; on several machines start one job a --shard",
+    "SparkRunner": "nobody has run this graph on it; on several machines start one job a --shard",
 }
 
 IN_PROCESS = "FnApiRunner"

@@ -115,7 +115,7 @@ def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
 def read_status(checkpoint_url: str) -> Status:
     """All partitions and streams; raises `JobError` where there is no checkpoint."""
     stores = partition_logs(checkpoint_url)
-    ends = _ends(ObjectStore(checkpoint_url), list(stores))
+    ends = _ends(ObjectStore(checkpoint_url), stores)
     partitions, streams = [], []
     for name, store in stores.items():
         log = CheckpointLog(store)
@@ -164,16 +164,16 @@ def _known(checkpoint_url: str) -> Iterator[str]:
         yield from commit.states if commit else ()
 
 
-def _ends(root: ObjectStore, names: list[str]) -> dict[str, int]:
+def _ends(root: ObjectStore, stores: dict[str, ObjectStore]) -> dict[str, int]:
     """The end of every partition that can be asked."""
     noted = _noted(root)
     if not noted:
-        listing = Listing.open(root)
-        return {"storage": len(listing)} if listing is not None else {}
+        listings = {name: Listing.open(store) for name, store in stores.items()}
+        return {name: len(listing) for name, listing in listings.items() if listing is not None}
     settings = KafkaSettings(tuple(noted["servers"]), KafkaSecurity(**noted["security"]))
     try:
         with KafkaOffsets(settings, group=noted["group"]) as offsets:
-            return offsets.end(names)
+            return offsets.end(list(stores))
     except (KafkaFailure, ValueError):
         return {}
 

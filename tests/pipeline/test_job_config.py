@@ -38,6 +38,8 @@ def test_what_is_no_duration(text: str) -> None:
         ({"max_batch_size": 0}, "max_batch_size: Input should be greater than or equal to 1, got 0"),
         ({"output": {"min_probability": 1.5}}, "output.min_probability: .* got 1.5"),
         ({"checkpoint": {"slice_records": 0}}, "checkpoint.slice_records: .* got 0"),
+        ({"run": {"shard": "4/4"}}, "run.shard: a shard is I/N, from 0/N to N-1/N, .* got '4/4'"),
+        ({"run": {"shard": "0/2"}, "source": {"url": "/in", "follow": True}}, "run.shard: is for what is listed once"),
         ({"method": {"settings": {"learning_rate": -1.0}}}, "method.settings: learning_rate must be > 0.* got -1.0"),
         ({"method": {"settings": {"group_sise": 3}}}, "method.settings.group_sise: unknown key"),
         (

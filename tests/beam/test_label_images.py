@@ -1,0 +1,194 @@
+"""`LabelImages` in a pipeline of one's own gives what a job gives, and its parts can be used alone."""
+
+import doctest
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.error_handling import ErrorHandler
+from apache_beam.utils.timestamp import Timestamp
+
+import grpo_tta.beam
+from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.rows import KINDS
+from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.beam import (
+    ConfigurationError,
+    LabelImages,
+    ReadImages,
+    ReadStates,
+    WriteRecords,
+    WriteStates,
+    label,
+    read,
+)
+from grpo_tta.beam.events import to_ref
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.schemas import ImageEvent, LabeledImage
+
+ROOT = Path(__file__).parents[2]
+VALUES: dict[str, Any] = {
+    "source": {"stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
+    "model": {"threads": 1},
+}
+EVENT = {"id": "a", "stream": "door", "event_time": "2026-01-01T06:00:00Z", "uri": "/photos/a.jpg"}
+
+
+def pipeline() -> beam.Pipeline:
+    return beam.Pipeline(runner="FnApiRunner")
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six cameras, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("beam") / "feed"
+    write_feed(folder, images=60)
+    broken = next(folder.glob("cam-01/*.jpg"))
+    broken.write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(feed: Path) -> Path:
+    """What the command writes of the feed."""
+    out = feed.parent / "job"
+    source = {**VALUES["source"], "url": str(feed)}
+    run_label_job(make_config({**VALUES, "source": source, "output": {"url": str(out)}}))
+    return out
+
+
+def lines(folder: Path) -> dict[str, bytes]:
+    return {kind: b"".join(path.read_bytes() for path in sorted((folder / kind).glob("*"))) for kind in KINDS}
+
+
+def write_all(results: label.LabelResults, out: Path) -> None:
+    kinds = [results.labels, results.drift, results.adaptation, results.dead_letters]
+    _ = kinds | "All" >> beam.Flatten() | WriteRecords(str(out))
+
+
+def test_the_records_and_states_are_those_of_the_command(feed: Path, job: Path, tmp_path: Path) -> None:
+    with pipeline() as p:
+        results = p | LabelImages.from_source(str(feed), VALUES, shards=1).with_exception_handling()
+        write_all(results, tmp_path / "out")
+        _ = results.states | WriteStates(str(tmp_path / "out"))
+        of_job = p | "Job" >> ReadStates(str(job / "checkpoint"))
+        both = {"job": of_job, "ours": results.states} | beam.CoGroupByKey()
+        same = both | beam.MapTuple(lambda stream, found: (stream, list(found["job"]) == list(found["ours"])))
+        assert_that(same, equal_to([(f"cam-{i:02d}", True) for i in range(1, 7)]))
+    counted = {metric.key.metric.name: metric.committed for metric in p.result.metrics().query()["counters"]}
+    assert lines(tmp_path / "out") == lines(job)
+    assert lines(job)["dead_letters"].count(b"\n") == 1
+    assert counted["num_inferences"] == 59
+
+
+def test_a_run_goes_on_from_the_states_of_the_run_before(feed: Path, job: Path, tmp_path: Path) -> None:
+    """Of two runs over the halves of each stream's frames, the second gives what one run gives of them."""
+    refs = sorted(read.list_source(str(feed), **VALUES["source"]), key=lambda ref: ref.event_time)
+    config = {**VALUES, "source": {**VALUES["source"], "url": str(feed)}}
+    for half, images in (("first", refs[:30]), ("second", refs[30:])):
+        with pipeline() as p:
+            given = p | ReadStates(str(tmp_path / "first")) if half == "second" else None
+            results = (
+                p
+                | "Images" >> beam.Create(images)
+                | LabelImages(config, states=given, shards=3).with_exception_handling()
+            )
+            write_all(results, tmp_path / half)
+            _ = results.states | WriteStates(str(tmp_path / half))
+    key = re.compile(rb'"coordinate":"([^"]+)".*"update_count":(\d+)')
+    halves = sorted(key.findall(lines(tmp_path / "first")["labels"] + lines(tmp_path / "second")["labels"]))
+    assert halves == sorted(key.findall(lines(job)["labels"]))
+
+
+def test_events_rows_and_mappings_are_the_same_event() -> None:
+    row = {**EVENT, "event_time": Timestamp.from_rfc3339(EVENT["event_time"]), "attributes": {"b": "2", "a": "1"}}
+    made = to_ref(beam.Row(**row))
+    assert made == to_ref(ImageEvent.model_validate({"schema_version": "1", **EVENT, "attributes": row["attributes"]}))
+    assert isinstance(made, ImageRef)
+    assert (made.coordinate, made.attributes) == ("a", (("a", "1"), ("b", "2")))
+    inline = {**EVENT, "uri": None, "data": b"\xff\xd8raw", "coordinate": "mine-17"}
+    assert to_ref(inline)[:6] == ("mine-17", "a", "door", made.event_time, None, b"\xff\xd8raw")
+    bad = to_ref({**EVENT, "event_time": "yesterday"})
+    assert isinstance(bad, BadRecord)
+    assert (bad.coordinate, bad.stage) == ("a", "decode_event")
+    assert isinstance(to_ref({**EVENT, "uri": "m.jsonl#bytes=0-9"}), BadRecord)
+    with pytest.raises(TypeError, match="got int"):
+        to_ref(7)
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_what_cannot_be_labelled_fails_the_pipeline_unless_it_is_handled(handled: bool, tmp_path: Path) -> None:
+    events = [{**EVENT, "id": "x", "event_time": "never"}]
+    step = LabelImages({"model": {"threads": 1}})
+    if not handled:
+        with pytest.raises(Exception, match="x: decode_event: ValidationError"), pipeline() as p:
+            _ = p | beam.Create(events) | step
+        return
+    with pipeline() as p, ErrorHandler(WriteRecords(str(tmp_path))) as errors:
+        results = p | beam.Create(events) | step.with_error_handler(errors)
+        assert_that(results.dead_letters | beam.Map(lambda letter: letter.coordinate), equal_to(["x"]))
+    assert b'"coordinate":"x"' in lines(tmp_path)["dead_letters"]
+    with pytest.raises(Exception, match="1 of 1 events could not"), pipeline() as p:
+        _ = p | beam.Create(events) | LabelImages({}).with_exception_handling(threshold=0.5)
+
+
+def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
+    with pytest.raises(ConfigurationError, match="method"):
+        LabelImages({"method": {"name": "none"}})
+    with pytest.raises(ConfigurationError, match="'photos' is relative"):
+        LabelImages({"source": {"allow_uris": ["photos"]}})
+    with pytest.raises(ValueError, match="shards must be >= 1"):
+        LabelImages({}, shards=0)
+    with pytest.raises(ValueError, match="file_format"):
+        WriteRecords("out", "csv")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="one topic"):
+        grpo_tta.beam.WriteRecordsToKafka("kafka://localhost:1/a,b")
+    endless = beam.Create([EVENT]).expand(beam.pvalue.PBegin(beam.Pipeline(runner="FnApiRunner")))
+    endless.is_bounded = False
+    with pytest.raises(ValueError, match="bounded"):
+        _ = endless | LabelImages({})
+
+
+def test_hints_are_for_the_step_with_the_model() -> None:
+    p = pipeline()
+    step = LabelImages({"model": {"device": "cuda"}}).with_resource_hints(min_ram="4GB")
+    _ = p | beam.Create([EVENT]) | step
+    hinted = {}
+
+    class Look(beam.pipeline.PipelineVisitor):
+        def visit_transform(self, node: Any) -> None:
+            if node.transform is not None and node.transform.get_resource_hints():
+                hinted[node.full_label] = sorted(node.transform.get_resource_hints())
+
+    p.visit(Look())
+    ((where, hints),) = hinted.items()
+    assert where.startswith("LabelImages/LabelStreams/")
+    assert [urn.split(":")[-2] for urn in hints] == ["max_active_bundles_per_worker", "min_ram_bytes"]
+
+
+def test_the_examples_of_docstrings_and_page_run(feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = next(feed.glob("cam-02/*.jpg")).read_bytes()
+    for place in ("photos/a.jpg", "cameras/door/b.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(picture)
+    manifest = {"schema_version": "1", **EVENT, "uri": "photos/a.jpg"}
+    (tmp_path / "events.jsonl").write_text(json.dumps(manifest) + "\n")
+    monkeypatch.chdir(tmp_path)
+    names = {"beam": beam, "os": os, **vars(grpo_tta.beam)}
+    runner = doctest.DocTestRunner()
+    examples = doctest.DocTestFinder(recurse=False)
+    for item in (LabelImages, ReadImages):
+        for example in examples.find(item, item.__name__, globs=dict(names)):
+            runner.run(example)
+    page = ROOT / "docs/beam.md"
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(code, str(page), "exec"), {})
+    assert runner.summarize().failed == 0
+    assert [record.id for record in read_records("out", "labels", LabeledImage)] == ["a"]
