@@ -1,4 +1,5 @@
-"""`LabelImages`: events of a bounded PCollection -> labels, drift events, adaptation log, dead letters and states."""
+"""`LabelImages`: events of a bounded PCollection -> labels, drift events, adaptation log, dead letters, their sums and
+states."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,9 +20,10 @@ from grpo_tta.beam.read import ReadImages
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.graph import NOTED, KeyByShard
+from grpo_tta.pipeline.graph import NOTED, KeyByShard, MonitorBad
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey
-from grpo_tta.pipeline.label.load import uri_policy
+from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
+from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.schemas import Counters, DeadLetter
 
 _HERE = ""
@@ -47,6 +49,8 @@ class LabelResults(NamedTuple):
     """`AdaptationLog`, one for every update and every reset."""
     dead_letters: beam.PCollection
     """`DeadLetter`, one for every event that could not be labelled; empty without `with_exception_handling`."""
+    monitor: beam.PCollection
+    """`MonitorRecord`, what the events of a stream and time add up to, for ``grpo-tta report``."""
     states: beam.PCollection
     """``(stream, bytes)``: what a later run goes on from, of every stream that was stepped or given."""
 
@@ -151,7 +155,9 @@ class LabelImages(beam.PTransform):
         if self._job.config.model.device == "cuda" or self._step_hints:
             step = step.with_resource_hints(**{"max_active_bundles_per_worker": "1", **self._step_hints})
         labelled = self._grouped(keyed) | "LabelStreams" >> step.with_outputs(STATES, COUNTERS, main=_RECORDS)
-        rows = (keyed[_BAD], labelled[_RECORDS]) | "Rows" >> beam.Flatten()
+        bad = keyed[_BAD] | "BadTogether" >> beam.GroupByKey()
+        monitored = bad | "MonitorBad" >> beam.ParDo(_MonitorBad(self._job))
+        rows = (keyed[_BAD], labelled[_RECORDS], monitored) | "Rows" >> beam.Flatten()
         kinds = {
             kind: rows | f"To {kind}" >> beam.ParDo(_Records(kind, strict=strict)).with_output_types(model)
             for kind, model in KINDS.items()
@@ -160,7 +166,7 @@ class LabelImages(beam.PTransform):
         self._check_share(keyed[_BAD], labelled[COUNTERS])
         if self._error_handler is not None:
             self._error_handler.add_error_pcollection(kinds["dead_letters"])
-        return LabelResults(kinds["labels"], kinds["drift"], kinds["adaptation"], kinds["dead_letters"], states)
+        return LabelResults(**kinds, states=states)
 
     def _latest(self) -> int:
         """The newest time that is believed, counted from when the pipeline was made."""
@@ -223,6 +229,21 @@ class _LabelGroups(LabelStreams):
             yield found
         for stream in sorted(left.keys() - stepped):
             yield beam.pvalue.TaggedOutput(STATES, ((_HERE, stream), left[stream]))
+
+
+class _MonitorBad(MonitorBad):
+    """`MonitorBad`; whose model it is shows when it is loaded."""
+
+    def __init__(self, job: ResolvedJob) -> None:
+        super().__init__({})
+        self._job = job
+
+    def setup(self) -> None:
+        model = take_labeler(self._job).make.model_fingerprint
+        self._makers = {_HERE: monitor_of(self._job, model)}
+
+    def teardown(self) -> None:
+        leave_labeler(self._job)
 
 
 class _Records(beam.DoFn):

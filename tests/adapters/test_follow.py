@@ -173,7 +173,7 @@ def test_what_came_while_nobody_looked_is_taken_up(world):
 def test_killed_before_the_segments_index_nothing_is_taken_up(world, monkeypatch):
     world.put("a", 0)
 
-    def killed(self, name, data):
+    def killed(self, name, data, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -209,7 +209,7 @@ def test_a_folder_swapped_for_a_link_leads_nowhere(tmp_path):
             try:
                 assert reader.fetch(ref(f"{inside}/cam/day/a.jpg")) == b"picture"
                 found["read"] += 1
-            except PermanentFetchError:
+            except (PermanentFetchError, TransientFetchError):  # the latter where a link became a folder meanwhile
                 found["refused"] += 1
     finally:
         over.set()

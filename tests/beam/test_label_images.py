@@ -69,7 +69,7 @@ def lines(folder: Path) -> dict[str, bytes]:
 
 
 def write_all(results: label.LabelResults, out: Path) -> None:
-    kinds = [results.labels, results.drift, results.adaptation, results.dead_letters]
+    kinds = [results.labels, results.drift, results.adaptation, results.dead_letters, results.monitor]
     _ = kinds | "All" >> beam.Flatten() | WriteRecords(str(out))
 
 
