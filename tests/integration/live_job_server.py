@@ -24,7 +24,7 @@ import apache_beam.runners.portability.fn_api_runner  # noqa: E402, F401
 
 import grpo_tta.adapters.kafka.group_member  # noqa: E402
 import grpo_tta.pipeline.cli.label  # noqa: E402, F401
-from grpo_tta.adapters.storage import fetch  # noqa: E402
+from grpo_tta.adapters.storage import web  # noqa: E402
 from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402
 from grpo_tta.pipeline.label import load  # noqa: E402
@@ -36,7 +36,7 @@ def run_job(request: dict[str, Any]) -> int:
     if "cli" in request:
         return main(request["cli"])
     _quiet(verbose=False, log_format="text")
-    fetch._TIMEOUT = request.get("fetch_timeout", fetch._TIMEOUT)
+    web._TIMEOUT = request.get("fetch_timeout", web._TIMEOUT)
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
     freeze = iter([request.get("stop_at")])
     seen = committed = 0
