@@ -18,7 +18,8 @@ from datetime import datetime
 from typing import Any
 
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, DamagedCheckpoint
-from grpo_tta.pipeline.config.job import CheckpointConfig, parse_duration
+from grpo_tta.pipeline.config.job import parse_duration
+from grpo_tta.pipeline.config.sections import CheckpointConfig
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.schemas import Commit, Counters, PackRef, Plan, SliceRange
 

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
 
-from grpo_tta.pipeline.config.job import RunConfig
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.config.values import option_name
 from grpo_tta.pipeline.errors import ConfigurationError
 

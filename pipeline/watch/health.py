@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from grpo_tta.estimate import AccuracyCalibration
-from grpo_tta.pipeline.config.job import RunConfig
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher

@@ -28,6 +28,7 @@ from grpo_tta.adapters.storage import web  # noqa: E402
 from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402
 from grpo_tta.pipeline.label import load  # noqa: E402
+from grpo_tta.pipeline.run import live  # noqa: E402
 from grpo_tta.pipeline.run.live_job import run_live_job  # noqa: E402
 
 
@@ -38,6 +39,8 @@ def run_job(request: dict[str, Any]) -> int:
     _quiet(verbose=False, log_format="text")
     web._TIMEOUT = request.get("fetch_timeout", web._TIMEOUT)
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
+    if at:
+        live._AT_ONCE = 1  # one partition after another: it is known which had come how far when the process dies
     freeze = iter([request.get("stop_at")])
     seen = committed = 0
 

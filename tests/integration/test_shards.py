@@ -36,12 +36,23 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 def images(out: Path) -> list[tuple[str, str]]:
     """Every record's kind and event, labels with their class."""
     found = []
-    for kind in KINDS:
+    for kind in KINDS.keys() - {"monitor"}:
         for path in sorted((out / kind).glob("*.jsonl")):
             for line in path.read_text().splitlines():
                 record = json.loads(line)
                 found.append((kind, f"{record['coordinate']} {record.get('label')} {record.get('update_count')}"))
     return sorted(found)
+
+
+def watched(out: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """By stream and time, how many labels there are and updates were, whatever the slices."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for path in (out / "monitor").glob("*.jsonl"):
+        for record in map(json.loads, path.read_text().splitlines()):
+            key = record["stream"], record["bucket_start"]
+            before = found.get(key, (0, 0))
+            found[key] = before[0] + record["n"], before[1] + record["updates"]
+    return found
 
 
 def summary(out: Path) -> dict[str, object]:
@@ -65,6 +76,8 @@ def test_a_killed_shard_disturbs_no_other_and_all_together_are_one_job(tmp_path:
     assert ended(start(feed, cut, "--shard", "0/2"))[0] == 0
     assert ended(start(feed, one))[0] == 0
     assert images(cut) == images(one)
+    assert watched(cut) == watched(one)
+    assert sum(n for n, _ in watched(one).values()) == 60
     whole, parts = summary(one), summary(cut)
     assert parts["finished"]
     assert {key: parts[key] for key in parts.keys() - OWN} == {key: whole[key] for key in whole.keys() - OWN}

@@ -19,8 +19,8 @@ from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
 from grpo_tta.pipeline.checkpoint.partition import no_fault
-from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import KeyByShard
 from grpo_tta.pipeline.label.monitor import monitor_of

@@ -8,8 +8,8 @@ import pytest
 from pipeline_jobs import job_config, outputs, write_pictures
 
 from grpo_tta import METHODS
-from grpo_tta.pipeline.config.job import RunConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label import load
 from grpo_tta.pipeline.label.load import images_labelled, labeler_of, leave_labeler, load_job_classifier, take_labeler

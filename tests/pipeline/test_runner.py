@@ -5,7 +5,7 @@ import inspect
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 
-from grpo_tta.pipeline.config.job import RunConfig
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.run.runner import make_pipeline
 
 

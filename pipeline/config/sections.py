@@ -1,0 +1,265 @@
+"""The sections of a `JobConfig`. The method's and the guard's own settings are their dataclasses, declared once in
+``grpo_tta``."""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    model_validator,
+)
+
+from grpo_tta.adapters.kafka.address import KafkaSecurity
+from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
+from grpo_tta.adapters.storage.filesystems import is_manifest
+from grpo_tta.adapters.storage.names import AUTO
+from grpo_tta.methods import METHODS
+from grpo_tta.pipeline.config.values import (
+    Duration,
+    FilePath,
+    Url,
+    check_positive,
+    check_stretch,
+    check_window,
+    exactly,
+    parse_shard,
+    parse_until,
+    parsed,
+)
+from grpo_tta.pipeline.config.values import is_kafka as is_kafka
+from grpo_tta.pipeline.config.values import parse_duration as parse_duration
+from grpo_tta.pipeline.windows import Windows
+from grpo_tta.settings import GuardSettings
+
+
+class Section(BaseModel):
+    """Strict and frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+_LIST = Field(strict=False)
+"""Of a tuple, which YAML has as a list; what is in it stays strict."""
+
+
+def made_of(kind: type[Any]) -> BeforeValidator:
+    """A section that is a dataclass of ``grpo_tta``."""
+    return BeforeValidator(exactly(kind))
+
+
+class SourceConfig(Section):
+    """Where images come from."""
+
+    url: Url
+    """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
+    stream_pattern: str | None = None
+    time_pattern: str | None = None
+    allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
+    """Prefixes a manifest may point at, beside its own folder."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    follow: bool = False
+    """Files that come to a folder or bucket while the job runs are labelled too, until it is stopped."""
+    poll: Duration = "5s"
+    """Between two looks."""
+    settle: Duration = "5s"
+    """A file younger than this may still be written and waits."""
+    look_back: Duration = "1h"
+    """A file so much older than the newest one comes too late: a dead letter."""
+    give_up_after: Duration = "10m"
+    """A source that cannot be listed any more is looked at again for so long."""
+
+    @model_validator(mode="after")
+    def _followable(self) -> "SourceConfig":
+        if self.follow and is_kafka(self.url):
+            raise ValueError("follow: a topic is followed anyway, leave --follow out")
+        if self.follow and is_manifest(self.url):
+            raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _patterns(self) -> "SourceConfig":
+        for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
+            pattern = getattr(self, name)
+            if pattern is None or (name, pattern) == ("time_pattern", AUTO):
+                continue
+            try:
+                compiled = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}, got {pattern!r}") from error
+            if group not in compiled.groupindex:
+                raise ValueError(f"{name} must have a group (?P<{group}>...), got {pattern!r}")
+        return self
+
+
+class LabelsConfig(Section):
+    """What to tell apart. Without any of it the demo model's own classes."""
+
+    file: FilePath | None = None
+    """One class a line, or YAML/JSON mapping class -> prompts."""
+    templates: Annotated[tuple[str, ...], _LIST] = ()
+    class_vectors: FilePath | None = None
+
+
+def _method_name(value: str) -> str:
+    if value not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {value!r}")
+    return value
+
+
+def _method_settings(value: Any, info: ValidationInfo) -> Any:
+    """Settings of the method named beside them, as that method's own class; a bad name is its own problem."""
+    name = info.data.get("name")
+    return value if name is None else exactly(METHODS[name].settings)(value)
+
+
+MethodSettings = Annotated[
+    Any, PlainValidator(_method_settings, json_schema_input_type=Union[*(entry.settings for entry in METHODS.values())])
+]
+
+
+_ONLY_IN_CODE = {"ensemble": "a second set of class vectors", "reward_model": "another frozen classifier"}
+
+
+class MethodConfig(Section):
+    """The method and its settings, which are what ``grpo_tta.METHODS`` says of that name."""
+
+    name: Annotated[str, AfterValidator(_method_name), Field(json_schema_extra={"enum": list(METHODS)})] = "grpo"
+    settings: MethodSettings = Field(default_factory=dict, validate_default=True)
+
+    @model_validator(mode="after")
+    def _suppliable(self) -> "MethodConfig":
+        alignment = getattr(self.settings, "alignment", None)
+        if alignment in _ONLY_IN_CODE:
+            raise ValueError(
+                f"settings.alignment {alignment!r} needs {_ONLY_IN_CODE[alignment]}, which can be given only from the "
+                "library: use frozen, consensus or view"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Of method and settings."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class GuardConfig(Section):
+    """The drift guard."""
+
+    settings: Annotated[GuardSettings, made_of(GuardSettings)] = GuardSettings()
+    reference: FilePath | None = None
+    """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
+
+
+class EventTimeConfig(Section):
+    """Windows and lateness."""
+
+    window: Annotated[str, BeforeValidator(check_window)] = "fixed:60s"
+    max_session: Duration = "1h"
+    allowed_lateness: Duration = "30s"
+    max_future: Duration = "10m"
+
+    def windows(self) -> Windows:
+        """As the pipeline uses them."""
+        kind, _, size = self.window.partition(":")
+        length = parse_duration(size)
+        return Windows(
+            "session" if kind == "session" else "fixed", length, max(parse_duration(self.max_session), length)
+        )
+
+
+class OutputConfig(Section):
+    """Where and how results are written."""
+
+    url: Url
+    """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
+    also: Annotated[tuple[Url, ...], _LIST] = ()
+    """Further places that get all records too."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    monitor: Annotated[str, BeforeValidator(check_stretch)] = "1h"
+    """Stretch of event time that a record of ``monitor/`` is about; whole seconds."""
+
+
+class TopicsConfig(Section):
+    """Topics beside that of the labels; by default its name with ``.adaptation``, ``.drift``, ``.dead_letters``,
+    ``.monitor``."""
+
+    adaptation: str | None = None
+    drift: str | None = None
+    dead_letters: str | None = None
+    monitor: str | None = None
+
+
+class KafkaConfig(Section):
+    """How Kafka is read and written; no label depends on it."""
+
+    security: Annotated[KafkaSecurity, made_of(KafkaSecurity)] | None = None
+    """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
+    group: Annotated[str, Field(min_length=1)] = "grpo-tta"
+    partitions: Annotated[str, parsed(parse_numbers)] | None = None
+    """``0-3,7``: read these, and no others, instead of sharing with the group's other processes."""
+    start: Annotated[str, parsed(Start.parse)] = "committed"
+    """For partitions without a commit: ``committed | earliest | latest | timestamp:RFC3339 |
+    TOPIC-PARTITION=OFFSET,...``."""
+    until: Annotated[str, parsed(parse_until)] | None = None
+    """``latest`` (what is there at the start) or a time; without it the job goes on for ever."""
+    out_of_range: OutOfRangePolicy = "fail"
+    transactional: bool = False
+    """Labels and positions in one Kafka transaction; source and output on one cluster."""
+    topics: TopicsConfig = TopicsConfig()
+    create_topics: bool = True
+    topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Of topics that are created."""
+    session: Duration = "10s"
+    """After so long without a sign of life a process's partitions go to the others."""
+    discovery: Duration = "30s"
+    """How soon added partitions are noticed."""
+    give_up_after: Duration = "10m"
+    """Slices that fail are tried again for so long."""
+
+
+class CheckpointConfig(Section):
+    """Slices and what a resume does."""
+
+    url: Url | None = None
+    """Default: ``checkpoint`` under the first output that is no Kafka topic."""
+    slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
+    """Most events of a slice; of a live one, of each partition."""
+    slice_seconds: Duration = "5s"
+    """A live slice begins so long after the one before, or earlier where it would be full."""
+    on_state_mismatch: Literal["fail", "reset"] = "fail"
+    keep: Annotated[int, Field(ge=2, le=1000)] = 8
+    """How many slices' plans, commits and states are kept."""
+    forget_after: Annotated[Duration, AfterValidator(check_positive)] = "7d"
+    """A stream without an image for so long, in event time up to the newest image of its partition, is forgotten: it
+    starts afresh when it comes again."""
+    max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
+    """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
+
+
+class RunConfig(Section):
+    """How the graph is run; no label depends on it."""
+
+    runner: str = "FnApiRunner"
+    beam_options: Annotated[tuple[str, ...], _LIST] = ()
+    shard: Annotated[str, parsed(parse_shard)] | None = None
+    """``0/4`` to ``3/4``: label this part of the streams; the others are labelled by other processes."""
+    readers: Annotated[int, Field(ge=1, le=256)] = 4
+    """Threads that fetch and decode."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Prometheus metrics, ``/healthz`` and ``/readyz`` of a live or followed job."""
+    metrics_host: str = "127.0.0.1"
+    """Where they are served."""
+    metrics_streams: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """So many of the worst streams have series of their own."""
+    accuracy: str | None = None
+    """A file of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy."""
