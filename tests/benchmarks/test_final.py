@@ -118,6 +118,7 @@ def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monk
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_two_processes_share_the_cells_and_a_killed_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
