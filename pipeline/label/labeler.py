@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -91,16 +92,21 @@ class StreamLabeler:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def initial_state(self) -> StreamState:
-        """The state of a stream that nothing was seen of yet."""
+        """The state of a stream that nothing was seen of yet; all of them share its tensors, which nobody modifies."""
+        method, guard = self._fresh
         return StreamState(
-            method=self.method.initial_state(),
-            guard=self.guard.initial_state(),
+            method=dict(method),
+            guard=dict(guard),
             counters={},
             position={},
             fingerprint=self.make.model_fingerprint,
             method_name=self.method.name,
             settings_fingerprint=self._settings_fingerprint,
         )
+
+    @cached_property
+    def _fresh(self) -> tuple[State, State]:
+        return self.method.initial_state(), self.guard.initial_state()
 
     def in_windows(self, refs: Sequence[ImageRef]) -> list[WindowedRef]:
         """One stream's events of a slice, which ascend in time, each with the run that it is in."""
