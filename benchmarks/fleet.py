@@ -85,12 +85,10 @@ def rates(folder: Path, pictures: Sequence[Path], images: int, kinds: Sequence[i
                 run_label_job(config)
                 found[kind].append(images / (time.perf_counter() - started))
             print(f"round {number + 1}: {kind} streams, {found[kind][-1]:.0f} images/s", flush=True)
+    if not rounds:
+        return {}
     alone = found[kinds[0]]
-    return (
-        {}
-        if not rounds
-        else {kind: statistics.median(a / b for a, b in zip(own, alone, strict=True)) for kind, own in found.items()}
-    )
+    return {kind: statistics.median(a / b for a, b in zip(own, alone, strict=True)) for kind, own in found.items()}
 
 
 def bytes_a_slice(folder: Path, pictures: Sequence[Path]) -> float:

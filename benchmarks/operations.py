@@ -39,7 +39,8 @@ def main() -> int:
     """Print the counts and the bar."""
     flags = parser(__doc__)
     flags.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    device = flags.parse_args().device
+    arguments = flags.parse_args()
+    device = arguments.device
     keep_freed_memory()
     torch.set_num_threads(1)
     classifier = load_classifier(ModelSettings(device=device))
@@ -63,7 +64,7 @@ def main() -> int:
         slow, fast = seconds(alone) * STREAMS / ALONE, seconds(in_a_round) * STREAMS / together
         print(f"seconds of a slice: one stream after another {slow:.2f}, in rounds {fast:.2f}")
     bars = [Bar("operations, one stream after another against rounds", one / many, 20, unit="x")]
-    return finish(flags.parse_args(), bars, {"alone": one, "rounds": many})
+    return finish(arguments, bars, {"alone": one, "rounds": many})
 
 
 if __name__ == "__main__":

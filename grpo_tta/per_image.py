@@ -28,8 +28,8 @@ class PerImageTower:
     """Features of images under per-image fast weights, by one forward where the tower's layers allow it.
 
     ``batched`` says whether they do: it is settled when the tower is made, by comparing both ways on random pixels
-    and weights, in full precision. Where they do not (``full``, an unknown layer), there is a forward for each set of
-    weights, with the same result, and the log says so.
+    and weights, in full precision. Where they do not (``full``; an unknown layer, of which the log tells), there is a
+    forward for each set of weights, with the same result.
     """
 
     def __init__(self, classifier: Classifier, fast_weights: FastWeights) -> None:
@@ -84,12 +84,13 @@ class PerImageTower:
                 self._at_once(pixels, theta)
             with self._classifier.full_precision():
                 apart = (self._at_once(pixels, theta) - self._one_by_one(pixels, theta)).abs().max()
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, AttributeError) as error:  # a layer of a kind that is not known here
             _log.warning("this tower takes one stream's weights a forward: %s", error)
             return False
-        if not bool(apart < _PROBE_TOLERANCE):
+        alike = bool(apart < _PROBE_TOLERANCE)
+        if not alike:
             _log.warning("this tower takes one stream's weights a forward: some layer mixes images")
-        return bool(apart < _PROBE_TOLERANCE)
+        return alike
 
 
 def _rows(values: Tensor, count: int) -> Tensor:

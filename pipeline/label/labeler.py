@@ -15,10 +15,11 @@ encoder's stands in for it.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 _GREY = 127
 Frame = tuple[WindowedRef, Canvas]
+Part = tuple[Lane, list[Frame]]
+"""Images of one stream."""
+T = TypeVar("T")
 
 
 class StreamLabeler:
@@ -136,9 +140,11 @@ class StreamLabeler:
             done: list[Lane] = []
             while (parts := rounds.next()) or (done := list(rounds.done())):
                 images.begin(rounds.likely(parts))
-                self._step([(lane, frames) for lane, late, frames in parts if not late])
-                for lane, frames in ((lane, frames) for lane, late, frames in parts if late):
-                    self._label_late(lane.out, frames)
+                on_time = [(lane, frames) for lane, late, frames in parts if not late]
+                self._done(on_time, self._stepped, self._take_all)
+                for part in [(lane, frames) for lane, late, frames in parts if late]:
+                    self._done([part], self._predicted, self._record_late)
+                del on_time
                 del parts
                 yield from ((lane.name, lane.out) for lane in [*done, *rounds.done()])
                 done = []
@@ -161,84 +167,52 @@ class StreamLabeler:
             late = sum(event.ref.event_time < horizon for event in events)
         return Lane(asked.name, self._placed_late(events[:late], _window(state)) + list(events[late:]), out, late)
 
-    def _step(self, parts: list[tuple[Lane, list[Frame]]]) -> None:
-        """A round through the model, without those of its images that make it raise."""
+    def _done(
+        self, parts: list[Part], compute: Callable[[list[Part]], T], keep: Callable[[list[Part], T], None]
+    ) -> None:
+        """``compute`` and then ``keep`` the parts without those of their images that make the model raise. Only
+        ``keep`` changes anything."""
         while parts := [(lane, frames) for lane, frames in parts if frames]:
             started = time.monotonic()
             try:
-                stepped = self._computed(parts)
+                computed = compute(parts)
             except Exception as error:
                 if wants_memory(error):
                     error.add_note(f"max_batch_size is {self._max_batch_size}: a lower one needs less memory")
-                self._isolate(parts, error)
+                _isolate(parts, compute, error)
                 continue
-            for (lane, frames), guarded in zip(parts, stepped, strict=True):
-                self._take([event for event, _ in frames], guarded, lane.out)
-            self._count_batch(parts[0][0].out, [canvas for _, frames in parts for _, canvas in frames], started)
+            keep(parts, computed)
+            canvases = [canvas for _, frames in parts for _, canvas in frames]
+            self.labelled += len(canvases)
+            size = sum(canvas.nbytes for canvas in canvases)
+            parts[0][0].out.batches.append(BatchTiming(len(canvases), size, time.monotonic() - started))
             return
 
-    def _computed(self, parts: Sequence[tuple[Lane, list[Frame]]]) -> list[Guarded]:
+    def _stepped(self, parts: list[Part]) -> list[Guarded]:
         states = [lane.out.state for lane, _ in parts]
         batches = [_batch(frames) for _, frames in parts]
         return self._guarded.step_many(batches, [s.method for s in states], [s.guard for s in states])
 
-    def _isolate(self, parts: list[tuple[Lane, list[Frame]]], error: Exception) -> None:
-        """Take the images at fault out of ``parts``, to the dead letters; raises ``error`` where there is none."""
-        places = [(number, frame) for number, (_, frames) in enumerate(parts) for frame in frames]
+    def _take_all(self, parts: list[Part], stepped: list[Guarded]) -> None:
+        for (lane, frames), guarded in zip(parts, stepped, strict=True):
+            self._take([event for event, _ in frames], guarded, lane.out)
 
-        def some(chosen: Sequence[int], *, grey: bool = False) -> object:
-            kept: dict[int, list[Frame]] = {}
-            for place in chosen:
-                number, frame = places[place]
-                kept.setdefault(number, []).append(_grey(frame) if grey else frame)
-            return self._computed([(parts[number][0], frames) for number, frames in kept.items()])
-
-        bad = at_fault(len(places), some, lambda place: some([place], grey=True), error)
-        for place, raised in bad.items():
-            number, frame = places[place]
-            lane, frames = parts[number]
-            _dead(frame[0], raised, lane.out)
-            frames[:] = [own for own in frames if own is not frame]
-
-    def _label_late(self, out: Labeled, frames: list[Frame]) -> None:
-        """Label images that nothing is learnt from, without those that make the model raise."""
-        while frames:
-            started = time.monotonic()
-            try:
-                prediction = self._predicted(_batch(frames), out.state)
-            except Exception as error:
-                self._isolate_late(frames, out, error)
-                continue
-            self._record_late([event for event, _ in frames], prediction, out)
-            self._count_batch(out, [canvas for _, canvas in frames], started)
-            return
-
-    def _count_batch(self, out: Labeled, canvases: list[Canvas], started: float) -> None:
-        self.labelled += len(canvases)
-        size = sum(canvas.nbytes for canvas in canvases)
-        out.batches.append(BatchTiming(len(canvases), size, time.monotonic() - started))
-
-    def _isolate_late(self, frames: list[Frame], out: Labeled, error: Exception) -> None:
-        bad = at_fault(
-            len(frames),
-            lambda some: self._predicted(_batch([frames[place] for place in some]), out.state),
-            lambda place: self._predicted(_batch([_grey(frames[place])]), out.state),
-            error,
-        )
-        for place, raised in sorted(bad.items(), reverse=True):
-            _dead(frames.pop(place)[0], raised, out)
-
-    def _predicted(self, batch: Batch, state: StreamState) -> Prediction:
-        prediction = self.method.predict(batch, state.method)
+    def _predicted(self, parts: list[Part]) -> Prediction:
+        """Of late images of one stream."""
+        ((lane, frames),) = parts
+        batch = _batch(frames)
+        prediction = self.method.predict(batch, lane.out.state.method)
         if not bool(torch.isfinite(prediction.probabilities).all()):
             return Prediction(self._guarded.frozen(batch))
         return prediction
 
-    def _record_late(self, events: list[WindowedRef], prediction: Prediction, out: Labeled) -> None:
-        counts = [out.state.counters.get("updates", 0)] * len(events)
-        out.labels += self.make.labels(events, prediction, counts, late=True)
-        out.late += len(events)
-        out.state.counters["late"] = out.state.counters.get("late", 0) + len(events)
+    def _record_late(self, parts: list[Part], prediction: Prediction) -> None:
+        ((lane, frames),) = parts
+        out = lane.out
+        counts = [out.state.counters.get("updates", 0)] * len(frames)
+        out.labels += self.make.labels([event for event, _ in frames], prediction, counts, late=True)
+        out.late += len(frames)
+        out.state.counters["late"] = out.state.counters.get("late", 0) + len(frames)
 
     def _take(self, events: list[WindowedRef], stepped: Guarded, out: Labeled) -> None:
         """Note what a stream's part of a round gave."""
@@ -357,6 +331,27 @@ def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
     return frames
 
 
+def _isolate(parts: list[Part], compute: Callable[[list[Part]], object], error: Exception) -> None:
+    """Take the images at fault out of ``parts``, to the dead letters; raises ``error`` where there is none."""
+    places = [(number, frame) for number, (_, frames) in enumerate(parts) for frame in frames]
+
+    def some(chosen: Sequence[int], *, grey: bool = False) -> object:
+        kept: dict[int, list[Frame]] = {}
+        for place in chosen:
+            number, frame = places[place]
+            kept.setdefault(number, []).append(_grey(frame) if grey else frame)
+        return compute([(parts[number][0], frames) for number, frames in kept.items()])
+
+    bad = at_fault(len(places), some, lambda place: some([place], grey=True), error)
+    for place, raised in bad.items():
+        number, frame = places[place]
+        lane, frames = parts[number]
+        event = frame[0].ref
+        _log.warning("stream %s: %s cannot be stepped", event.stream, event.coordinate, exc_info=raised)
+        lane.out.dead_letters.append(dead_letter(event, "step", raised))
+        frames[:] = [own for own in frames if own is not frame]
+
+
 def _batch(frames: Sequence[Frame]) -> Batch:
     seeds = torch.tensor([seed_of(event.ref.id) for event, _ in frames], dtype=torch.int64)
     return Batch(torch.from_numpy(np.stack([canvas for _, canvas in frames])), seeds)
@@ -364,11 +359,6 @@ def _batch(frames: Sequence[Frame]) -> Batch:
 
 def _grey(frame: Frame) -> Frame:
     return frame[0], np.full_like(frame[1], _GREY)
-
-
-def _dead(event: WindowedRef, raised: Exception, out: Labeled) -> None:
-    _log.warning("stream %s: %s cannot be stepped", event.ref.stream, event.ref.coordinate, exc_info=raised)
-    out.dead_letters.append(dead_letter(event.ref, "step", raised))
 
 
 def _window(state: StreamState) -> Window | None:

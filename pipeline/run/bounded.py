@@ -181,9 +181,14 @@ def _source(
         return _Source(own.fingerprint, len(own), passed_over=lambda: listing.passed_over)
     following = Following(job, store, identity=identity_of(store), stop=stop)
     end = following.begin(latest)
-    return _Source(f"followed:{config.origin}", end, following.grow, following.committed, following.status,
+    return _Source(
+        f"followed:{config.origin}",
+        end,
+        following.grow,
+        following.committed,
+        following.status,
         following.passed_over,
-    )  # fmt: skip
+    )
 
 
 def _listing(config: JobConfig, store: ObjectStore) -> Listing:
