@@ -147,6 +147,10 @@ class Method(ABC):
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters of ``state``; nothing is learnt."""
 
+    def predict_many(self, batches: Sequence[Batch], states: Sequence[State]) -> list[Prediction]:
+        """`predict` for several streams, each alike but for rounding; by default one after another."""
+        return [self.predict(batch, state) for batch, state in zip(batches, states, strict=True)]
+
     def after_shift(self, state: State, *, reset: bool) -> State:
         """The state to go on with when the input has shifted. ``reset``: what still serves is kept; by default the
         initial state. Without it the shift was only noticed; by default the state as it is."""

@@ -80,7 +80,7 @@ class OpenSlice:
     @property
     def origin(self) -> "Origin":
         """What `LabelStreams` starts its streams from."""
-        return Origin(self.commit, self.checkpoint_url, tuple(self.plan.resets))
+        return Origin(self.commit, self.checkpoint_url, tuple(self.plan.resets), self.plan.shed)
 
 
 class ReadListing(beam.DoFn):

@@ -37,6 +37,8 @@ class Plan(WireModel):
     """Device, processor and package versions."""
     source_fingerprint: str
     """Of what the positions count: a listing, a topic."""
+    shed: bool = False
+    """The partition was too far behind: its images are labelled and not learnt from."""
     resets: dict[str, list[str]] = Field(default_factory=dict)
     """Stream -> requests to reset it: done before its first event of the slice."""
 
@@ -49,6 +51,8 @@ class Counters(WireModel):
     dead_letters: Position = 0
     updates: Position = 0
     late: Position = 0
+    shed: Position = 0
+    """Images that were labelled and not learnt from because the partition was too far behind."""
     forgotten: Position = 0
     """Streams whose state was dropped, as often as it was: they had shown no image for ``checkpoint.forget_after``."""
     updates_skipped: dict[SkipReason, int] = Field(default_factory=dict)

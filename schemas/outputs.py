@@ -51,6 +51,8 @@ class LabeledImage(Record):
     """Parameter updates behind this label since the stream began; resets do not set it back."""
     late: bool = False
     """Older than the stream's newest image by more than the allowed lateness: labelled, not learnt from."""
+    shed: bool = False
+    """The partition was further behind than ``kafka.shed_above``: labelled, not learnt from."""
     time_capped: bool = False
     """The event's time lay too far in the future and was capped for ordering."""
     attributes: dict[str, str] | None = None

@@ -19,7 +19,7 @@ once a stream has been learnt from for so long (`grpo_tta.methods.gate`). Their 
 count as seen, and change nothing that is known of the stream. [ours]
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import ClassVar
 
@@ -111,11 +111,20 @@ class OnlineGrpo(TunedMethod):
         served = bool(int(state["frames"]) % self.cadence) and not self._learns(columns)[0]
         return {**state, **_numbers(_gates(columns)[0].anew(first // self.cadence, served=served))}
 
-    @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""
-        columns, owner = stack([state], self.classifier.device), torch.zeros(len(batch), dtype=torch.int64)
-        return Prediction(self._label(batch, owner.to(self.classifier.device), columns)[1].cpu())
+        return self.predict_many([batch], [state])[0]
+
+    @torch.no_grad()
+    def predict_many(self, batches: Sequence[Batch], states: Sequence[State]) -> list[Prediction]:
+        """`predict` for several streams in one forward, or in one each where the tower takes one set of weights."""
+        if len(batches) > 1 and not self.tower.batched:
+            return super().predict_many(batches, states)
+        counts = [len(batch) for batch in batches]
+        owner = torch.repeat_interleave(torch.tensor(counts)).to(self.classifier.device)
+        columns = stack(states, self.classifier.device)
+        served = self._label(Batch.joined(batches), owner, columns)[1].cpu()
+        return [Prediction(rows) for rows in torch.split(served, counts)]
 
     def _alike(self, stretch: Stretch, columns: Columns) -> Iterator[Stretch]:
         """Streams that learn from the frames, and those that are only served."""

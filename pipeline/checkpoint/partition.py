@@ -146,8 +146,8 @@ class Partition:
                 raise self._damaged(f"commit {commit.sequence}", "another partition, or events without an outcome")
             self.log.forget_resets(commit.resets)  # where its owner was killed before it could
 
-    def new_plan(self, start: int, stop: int, clock: datetime) -> Plan:
-        """Step 1: the plan of positions ``start <= p < stop``, written."""
+    def new_plan(self, start: int, stop: int, clock: datetime, *, shed: bool = False) -> Plan:
+        """Step 1: the plan of positions ``start <= p < stop``, written. ``shed``: they are not learnt from."""
         before = self.latest
         plan = Plan(
             epoch=self.epoch or max(self.claimed, before.epoch if before else FIRST_EPOCH),
@@ -160,6 +160,7 @@ class Partition:
             shards=self.shards,
             environment=self.fingerprints.environment,
             source_fingerprint=self.fingerprints.source,
+            shed=shed,
             resets=self.log.pending_resets(),
         )
         self._write(plan)

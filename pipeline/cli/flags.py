@@ -115,6 +115,11 @@ _LIVE_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
         "kafka.out_of_range",
         {"choices": ["fail", "earliest", "latest"], "help": "where the position was deleted (default: fail)"},
     ),
+    (
+        "--shed-above",
+        "kafka.shed_above",
+        {"metavar": "RECORDS", "help": "only label, by one forward, while a partition is more behind (default: never)"},
+    ),
     ("--slice-seconds", "checkpoint.slice_seconds", {"metavar": "5s", "help": "between two commits (default: 5s)"}),
     (
         "--transactional",

@@ -221,6 +221,9 @@ class KafkaConfig(Section):
     """Of topics that are created."""
     session: Duration = "10s"
     """After so long without a sign of life a process's partitions go to the others."""
+    shed_above: Annotated[int, Field(ge=2)] | None = None
+    """A partition that is more records behind is only labelled, by one forward an image: nothing is learnt and no drift
+    watched until it is less than half of that behind."""
     discovery: Duration = "30s"
     """How soon added partitions are noticed."""
     give_up_after: Duration = "10m"

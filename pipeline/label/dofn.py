@@ -39,12 +39,14 @@ StreamKey = tuple[str, str]
 
 
 class Origin(NamedTuple):
-    """What the streams of a partition start from: its newest commit, where its log with the packed states lies, and
-    the streams that are to be reset first. Without a log they start from what `LabelStreams.brought` holds."""
+    """What the streams of a partition start from: its newest commit, where its log with the packed states lies,
+    the streams that are to be reset first, and whether images are only labelled. Without a log they start from what
+    `LabelStreams.brought` holds."""
 
     commit: Commit | None
     checkpoint_url: str | None
     resets: tuple[str, ...] = ()
+    shed: bool = False
 
 
 class LabelStreams(beam.DoFn):
@@ -103,7 +105,8 @@ class LabelStreams(beam.DoFn):
             refs = sorted(streams.pop(stream), key=lambda ref: (ref.event_time, ref.coordinate))
             events = self._labeler.in_windows(refs)
             state, told[stream] = self._first(partition, stream, events[0])
-            yield Asked(stream, events, state, reset=stream in self._origins[partition].resets)
+            origin = self._origins[partition]
+            yield Asked(stream, events, state, reset=stream in origin.resets, shed=origin.shed)
 
     def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)

@@ -28,6 +28,7 @@ class Labeled:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     forward_equivalents: float = 0.0
     late: int = 0
+    shed: int = 0
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     """Updates that were due and not made, by reason."""
     batches: list[BatchTiming] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Labeled:
             dead_letters=len(self.dead_letters),
             updates=sum(not row.reset for row in self.adaptation),
             late=self.late,
+            shed=self.shed,
             updates_skipped=dict(self.skipped),
             drift_events=Counter(event.signal for event in self.drift),
             resets=Counter(row.cause for row in self.adaptation if row.cause is not None),

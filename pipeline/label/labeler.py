@@ -140,12 +140,11 @@ class StreamLabeler:
             done: list[Lane] = []
             while (parts := rounds.next()) or (done := list(rounds.done())):
                 images.begin(rounds.likely(parts))
-                on_time = [(lane, frames) for lane, late, frames in parts if not late]
-                self._done(on_time, self._stepped, self._take_all)
-                for part in [(lane, frames) for lane, late, frames in parts if late]:
-                    self._done([part], self._predicted, self._record_late)
-                del on_time
-                del parts
+                learnt, late, shed = _sorted_out(parts)
+                self._done(learnt, self._stepped, self._take_all)
+                self._done(late, self._predicted, self._record_late)
+                self._done(shed, self._predicted, self._record_shed)
+                del learnt, late, shed, parts
                 yield from ((lane.name, lane.out) for lane in [*done, *rounds.done()])
                 done = []
         finally:
@@ -165,7 +164,8 @@ class StreamLabeler:
         if newest is not None:
             horizon = int(newest) - self._allowed_lateness
             late = sum(event.ref.event_time < horizon for event in events)
-        return Lane(asked.name, self._placed_late(events[:late], _window(state)) + list(events[late:]), out, late)
+        placed = self._placed_late(events[:late], _window(state)) + list(events[late:])
+        return Lane(asked.name, placed, out, late, asked.shed)
 
     def _done(
         self, parts: list[Part], compute: Callable[[list[Part]], T], keep: Callable[[list[Part], T], None]
@@ -197,22 +197,33 @@ class StreamLabeler:
         for (lane, frames), guarded in zip(parts, stepped, strict=True):
             self._take([event for event, _ in frames], guarded, lane.out)
 
-    def _predicted(self, parts: list[Part]) -> Prediction:
-        """Of late images of one stream."""
-        ((lane, frames),) = parts
-        batch = _batch(frames)
-        prediction = self.method.predict(batch, lane.out.state.method)
-        if not bool(torch.isfinite(prediction.probabilities).all()):
-            return Prediction(self._guarded.frozen(batch))
-        return prediction
+    def _predicted(self, parts: list[Part]) -> list[Prediction]:
+        """Of images that are not learnt from."""
+        batches = [_batch(frames) for _, frames in parts]
+        predictions = self.method.predict_many(batches, [lane.out.state.method for lane, _ in parts])
+        return [
+            prediction
+            if bool(torch.isfinite(prediction.probabilities).all())
+            else Prediction(self._guarded.frozen(batch))
+            for batch, prediction in zip(batches, predictions, strict=True)
+        ]
 
-    def _record_late(self, parts: list[Part], prediction: Prediction) -> None:
-        ((lane, frames),) = parts
-        out = lane.out
-        counts = [out.state.counters.get("updates", 0)] * len(frames)
-        out.labels += self.make.labels([event for event, _ in frames], prediction, counts, late=True)
-        out.late += len(frames)
-        out.state.counters["late"] = out.state.counters.get("late", 0) + len(frames)
+    def _record_late(self, parts: list[Part], predictions: list[Prediction]) -> None:
+        for (lane, frames), prediction in zip(parts, predictions, strict=True):
+            out, counters = lane.out, lane.out.state.counters
+            counts = [counters.get("updates", 0)] * len(frames)
+            out.labels += self.make.labels([event for event, _ in frames], prediction, counts, late=True)
+            out.late += len(frames)
+            counters["late"] = counters.get("late", 0) + len(frames)
+
+    def _record_shed(self, parts: list[Part], predictions: list[Prediction]) -> None:
+        for (lane, frames), prediction in zip(parts, predictions, strict=True):
+            out, counters = lane.out, lane.out.state.counters
+            counts = [counters.get("updates", 0)] * len(frames)
+            events = self._advance([event for event, _ in frames], out.state)
+            out.labels += self.make.labels(events, prediction, counts, shed=True)
+            out.shed += len(frames)
+            counters["shed"] = counters.get("shed", 0) + len(frames)
 
     def _take(self, events: list[WindowedRef], stepped: Guarded, out: Labeled) -> None:
         """Note what a stream's part of a round gave."""
@@ -280,7 +291,7 @@ class StreamLabeler:
         before, updates = counters.get("updates", 0), list(report.updates)
         cuts = _ends(updates, int(out.state.method.get("frames", 0)), len(events))
         counts = [before + sum(cut <= i for cut in cuts) for i in range(len(events))]
-        out.labels += self.make.labels(events, prediction, counts, late=False, ill=decision.serve_frozen)
+        out.labels += self.make.labels(events, prediction, counts, ill=decision.serve_frozen)
         frames = counters.get("frames", 0)
         for number, (update, cut) in enumerate(zip(updates, cuts, strict=True), start=1):
             out.adaptation.append(
@@ -312,6 +323,13 @@ class StreamLabeler:
                 warming_up=decision.warming_up,
             )
         )
+
+
+def _sorted_out(parts: list[tuple[Lane, bool, list[Frame]]]) -> tuple[list[Part], list[Part], list[Part]]:
+    """A round's images that are learnt from, late ones, and those of a partition that is too far behind."""
+    late = [(lane, frames) for lane, is_late, frames in parts if is_late]
+    on_time = [(lane, frames) for lane, is_late, frames in parts if not is_late]
+    return [part for part in on_time if not part[0].shed], late, [part for part in on_time if part[0].shed]
 
 
 def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:

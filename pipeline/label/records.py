@@ -53,15 +53,16 @@ class RecordMaker:
         prediction: Prediction,
         update_counts: list[int],
         *,
-        late: bool,
+        late: bool = False,
         ill: bool = False,
+        shed: bool = False,
     ) -> list[LabeledImage]:
         """One record an event, row i of ``prediction`` belonging to event i."""
         best, indices = prediction.probabilities.topk(min(self.top_k, len(self.class_names)), dim=1)
         probabilities, classes = best.clamp(0, 1).tolist(), indices.tolist()
         unsure, frozen = _entropies(prediction.probabilities), _frozen(prediction.frozen, len(events))
         rows = zip(events, probabilities, classes, unsure, frozen, update_counts, strict=True)
-        return [self._label(*row, late=late, ill=ill) for row in rows]
+        return [self._label(*row, late=late, ill=ill, shed=shed) for row in rows]
 
     def _label(
         self,
@@ -74,6 +75,7 @@ class RecordMaker:
         *,
         late: bool,
         ill: bool,
+        shed: bool,
     ) -> LabeledImage:
         ref = event.ref
         return LabeledImage(
@@ -98,6 +100,7 @@ class RecordMaker:
             method=self.method,
             update_count=update_count,
             late=late,
+            shed=shed,
             time_capped=ref.time_capped,
             attributes=dict(ref.attributes) or None,
         )

@@ -27,6 +27,8 @@ class Asked(NamedTuple):
     state: StreamState
     reset: bool = False
     """Before the first of them, as asked for from outside; its log record names that event."""
+    shed: bool = False
+    """None of them is learnt from."""
 
 
 class Cursor(NamedTuple):
@@ -49,6 +51,8 @@ class Lane:
     out: Labeled
     late: int = 0
     """The first so many of its events are labelled, and not learnt from."""
+    shed: bool = False
+    """Nor are the others."""
     next: int = 0
     """The first of its events that was not taken yet."""
 
@@ -62,7 +66,7 @@ class Lane:
         """How many events it may give to a round that has place for ``left``: late ones and others never together."""
         if cursor.next < self.late:
             return min(left, self.late - cursor.next)
-        own = room(cursor.frames, cursor.watched)
+        own = None if self.shed else room(cursor.frames, cursor.watched)
         return left if own is None else min(left, own)
 
 
@@ -103,7 +107,7 @@ class Rounds(Generic[T]):
 
     def likely(self, now: list[tuple[Lane, bool, list[T]]], rounds: int = 2) -> list[WindowedRef]:
         """The events of the rounds after ``now``, if all of their images can be read and no stream is reset."""
-        stepped = {lane: len(taken) for lane, late, taken in now if not late}
+        stepped = {lane: len(taken) for lane, late, taken in now if not late and not lane.shed}
         cursors: dict[Lane, Cursor] = {}
         events: list[WindowedRef] = []
         for _ in range(rounds):
@@ -112,7 +116,7 @@ class Rounds(Generic[T]):
                 cursor = cursors.get(lane) or lane.cursor(stepped.get(lane, 0))
                 part = lane.events[cursor.next : cursor.next + lane.most(cursor, left, self._room)]
                 events += part
-                learnt = 0 if cursor.next < lane.late else len(part)
+                learnt = 0 if cursor.next < lane.late or lane.shed else len(part)
                 cursors[lane] = Cursor(cursor.next + len(part), cursor.frames + learnt, cursor.watched + learnt)
                 left -= len(part)
                 if not left:

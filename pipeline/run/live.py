@@ -71,6 +71,8 @@ class Owned:
     """What the log did not hold when the partition was acquired."""
     fresh: bool = True
     """An open plan of it may be waiting."""
+    shedding: bool = False
+    """It is too far behind to be learnt from."""
 
     @property
     def position(self) -> int:
@@ -257,10 +259,24 @@ class LiveDriver:
         if not plans and not full and time.monotonic() - self._begun < self._slice_seconds:
             return []
         clock = self._clock()
-        return plans + self._each(
-            [self._owned[name] for name in todo],
-            lambda owned: owned.partition.new_plan(owned.position, todo[owned.partition.name], clock),
-        )
+
+        def plan(owned: Owned) -> Plan:
+            name = owned.partition.name
+            self._judge_lag(owned, ends[name] - owned.position)
+            return owned.partition.new_plan(owned.position, todo[name], clock, shed=owned.shedding)
+
+        return plans + self._each([self._owned[name] for name in todo], plan)
+
+    def _judge_lag(self, owned: Owned, lag: int) -> None:
+        """Begin to shed above the bound, end under half of it."""
+        above = self._config.kafka.shed_above
+        if above is None:
+            return
+        before = owned.shedding
+        owned.shedding = lag > above or (before and lag >= above / 2)
+        if owned.shedding != before:
+            said = "only labelled, not learnt from" if owned.shedding else "learnt from again"
+            _log.warning("partition %s is %d records behind: its images are %s", owned.partition.name, lag, said)
 
     def _each(self, parts: Sequence[Owned], do: Callable[[Owned], T]) -> list[tuple[Owned, T]]:
         """What ``do`` gives for each, side by side; a partition that is another's by now is let go instead."""

@@ -69,6 +69,7 @@ class LiveStatus(Watcher):
             metrics.SAMPLES.inc(counters.labels)
             metrics.DEAD_LETTERS.inc(counters.dead_letters)
             metrics.LATE.inc(counters.late)
+            metrics.SHED.inc(counters.shed)
             metrics.UPDATES.inc(counters.updates)
             for metric, counts in (
                 (metrics.RESETS, counters.resets),

@@ -30,6 +30,9 @@ REGISTRY = CollectorRegistry()
 SAMPLES = Counter("tta_samples", "Images labelled", registry=REGISTRY)
 DEAD_LETTERS = Counter("tta_dead_letters", "Events that could not be labelled", registry=REGISTRY)
 LATE = Counter("tta_late_samples", "Images labelled and not learnt from, for they were late", registry=REGISTRY)
+SHED = Counter(
+    "tta_shed_samples", "Images labelled and not learnt from, for their partition was too far behind", registry=REGISTRY
+)
 UPDATES = Counter("tta_updates", "Parameter updates", registry=REGISTRY)
 UPDATES_SKIPPED = Counter("tta_updates_skipped", "Updates due and not made", ["reason"], registry=REGISTRY)
 RESETS = Counter("tta_resets", "Streams set back to the frozen encoder", ["cause"], registry=REGISTRY)

@@ -44,7 +44,7 @@ def series(name: str, kind: str) -> list[str]:
 
 
 def test_rules_are_valid_and_fire_when_they_should() -> None:
-    assert "10 rules found" in promtool("check", "rules", "tta.rules.yml")
+    assert "11 rules found" in promtool("check", "rules", "tta.rules.yml")
     promtool("test", "rules", "tta.rules.test.yml")
 
 

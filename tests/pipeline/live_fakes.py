@@ -147,7 +147,7 @@ class LiveWorld:
 
     def driver(self, member, turns=50, **options):
         sections: dict[str, Any] = {"kafka": {}, "checkpoint": {}}
-        for name in ("until", "start", "out_of_range", "give_up_after", "partitions", "session"):
+        for name in ("until", "start", "out_of_range", "give_up_after", "partitions", "session", "shed_above"):
             if name in options:
                 sections["kafka"][name] = options.pop(name)
         for name in ("slice_records", "slice_seconds"):

@@ -97,6 +97,23 @@ def test_output_files_go_into_a_folder_of_the_plans_day(world):
     assert stems[0] == f"{CLOCK:%Y-%m-%d}/t-0-000000000000"
 
 
+def test_a_partition_too_far_behind_is_shed_until_half_of_that(world, caplog):
+    with pytest.raises(Killed):
+        world.driver(FakeMember(["t-0"]), shed_above=12, slice_records=6, fault_point=killing("before:4")).run()
+    world.offsets.ends["t-0"] = 7  # what is run again is shed as it was
+    world.driver(FakeMember(["t-0"]), shed_above=12, slice_records=6).run()
+    world.offsets.ends["t-0"] = 30
+    world.driver(FakeMember(["t-0", "t-1"]), shed_above=12, slice_records=6).run()
+    shed = [(plan.span.partition, plan.span.start, plan.shed) for plans in world.plans for plan in plans]
+    assert shed == [
+        ("t-0", 0, True), ("t-0", 0, True), ("t-0", 6, False),  # 25 behind, as it was, 1
+        ("t-0", 7, True), ("t-1", 0, False), ("t-0", 13, True), ("t-1", 6, False), ("t-0", 19, True),
+        ("t-0", 25, False),  # 23, 17, 11, and 5, less than half
+    ]  # fmt: skip
+    assert "t-0 is 5 records behind: its images are learnt from again" in caplog.text
+    assert "t-0 is 25 records behind: its images are only labelled" in caplog.text
+
+
 # ---- open plans ----
 
 

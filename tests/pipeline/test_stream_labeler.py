@@ -24,6 +24,7 @@ from grpo_tta import GrpoSettings, create_method
 from grpo_tta.adapters.images import CorruptImage
 from grpo_tta.adapters.storage.fetch import ForbiddenByPolicy, NotFound, TransientFetchError
 from grpo_tta.guard import GuardSettings
+from grpo_tta.pipeline.label.rounds import Asked
 from grpo_tta.pipeline.windows import SECOND, Windows
 from grpo_tta.schemas import AdaptationLog
 from grpo_tta.state import encode_state
@@ -385,6 +386,23 @@ def test_a_late_event_is_labelled_flagged_and_not_learnt_from():
     assert out.state.counters == {**state.counters, "late": 1}
     assert encode_state(replace(out.state, counters=state.counters)) == before
     assert out.adaptation == out.drift == []
+
+
+def test_a_shed_stream_is_labelled_flagged_and_goes_on_where_it_was():
+    labeler = make_labeler(read=reading({"cam/0110.png": NotFound("gone")}))
+    state = labeler.label(events(8, start=100), labeler.initial_state()).state
+    asked = [Asked(name, [*windowed([make_ref(500, second=1)]), *events(5, start=108)], state, shed=shed)
+             for name, shed in (("a", True), ("b", False))]  # fmt: skip
+    out = dict(labeler.label_many(asked))
+    shed = out["a"]
+    assert [(label.late, label.shed) for label in shed.labels] == [(True, False), *[(False, True)] * 4]
+    assert [label.shed for label in out["b"].labels] == [False] * 5
+    assert (len(shed.dead_letters), shed.counters().shed, shed.counters().late) == (1, 4, 1)
+    assert shed.adaptation == shed.drift == []
+    assert (shed.state.method, shed.state.guard) == (state.method, state.guard)
+    assert shed.state.position == out["b"].state.position
+    again = labeler.label(events(3, start=113), shed.state)
+    assert again.state.method["frames"] == int(state.method["frames"]) + 3
 
 
 def test_as_old_as_allowed_is_not_late():

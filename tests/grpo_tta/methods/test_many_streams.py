@@ -46,7 +46,11 @@ def test_streams_step_together_as_they_do_alone(
         states.append(run(method, batch, 16)[1] if number else method.initial_state())
     parts = [batches(count, start=1000 * number + 300) for number, count in enumerate(FRAMES)]
     together = method.step_many(parts, states)
-    for part, state, (prediction, after, report) in zip(parts, states, together, strict=True):
+    served = method.predict_many(parts, states)
+    for part, state, labels, (prediction, after, report) in zip(parts, states, served, together, strict=True):
+        torch.testing.assert_close(
+            labels.probabilities, method.predict(part, state).probabilities, atol=1e-4, rtol=1e-3
+        )
         alone, expected, expected_report = method.step(part, state)
         torch.testing.assert_close(prediction.probabilities, alone.probabilities, atol=1e-4, rtol=1e-3)
         assert_close(after, expected)
@@ -92,6 +96,8 @@ def test_one_forward_serves_all_streams(vit: Classifier, batches: Batches, monke
     monkeypatch.setattr(Classifier, "embeddings", counted)
     method.step_many([batches(4, start=10 * number) for number in range(8)], [method.initial_state()] * 8)
     assert sizes == [32, 32]  # the frozen encoder's and the adapted one's
+    method.predict_many([batches(4, start=10 * number) for number in range(8)], [method.initial_state()] * 8)
+    assert sizes == [32, 32, 32]
 
 
 def test_stretches_take_every_frame_once_and_cross_no_border() -> None:
