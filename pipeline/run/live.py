@@ -260,12 +260,12 @@ class LiveDriver:
             return []
         clock = self._clock()
 
-        def plan(owned: Owned) -> Plan:
+        def new(owned: Owned) -> Plan:
             name = owned.partition.name
             self._judge_lag(owned, ends[name] - owned.position)
             return owned.partition.new_plan(owned.position, todo[name], clock, shed=owned.shedding)
 
-        return plans + self._each([self._owned[name] for name in todo], plan)
+        return plans + self._each([self._owned[name] for name in todo], new)
 
     def _judge_lag(self, owned: Owned, lag: int) -> None:
         """Begin to shed above the bound, end under half of it."""
