@@ -1,6 +1,7 @@
 """A stream's whole state and its codec: safetensors with a JSON header, versioned, never a pickle.
 
-Equal states encode to equal bytes, and decoding gives back every tensor bit for bit and every number with its type. The
+Equal states encode to equal bytes, and decoding gives back every tensor bit for bit and every number with its type. Of
+a large tensor of zeros, as sums of gradients are right after an update, only type and shape are written. The
 codec refuses what it did not write; whether a state belongs to this model and method is `check_state`'s to say.
 """
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
     from grpo_tta.types import State
 
-VERSION = 2
+VERSION = 3
 _FORMAT = "grpo-tta-stream-state"
 _LENGTH = struct.Struct("<Q")
 _SOMEWHERE = array("B", b"\0")
 """Where tensors without an element begin."""
+_LARGE = 256
+"""Elements from which on a tensor is looked at for zeros."""
 
 
 class StateError(ValueError):
@@ -87,19 +90,33 @@ def encode_state(state: StreamState) -> bytes:
         "method": method_numbers,
         "guard": guard_numbers,
     }
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
     tensors = {name: tensor.cpu() for name, tensor in (method_tensors | guard_tensors).items()}
+    blank = {name: tensor for name, tensor in tensors.items() if _is_blank(tensor)}
+    header["zeros"] = {name: [_type_name(tensor), list(tensor.shape)] for name, tensor in blank.items()}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
     # safetensors.torch.save takes ten times as long over so many small tensors, and refuses rows of one memory
     specs = {
         name: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."),
+            dtype=_type_name(tensor),
             shape=tensor.shape,
             data_ptr=tensor.data_ptr() or _SOMEWHERE.buffer_info()[0],
             data_len=tensor.nbytes,
         )
         for name, tensor in tensors.items()
+        if name not in blank
     }
     return serialize(specs, {"header": text})
+
+
+def _is_blank(tensor: "Tensor") -> bool:
+    """Large, and nothing but zero bits."""
+    import torch
+
+    return tensor.numel() >= _LARGE and not bool(tensor.reshape(-1).view(torch.uint8).any())
+
+
+def _type_name(tensor: "Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], list[str]]:
@@ -117,7 +134,9 @@ def _header(data: bytes) -> tuple[dict[str, Any], list[str]]:
             f"stream state has codec version {header.get('version')}, this build reads {VERSION}: "
             "continue with the build that wrote it, or start the streams afresh"
         )
-    return header, [name for name in outer if name != "__metadata__"]
+    if not isinstance(header.get("zeros"), dict):
+        raise StateError("not a stream state: its header does not say which tensors are zeros")
+    return header, [*(name for name in outer if name != "__metadata__"), *header["zeros"]]
 
 
 def read_header(data: bytes) -> StateHeader:
@@ -129,13 +148,16 @@ def read_header(data: bytes) -> StateHeader:
 
 def decode_state(data: bytes) -> StreamState:
     """The inverse of `encode_state`; raises `StateError` or `StateVersionError`."""
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     header, _ = _header(data)
     try:
         tensors = load(data)
-    except SafetensorError as error:
+        for name, (kind, shape) in header["zeros"].items():
+            tensors[name] = torch.zeros(shape, dtype=getattr(torch, kind))
+    except (SafetensorError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise StateError(f"not a stream state: {error}") from error
     parts: dict[str, State] = {}
     for part in ("method", "guard"):

@@ -92,13 +92,26 @@ def test_what_the_codec_did_not_write_is_refused(data: bytes) -> None:
         decode_state(data)
 
 
+def test_of_large_zeros_only_type_and_shape_are_written() -> None:
+    zeros, minus = torch.zeros(40, 250, dtype=torch.bfloat16), torch.full((300,), -0.0)
+    encoded = encode_state(replace(STATE, method={"grad": zeros, "minus": minus}))
+    assert len(encoded) < 3_000
+    again = decode_state(encoded).method
+    assert (again["grad"].dtype, again["grad"].shape) == (zeros.dtype, zeros.shape)
+    assert not again["grad"].any()
+    assert torch.signbit(again["minus"]).all()
+    for odd in (None, {"method/grad": ["bool_", [3]]}, {"method/grad": ["float32", ["3"]]}, {"method/grad": 3}):
+        with pytest.raises(StateError, match="not a stream state"):
+            decode_state(reheaded(encoded, zeros=odd))
+
+
 def test_another_format_is_refused() -> None:
     with pytest.raises(StateError, match="format 'other'"):
         decode_state(reheaded(encode_state(STATE), format="other"))
 
 
 def test_another_codec_version_is_told_apart_from_rubbish() -> None:
-    with pytest.raises(StateVersionError, match="codec version 99, this build reads 2"):
+    with pytest.raises(StateVersionError, match="codec version 99, this build reads 3"):
         decode_state(reheaded(encode_state(STATE), version=99))
 
 
