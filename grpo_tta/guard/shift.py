@@ -11,7 +11,7 @@ moves a mean by: ``k`` and ``k_m`` are the classes that the stream shows now and
 The excess ``d - e``, in deviations of such distances, goes into a one-sided Page-Hinkley test. Its weight is less where
 rows resemble the one before, since 16 probes of a scene are one observation, and where few classes are shown. [ours]
 
-When the input has shifted the mean is made anew of the next probes, from the first one on; the metric stays, so a
+When the input has shifted the mean is made anew of the next four probes, from the first one on; the metric stays, so a
 second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the
 stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
 
@@ -36,6 +36,8 @@ _ROW_TYPE = torch.float16
 """Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
 _MEMORY = 32
 """Of the course, in probes."""
+_ANEW = 4
+"""Probes that a mean made anew is of. More would take a drift that goes on slowly into the mean, and not see it. [ours]"""
 _PRIOR = 8.0
 """Probes that the reference's variance counts beside the stream's."""
 _HIGHEST_SCORE = 8.0
@@ -212,7 +214,7 @@ def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, se
         "last": row,
         "known": known,
         "mean_classes": mean_classes,
-        "making": int(bool(state["making"]) and known < settings.reference_probes),
+        "making": int(bool(state["making"]) and known < min(_ANEW, settings.reference_probes)),
         "course": numbers,
         "settled": state["settled"] if statistic else numbers,
         "statistic": statistic,

@@ -168,18 +168,29 @@ def test_after_a_shift_the_stream_makes_a_reference_of_its_own_frames() -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_second_change_is_found_while_the_new_reference_is_being_made(shared: bool) -> None:
-    """Another 7 probes after the first one was found; 20 make a reference."""
+    """Another 2 probes after the first one was found; 4 make the new mean."""
     guard = DriftGuard(SMALL, VECTORS, calibrated() if shared else None)
     state = guard.initial_state() if shared else warmed(guard)
     found, state = feed(guard, state, report(24, 9, shift=0.6), 8)
     assert [decision.cause for _, decision in found] == ["shift"]
     assert not found[0][1].warming_up
-    found, state = feed(guard, state, report(56, 10, shift=0.6), 8)
+    found, state = feed(guard, state, report(16, 10, shift=0.6), 8)
     assert found == []
     assert state["making"]
     found, _ = feed(guard, state, report(80, 12), 8)
     assert [decision.cause for _, decision in found] == ["shift"]
     assert found[0][0] <= 32
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_drift_that_goes_on_slowly_is_found_again(shared: bool) -> None:
+    guard = DriftGuard(SMALL, VECTORS, calibrated() if shared else None)
+    state = guard.initial_state() if shared else warmed(guard)
+    alarms = []
+    for probe in range(40):
+        found, state = feed(guard, state, report(8, 100 + probe, shift=0.02 * probe), 8)
+        alarms += [probe for _ in found]
+    assert len(alarms) == 2
 
 
 def test_warming_up_is_said_until_the_reference_is_made() -> None:
