@@ -70,9 +70,10 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.fixture
-def spoken():
+@pytest.fixture(autouse=True)
+def plain_lines():
     """How a command line speaks is of the process."""
+    set_up()
     yield
     set_up()
 
@@ -85,7 +86,7 @@ def test_time_left_is_of_the_rate_so_far(clock):
     for done in (100, 200, 300):
         clock[0] += 2
         labelled[0] = done
-        watch(Progress(done, 600, Counters(resets={"shift": 1}, dead_letters=2, drift_events={"margin": 3}), 50.0))
+        watch(Progress(done, 600, Counters(resets={"shift": 1}, dead_letters=2, drift_events={"shift": 3}), 50.0))
         said.append(watch.told()[0])
     seen = "dead letters 2, drift events 3, resets 1"
     assert said == [
@@ -120,7 +121,7 @@ def test_it_speaks_before_the_first_commit_within_a_slice_and_seldom_of_what_sta
 
 def test_a_live_job_says_how_fast_and_how_far_behind_it_is(clock):
     watch = LiveWatch()
-    counters = Counters(events=60, labels=59, dead_letters=1, drift_events={"margin": 2})
+    counters = Counters(events=60, labels=59, dead_letters=1, drift_events={"shift": 2})
     for _ in range(2):
         clock[0] += 5
         watch(LiveProgress(59, 5.0, {"t-0": 60}, {"t-0": 7}, (SliceResult("", (), (), counters),)))
@@ -131,7 +132,7 @@ def test_a_live_job_says_how_fast_and_how_far_behind_it_is(clock):
 
 
 @pytest.mark.parametrize(("form", "lines"), [("text", 1), ("json", 1), ("quiet", 0)])
-def test_a_job_ends_with_its_last_figures_in_the_form_that_was_asked_for(form, lines, capsys, spoken):
+def test_a_job_ends_with_its_last_figures_in_the_form_that_was_asked_for(form, lines, capsys):
     set_up(quiet=form == "quiet", log_format="json" if form == "json" else "text")
     watch = ListedWatch(lambda: 0)
     with watch:
