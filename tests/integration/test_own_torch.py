@@ -14,7 +14,7 @@ MOST_BYTES = 700_000_000
 
 
 def make(venv: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "own-torch", f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    return subprocess.run(["make", "own-torch", f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, timeout=800)
 
 
 def closure(names: set[str]) -> set[str]:
@@ -56,6 +56,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv"
 
 
+@pytest.mark.timeout(1700)
 def test_all_but_torch_is_installed_beside_a_torch_that_is_there(environment: Path, tmp_path: Path) -> None:
     done = make(environment)
     assert done.returncode == 0, done.stderr
