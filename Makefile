@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Frames of each stream of `make bench`; eight streams, seven methods.
 BENCH_FRAMES ?= 1800
+# As in `DEMO_FLAGS='--images 600' make demo`.
+DEMO_FLAGS ?=
 # Of `make fuzz`.
 FUZZ_MINUTES ?= 60
 UV_VERSION := 0.13.9
@@ -21,13 +23,13 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas own-torch clean
+.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas docs own-torch clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GRPO-TTA, print the table, write the page
-	$(BIN)/grpo-tta demo
+	$(BIN)/grpo-tta demo $(DEMO_FLAGS)
 
 demo-stream: $(VENV)/.run ## Start a local Kafka broker, label the feed live, print the table (needs Java and Maven)
 	$(BIN)/python -m demo.stream
@@ -89,16 +91,21 @@ build/demo/pictures/%.npz: | $(VENV)/.run
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
 	$(BIN)/python -m grpo_tta.schemas.generate
 
+docs: $(VENV)/.run ## Build the documentation's site into out/docs
+	$(INSTALL) --require-hashes -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir out/docs
+	@echo "open out/docs/index.html"
+
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --excludes requirements/torch.txt -c requirements/run.txt -o requirements/without-torch.txt
 	$(COMPILE) --excludes requirements/torch.txt --extra s3 --extra gcs --extra azure -c requirements/run.txt -o requirements/image.txt
-	$(COMPILE:pyproject.toml=--group docs) -o requirements/docs.txt
+	$(COMPILE:pyproject.toml=--group docs) -c requirements/run.txt -o requirements/docs.txt
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
 
 clean: ## Remove the environment and everything that make generated
-	rm -rf $(VENV) .uv build out/demo out/demo-stream dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .uv build out/demo out/demo-stream out/docs dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -122,7 +129,7 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(BIN)/python
 	touch $@
 
 own-torch: | $(UV) ## Install all but torch and torchvision into .venv, which has builds of your choice
-	@$(BIN)/python -c 'import torch, torchvision' 2> /dev/null || { echo "$(BIN)/python has no torch and torchvision: make the environment and install them first (README, 'Without a GPU')" >&2; exit 1; }
+	@$(BIN)/python -c 'import torch, torchvision' 2> /dev/null || { echo "$(BIN)/python has no torch and torchvision: make the environment and install them first (README: Without a GPU)" >&2; exit 1; }
 	touch $(VENV)/.own-torch
 	rm -f $(VENV)/.run
 	$(MAKE) --no-print-directory $(VENV)/.run
