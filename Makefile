@@ -93,7 +93,7 @@ schemas: $(VENV)/.dev ## Generate schemas/json from the models
 
 docs: $(VENV)/.run ## Build the documentation's site into out/docs
 	$(INSTALL) --require-hashes -r requirements/docs.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir out/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/docs
 	@echo "open out/docs/index.html"
 
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml

@@ -5,6 +5,7 @@ Links to files of the tree that are no pages become their names.
 
 import ast
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -92,8 +93,12 @@ def _rows(model: type[WireModel]) -> Iterator[str]:
     schema, meanings = model.model_json_schema(), dict(_meanings(model))
     yield "| field | type | default | meaning |\n|---|---|---|---|"
     for name, field in schema["properties"].items():
-        default = "needed" if name in schema.get("required", ()) else f"`{field.get('default')}`"
+        default = "needed" if name in schema.get("required", ()) else _default(field.get("default"))
         yield f"| `{name}` | {_type(field)} | {default} | {meanings.get(name, '')} |"
+
+
+def _default(value: Any) -> str:
+    return "none" if value in (None, [], {}) else f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 def _meanings(model: type[WireModel]) -> Iterator[tuple[str, str]]:
@@ -112,7 +117,7 @@ def _plain(text: str) -> str:
 
 def _type(field: dict[str, Any]) -> str:
     if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
+        name = str(field["$ref"]).rpartition("/")[2]
         return f"[{name}](#{name.lower()})" if name in _RECORDS else name
     if "anyOf" in field:
         return " or ".join(_type(one) for one in field["anyOf"])
