@@ -125,6 +125,5 @@ def _type(field: dict[str, Any]) -> str:
         return ", ".join(f"`{one}`" for one in field.get("enum", [field.get("const")]))
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}))}"
-    return {"object": "mapping", "string": field.get("format", "text")}.get(
-        field.get("type", ""), field.get("type", "any")
-    )
+    kind = str(field.get("type", "any"))
+    return {"object": "mapping", "string": str(field.get("format", "text"))}.get(kind, kind)
