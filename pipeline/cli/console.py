@@ -66,7 +66,7 @@ def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "tex
 def draws() -> bool:
     """Whether progress is one line that is drawn anew: for a person at a terminal who asked neither for JSON nor for
     silence."""
-    return errors.is_terminal and not _Chosen.json and _Chosen.least <= logging.INFO
+    return errors.is_terminal and not errors.is_dumb_terminal and not _Chosen.json and _Chosen.least <= logging.INFO
 
 
 def say(text: str, level: int = logging.INFO, **figures: object) -> None:
