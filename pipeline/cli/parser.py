@@ -23,11 +23,11 @@ _PATHS = ("FILE", "DIR", "OUT", "URL", "TAG|PATH")
 class _Parser(argparse.ArgumentParser):
     """Takes no beginning of a flag for the flag, and says which one may have been meant."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "allow_abbrev": False})
-
     commands: tuple[str, ...] = ()
     """Each has a parser of its own, that knows its flags."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Knows all it is given, or ends the program: what is mistyped is said before what is missing."""
