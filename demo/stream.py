@@ -167,15 +167,32 @@ def run(out: Path, images: int, rate: float) -> int:
     return 0
 
 
-def main() -> int:
-    """The flags, and what is missing said in one line."""
+def send(bootstrap: str, out: Path, images: int, rate: float) -> int:
+    """The feed to a broker that is there, again and again, at its rate."""
+    feed = out / "feed"
+    if not feed.exists():
+        write_feed(feed, 0, images)
+    while True:
+        print(f"{produce(bootstrap, FRAMES, feed, rate)} images are sent to topic {FRAMES!r}", flush=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/demo-stream"), help="default: out/demo-stream")
     parser.add_argument("--images", type=int, default=4800, help="default: 4800")
     parser.add_argument("--rate", type=float, default=40.0, help="images a second (default: 40)")
-    arguments = parser.parse_args()
+    parser.add_argument("--send-to", metavar="HOST:PORT", help="only send the feed to this broker, until stopped")
+    return parser
+
+
+def main() -> int:
+    """What is missing is said in one line."""
+    arguments = make_parser().parse_args()
     logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments.send_to:
+        return send(arguments.send_to, arguments.out, arguments.images, arguments.rate)
     try:
         return run(arguments.out, arguments.images, arguments.rate)
     except BrokerUnavailable as missing:

@@ -1,10 +1,11 @@
 """``grpo-tta bench``: its flags, and from them the comparison, its table and its pictures."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from grpo_tta.pipeline.cli.console import say
 
 if TYPE_CHECKING:
     from grpo_tta.bench.rows import Row, RowFile
@@ -86,7 +87,7 @@ class _Progress:
         self._done += 1
         what = f"gain {100 * row['gain']:+.1f}, {row['images_per_second']:.0f} images/s" if new else "is in the file"
         cell = f"{row['stream']}, {condition_of(row)}, seed {row['seed']}, {row['method']}, {row['resets_by']}"
-        print(f"{self._done}/{self._total} {cell}: {what}", file=sys.stderr, flush=True)
+        say(f"{self._done}/{self._total} {cell}: {what}", done=self._done, total=self._total, **row)
 
 
 def _list_streams() -> int:

@@ -1,24 +1,10 @@
-"""``grpo-tta status``, ``reset`` and ``dead-letters``: asked of a checkpoint or of outputs, without a model."""
+"""``grpo-tta status`` and ``reset``: asked of a checkpoint, without a model."""
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator
 
-from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
-from grpo_tta.adapters.kafka.errors import KafkaFailure
-from grpo_tta.adapters.kafka.replay import read_values, replay
-from grpo_tta.adapters.kafka.settings import KafkaSettings
-from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.config.job import is_kafka, make_config, merged, read_config_file
-from grpo_tta.pipeline.config.kafka import security_of
-from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.watch.status import Status, read_status, request_reset
-from grpo_tta.schemas import DeadLetter
-
-_CANNOT_PASS = ("source", "decode_event", "policy")
-"""Stages that say what the record itself is, or what the job allows: sent again it ends in the same way."""
 
 
 def status(flags: argparse.Namespace, beam_options: list[str]) -> int:
@@ -32,29 +18,40 @@ def status(flags: argparse.Namespace, beam_options: list[str]) -> int:
 
 
 def _print_status(found: Status) -> None:
-    lines = [["partition", "position", "end", "lag", "epoch", "owner", "events", "labels", "dead letters"]]
+    """Within 80 columns, but for names that are long; the rest is in the JSON."""
+    lines = [["partition", "position", "lag", "labels", "dead letters", "owner"]]
     lines += [
-        [
-            one.partition, _text(one.position), _text(one.end), _text(one.lag), _text(one.epoch), _text(one.owner),
-            str(one.events), str(one.labels), str(one.dead_letters),
-        ]
+        [one.partition, _text(one.position), _text(one.lag), str(one.labels), str(one.dead_letters), _text(one.owner)]
         for one in found.partitions
-    ]  # fmt: skip
-    print_columns(lines)
-    lines = [["stream", "partition", "frames", "updates", "since reset", "warming up", "newest", "last reset", "cause"]]
+    ]
+    print_columns(lines, narrow="owner", style=_style_of_partition)
+    lines = [["stream", "partition", "frames", "updates", "newest", "last reset"]]
     lines += [
         [
-            one.stream, one.partition, str(one.frames), str(one.updates), str(one.frames_since_reset),
-            "yes" if one.warming_up else "-", _text(one.newest), _text(one.last_reset), _text(one.last_reset_cause),
+            one.stream, one.partition, str(one.frames), str(one.updates), _moment(one.newest),
+            "warming up" if one.warming_up else f"{_moment(one.last_reset)} {one.last_reset_cause or ''}".rstrip(),
         ]
         for one in found.streams
     ]  # fmt: skip
     print()
-    print_columns(lines)
+    print_columns(lines, narrow="stream", style=_style_of_stream)
+
+
+def _style_of_partition(line: list[str], column: int) -> str:
+    return "yellow" if column == 4 and line[column] != "0" else ""
+
+
+def _style_of_stream(line: list[str], column: int) -> str:
+    return "yellow" if column == 5 and line[column] != "-" else ""
 
 
 def _text(value: object) -> str:
     return "-" if value is None else str(value)
+
+
+def _moment(time: str | None) -> str:
+    """To the second, in UTC."""
+    return "-" if time is None else time[:19].replace("T", " ")
 
 
 def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
@@ -62,73 +59,3 @@ def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:
     asked = request_reset(flags.checkpoint, flags.stream)
     print(printable(f"stream {flags.stream} is reset before its next image, in {', '.join(asked)}"))
     return 0
-
-
-def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
-    """Send the events of dead letters to the source's topics again; 1 where some cannot be. What would end as a dead
-    letter again, whenever it is sent, is sent only where its stage is asked for."""
-    security = _security(flags.config)
-    source, topics = _cluster(flags.source, "--source", security)
-    try:
-        letters, skipped = _chosen(flags, security)
-        result = replay(source, topics, [letter.coordinate for letter in letters], dry_run=flags.dry_run)
-    except KafkaFailure as error:
-        raise JobError(str(error)) from error
-    except ValueError as error:
-        raise JobError(f"{flags.come_from}: {error}") from error
-    for coordinate, reason in result.left:
-        print(printable(f"{coordinate}: not sent: {reason}"))
-    if skipped:
-        counts = ", ".join(f"{stage} {count}" for stage, count in sorted(skipped.items()))
-        print(f"{sum(skipped.values())} left out, for they cannot pass as they are: {counts}; --stage STAGE sends them")
-    print(
-        f"{len(result.sent)} events {'would be' if flags.dry_run else 'were'} sent again, {len(result.left)} cannot be"
-    )
-    return 1 if result.left else 0
-
-
-def _letters(url: str, security: KafkaSecurity) -> Iterator[DeadLetter]:
-    """Those of a job's folder or bucket, or of a topic."""
-    if not is_kafka(url):
-        yield from read_records(url, "dead_letters", DeadLetter)
-        return
-    settings, topics = _cluster(url, "--from", security)
-    for topic in topics:
-        for value in read_values(settings, topic):
-            yield DeadLetter.model_validate_json(value)
-
-
-def _chosen(flags: argparse.Namespace, security: KafkaSecurity) -> tuple[list[DeadLetter], Counter[str]]:
-    """Those to send, and how many of what stage are not, for another try is no use."""
-    chosen: list[DeadLetter] = []
-    skipped: Counter[str] = Counter()
-    for letter in _letters(flags.come_from, security):
-        if flags.stream not in (None, letter.stream):
-            continue
-        if flags.stage is None and _cannot_pass(letter):
-            skipped[letter.stage] += 1
-        elif flags.stage in (None, letter.stage):
-            chosen.append(letter)
-    return chosen, skipped
-
-
-def _cannot_pass(letter: DeadLetter) -> bool:
-    """An image that came inline stays as it is, one behind a uri may be another by now."""
-    inline = isinstance(letter.event, dict) and "uri" not in letter.event
-    return letter.stage in _CANNOT_PASS or (letter.stage == "decode_image" and inline)
-
-
-def _cluster(url: str, flag: str, security: KafkaSecurity) -> tuple[KafkaSettings, tuple[str, ...]]:
-    """A cluster and topics."""
-    try:
-        address = KafkaAddress.parse(url)
-        return KafkaSettings(address.servers, security), address.topics
-    except ValueError as error:
-        raise ConfigurationError(f"{flag}: {error}") from error
-
-
-def _security(config_file: str | None) -> KafkaSecurity:
-    """Of a job's configuration file, or else of the environment; raises `ConfigurationError`."""
-    unused = {"source": {"url": "unused"}, "output": {"url": "unused"}}
-    values = merged(unused, read_config_file(config_file)) if config_file else unused
-    return security_of(make_config(values))

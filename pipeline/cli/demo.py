@@ -2,10 +2,11 @@
 
 import argparse
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from rich.text import Text
 
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.demo import (
@@ -20,6 +21,7 @@ from grpo_tta.demo import (
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.console import results, say
 from grpo_tta.pipeline.cli.evaluate import figures
 from grpo_tta.pipeline.cli.label import run_and_report
 from grpo_tta.pipeline.cli.report import print_written
@@ -31,6 +33,10 @@ from grpo_tta.schemas import AdaptationLog, LabeledImage
 
 STRETCH = "30s"
 """Of a record of ``monitor/``: the feed's conditions last minutes."""
+
+
+_HEAD = ("stream", "segment", "n", "frozen", "GRPO-TTA", "gain", "resets")
+_GAIN = _HEAD.index("gain")
 
 
 def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
@@ -55,8 +61,27 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     if code == 0:
         print_table(out, feed / "truth.jsonl")
         known = AccuracyCalibration.load(accuracy_path()) if accuracy_path().exists() else None
+        print()
         print_written(write_report(ReportRequest(str(out), out / "report.html", known)))
+        _print_what_to_look_at(out)
     return code
+
+
+def _print_what_to_look_at(out: Path) -> None:
+    places = {
+        "report.html": "which cameras drifted, and what they looked like: open it in a browser",
+        "labels": "a line an image, with the adapted and the frozen label",
+        "drift": "what the guard saw, and when",
+        "adaptation": "every update and reset of a camera",
+        "feed": "the pictures themselves",
+    }
+    results.print("\nlook at", style="bold")
+    there = [[str(out / name), about] for name, about in places.items() if (out / name).exists()]
+    width = max(len(place) for place, _ in there)
+    for place, about in there:
+        results.print(Text(f"  {place.ljust(width)}  ", "cyan").append(about, "default"))
+    results.print("A shift resets a camera here (--on-shift reset), to show it; the default only reports it.")
+    results.print("Your own images: grpo-tta check --source FOLDER")
 
 
 def _write(folder: Path, seed: int, images: int) -> FeedSummary:
@@ -70,7 +95,7 @@ def _feed(folder: Path, seed: int, images: int) -> None:
     """Write the feed unless it is there already; one of another seed or size is not labelled in its place."""
     there = read_summary(folder)
     if there is None:
-        print(f"writing {images} images to {folder}", file=sys.stderr)
+        say(f"writing {images} images to {folder}")
         _write(folder, seed, images)
     elif (there.seed, there.images) != (seed, images):
         raise ConfigurationError(
@@ -95,17 +120,20 @@ def print_table(out: Path, truth_path: Path) -> None:
     by = ["stream", "segment"]
     result = evaluate(str(out), str(truth_path), by)
     resets = _resets(out, truth_path)
-    lines = [["stream", "segment", "n", "frozen", "GRPO-TTA", "gain", "resets"]]
+    lines = [list(_HEAD)]
     for group in result["groups"]:
         place = (group["stream"], group["segment"])
         lines.append([*place, *figures(group)[:4], str(resets[place])])
     lines.append(["shifted", "", *figures(_shifted_row(out, truth_path))[:4], str(_of_shifted(resets))])
     lines.append(["all", "", *figures(result["all"])[:4], str(sum(resets.values()))])
     print()
-    print_columns(lines)
-    places = {"feed": "feed", "labels": "labels", "log": "adaptation", "summary": "summary.json"}
-    there = {what: out / where for what, where in places.items() if (out / where).exists()}
-    print("\n" + ", ".join(f"{what} in {where}" for what, where in there.items()))
+    print_columns(lines, style=_style)
+
+
+def _style(line: list[str], column: int) -> str:
+    if column == _GAIN and line[column]:
+        return "green" if float(line[column]) > 0 else "red" if float(line[column]) < 0 else ""
+    return "bold" if line[0] in ("shifted", "all") else ""
 
 
 def _shifted_row(out: Path, truth_path: Path) -> dict[str, Any]:

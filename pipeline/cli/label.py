@@ -1,17 +1,19 @@
 """``grpo-tta label``, ``check`` and ``calibrate``: the commands that load a model and read a source."""
 
 import argparse
+import logging
 import os
-import sys
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from grpo_tta.adapters.kafka.errors import KafkaFailure
+from grpo_tta.adapters.rows import KINDS
+from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.cli.flags import job_values
+from grpo_tta.pipeline.cli.console import say
+from grpo_tta.pipeline.cli.flags import check_values, job_values
+from grpo_tta.pipeline.cli.progress import ListedWatch, LiveWatch
 from grpo_tta.pipeline.cli.stopping import StopRequest
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -20,16 +22,12 @@ from grpo_tta.pipeline.label.load import images_labelled
 from grpo_tta.pipeline.printable import printable
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.accuracy import calibrate_accuracy
-from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.bounded import SUMMARY, run_label_job
 from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
-from grpo_tta.pipeline.run.driver import Progress
 from grpo_tta.pipeline.run.live_job import run_live_job
-from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.progress import LiveProgress
-from grpo_tta.schemas import DeadLetter
+from grpo_tta.schemas import DeadLetter, Summary
 
 Flags = argparse.Namespace
-_PROGRESS_SECONDS = 5.0
 _STREAMS_SHOWN = 20
 
 
@@ -40,9 +38,9 @@ def label(flags: Flags, beam_options: list[str]) -> int:
 
 
 def run_and_report(config: JobConfig) -> int:
-    """Run a job with progress lines and say what came of it."""
+    """Run a job, say how far it is and then what came of it."""
     job = ResolvedJob.of(config)
-    with StopRequest() as stop, _ProgressLine(lambda: images_labelled(job)) as progress:
+    with StopRequest() as stop, ListedWatch(lambda: images_labelled(job)) as progress:
         result = run_label_job(job, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
     if config.run.shard is not None:
@@ -50,20 +48,13 @@ def run_and_report(config: JobConfig) -> int:
     if result.did_nothing:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
         return 0
-    resets = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.resets.items())) or "none"
-    print(f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}")
-    forgotten = f" ({summary.forgotten} forgotten)" if summary.forgotten else ""
-    print(f"streams {summary.streams}{forgotten}, updates {summary.updates}, resets: {resets}")
-    print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
-    for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
-        if counts:
-            print(f"{what}: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
-    print(f"results in {out}: labels/ adaptation/ drift/ dead_letters/ monitor/ summary.json")
+    _show_summary(summary)
+    print(f"results in {out}: {' '.join(_written(config, summary))}")
     if summary.dead_letters and not summary.labels:
         first = next(read_records(out, "dead_letters", DeadLetter))
-        print(
+        say(
             f"no image could be labelled; the first: {first.coordinate}: {first.stage}: {first.error_message}",
-            file=sys.stderr,
+            logging.WARNING,
         )
     if not result.finished:
         print("stopped at a slice's end; run the same command again to go on")
@@ -71,117 +62,42 @@ def run_and_report(config: JobConfig) -> int:
     return 0
 
 
-class _ProgressLine:
-    """Done, rate, time left and resets: every few seconds and after each commit; rewritten in place on a terminal.
-
-    ``labelled`` counts the images of this process, those of the running slice included. The clock of the rate starts at
-    the first call, which says where the job begins.
-    """
-
-    def __init__(self, labelled: Callable[[], int], seconds: float = 5.0) -> None:
-        self._source = labelled
-        self._most = 0
-        self._seconds = seconds
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
-        self._started = time.monotonic()
-        self._first = self._labelled()
-        self._at_commit = self._first
-        self._last: Progress | None = None
-
-    def _labelled(self) -> int:
-        """A labeler that its job has left counts no more."""
-        self._most = max(self._most, self._source())
-        return self._most
-
-    def __enter__(self) -> "_ProgressLine":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def __call__(self, progress: Progress) -> None:
-        self._at_commit = self._labelled()
-        if self._last is None:
-            self._started, self._first = time.monotonic(), self._at_commit
-        self._last = progress
-        self._say()
-
-    def _tick(self) -> None:
-        while not self._ended.wait(self._seconds):
-            self._say()
-
-    def _say(self) -> None:
-        labelled, elapsed = self._labelled(), time.monotonic() - self._started
-        rate = (labelled - self._first) / elapsed if elapsed else 0.0
-        progress = self._last
-        if progress is None:
-            print(f"loading the model and listing the source, {elapsed:.0f} s", file=sys.stderr, flush=True)
-            return
-        done = progress.done + labelled - self._at_commit
-        left = f"{(progress.total - done) / rate:.0f} s left" if rate else "time left unknown"
-        line = (
-            f"{done}/{progress.total} images, {_rate(rate)}/s, {left}, resets {sum(progress.counters.resets.values())}"
-        )
-        end = "\r" if sys.stderr.isatty() and done < progress.total else "\n"
-        print(line, end=end, file=sys.stderr, flush=True)
+def _show_summary(summary: Summary) -> None:
+    resets = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.resets.items())) or "none"
+    print(
+        f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}, "
+        f"drift events {summary.drift_events}"
+    )
+    forgotten = f" ({summary.forgotten} forgotten)" if summary.forgotten else ""
+    print(f"streams {summary.streams}{forgotten}, updates {summary.updates}, resets: {resets}")
+    print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
+    for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
+        if counts:
+            print(f"{what}: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+def _written(config: JobConfig, summary: Summary) -> Iterator[str]:
+    """What the first output holds."""
+    if not is_kafka(config.output.url):
+        store = ObjectStore(config.output.url)
+        yield from (f"{kind}/" for kind in KINDS if store.names(f"{kind}/"))
+        yield SUMMARY
 
 
 def run_live(config: JobConfig) -> int:
     """Label until asked to stop or until ``kafka.until``; the exit code."""
-    watch = _LiveLine()
-    with StopRequest() as stop:
+    with StopRequest() as stop, LiveWatch() as watch:
         try:
             run_live_job(config, progress=watch, stop=stop)
         except KafkaFailure as error:
             raise JobError(str(error)) from error
-    watch.say()
-    print(f"{watch.images} images labelled, {watch.dead_letters} dead letters; positions are committed")
+    print(f"{watch.images} images labelled, {watch.counters.dead_letters} dead letters; positions are committed")
     return 130 if stop() else 0
-
-
-class _LiveLine:
-    """A line every few seconds: how many, how fast, how far behind."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.dead_letters = 0
-        self._resets = 0
-        self._last: LiveProgress | None = None
-        self._said_at = time.monotonic()
-        self._said_images = 0
-
-    def __call__(self, progress: LiveProgress) -> None:
-        self.images += progress.images
-        self.dead_letters += sum(result.counters.dead_letters for result in progress.results)
-        self._resets += sum(sum(result.counters.resets.values()) for result in progress.results)
-        self._last = progress
-        if time.monotonic() - self._said_at >= _PROGRESS_SECONDS:
-            self.say()
-
-    def say(self) -> None:
-        """Print it."""
-        now, age = time.monotonic(), metrics.recent_age(0.95)
-        rate = (self.images - self._said_images) / max(now - self._said_at, 1e-9)
-        owned, lag = (len(self._last.owned), sum(self._last.lag.values())) if self._last else (0, 0)
-        shown = "" if age is None else f", p95 age {age:.1f} s"
-        print(
-            f"{self.images} images, {rate:.0f}/s, lag {lag} in {owned} partitions{shown}, resets {self._resets}",
-            file=sys.stderr,
-            flush=True,
-        )
-        self._said_at, self._said_images = now, self.images
 
 
 def check(flags: Flags, beam_options: list[str]) -> int:
     """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
-    config = make_config(job_values(flags, beam_options))
+    config = make_config(check_values(flags, beam_options))
     checked = check_job(config, images=10)
     made, labeled = checked.make, checked.labeled
     print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
@@ -195,7 +111,7 @@ def check(flags: Flags, beam_options: list[str]) -> int:
         print(printable(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}"))
     _show_streams(checked)
     for warning in checked.warnings(config):
-        print(f"warning: {printable(warning)}", file=sys.stderr)
+        say(f"warning: {warning}", logging.WARNING)
     print(
         f"{len(labeled.labels)} of {len(labeled.labels) + len(labeled.dead_letters)} images labelled, nothing written"
     )

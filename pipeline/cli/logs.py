@@ -1,12 +1,13 @@
 """Log records as lines of text or JSON, without secrets of addresses and without anything that a terminal would obey.
 
-JSON is an object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, ``error``.
+JSON is an object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, ``error``, ``figures``.
 """
 
 import json
 import logging
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 from grpo_tta.adapters.storage.filesystems import redacted_text
 from grpo_tta.pipeline.printable import printable, printable_lines
@@ -31,12 +32,12 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """``error`` is there where a record has an exception: its traceback."""
+    """``error`` is there where a record has an exception: its traceback; ``figures`` where it tells of progress."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds."""
         moment = datetime.fromtimestamp(record.created, UTC)
-        line = {
+        line: dict[str, Any] = {
             "time": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "level": record.levelname,
             "logger": record.name,
@@ -44,5 +45,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = redacted_text(self.formatException(record.exc_info))
+        if getattr(record, "figures", None):
+            line["figures"] = record.figures  # type: ignore[attr-defined]
         text = json.dumps(line, ensure_ascii=False)
         return _NOT_ASCII_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,9 +1,10 @@
 """How a running job is asked to stop."""
 
+import logging
 import signal
-import sys
 from types import FrameType
 
+from grpo_tta.pipeline.cli.console import say
 from grpo_tta.pipeline.errors import JobError
 
 
@@ -36,4 +37,4 @@ class StopRequest:
             self._dropped = True
             raise KeyboardInterrupt
         self._asked = True
-        print("\nstopping after this slice; once more to drop it", file=sys.stderr)
+        say("stopping after this slice; once more to drop it", logging.WARNING)

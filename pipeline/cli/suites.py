@@ -1,10 +1,11 @@
 """``grpo-tta bench --suite``: the published sets one after another, their table, and published figures beside it."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from grpo_tta.pipeline.cli.console import say
 
 if TYPE_CHECKING:
     from grpo_tta.bench.rows import Row
@@ -111,7 +112,7 @@ def _look(parts: "Sequence[Part]", data: Path) -> None:
             what += f"; no {part.dataset.split} there, so training images are among them"
         if count != published:
             what += f"; the published test set has {published}"
-        print(what, file=sys.stderr, flush=True)
+        say(what)
     if missing:
         raise ConfigurationError("\n".join(missing) + "\n(--datasets NAME,... takes some of the sets only)")
 
@@ -123,4 +124,4 @@ def _say(row: "Row", new: bool) -> None:
         what = f"{accuracies}, {row['images_per_second']:.0f} images/s"
     of = f" {row['corruption']}:{row['severity']}" if row["severity"] else ""
     cell = f"{row['dataset']}{of}, seed {row['seed']}, {row['method']}, {row['resets_by']}"
-    print(f"{cell}: {what}", file=sys.stderr, flush=True)
+    say(f"{cell}: {what}", **row)

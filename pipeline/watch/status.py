@@ -3,12 +3,8 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grpo_tta.adapters.kafka.address import KafkaSecurity
-from grpo_tta.adapters.kafka.errors import KafkaFailure
-from grpo_tta.adapters.kafka.offsets import KafkaOffsets
-from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
@@ -18,6 +14,9 @@ from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.state import StateHeader, read_header
+
+if TYPE_CHECKING:
+    from grpo_tta.adapters.kafka.settings import KafkaSettings
 
 _JOB = "live.json"
 """Not ``job.json``: under a place for outputs, which may be the same folder, that says whose they are."""
@@ -69,7 +68,7 @@ class Status:
         return json.dumps(asdict(self), indent=2)
 
 
-def note_job(store: ObjectStore, settings: KafkaSettings, group: str, *, transactional: bool = False) -> None:
+def note_job(store: ObjectStore, settings: "KafkaSettings", group: str, *, transactional: bool = False) -> None:
     """Write down where the positions are of, so that `read_status` can ask for the lag. Holds no secret.
 
     Raises `ConfigurationError` where the checkpoint is of a job for which something else decides what counts: the one
@@ -170,6 +169,11 @@ def _ends(root: ObjectStore, stores: dict[str, ObjectStore]) -> dict[str, int]:
     if not noted:
         listings = {name: Listing.open(store) for name, store in stores.items()}
         return {name: len(listing) for name, listing in listings.items() if listing is not None}
+    from grpo_tta.adapters.kafka.address import KafkaSecurity
+    from grpo_tta.adapters.kafka.errors import KafkaFailure
+    from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+    from grpo_tta.adapters.kafka.settings import KafkaSettings
+
     settings = KafkaSettings(tuple(noted["servers"]), KafkaSecurity(**noted["security"]))
     try:
         with KafkaOffsets(settings, group=noted["group"]) as offsets:

@@ -14,16 +14,15 @@ from PIL import Image
 from grpo_tta import Batch
 from grpo_tta.demo import pictures, scenes
 from grpo_tta.evaluation.stream_makers import STREAMS
-from grpo_tta.pipeline.cli.flags import _JOB_FLAGS, _LABEL_FLAGS, _LIVE_FLAGS
+from grpo_tta.pipeline.cli.flags import all_flags
 from grpo_tta.pipeline.config.job import JobConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/*.md")])
 ROW = re.compile(r"^(\| `[a-z_.]+` \|[^|]+\|[^|]+\|[^|]+\|) .+ \|$", re.MULTILINE)
 FLAGS = {
-    "source.url": "`--source`",
     "run.beam_options": "after `--`",
-    **{key: f"`{flag}`" for flag, key, _ in _JOB_FLAGS + _LABEL_FLAGS + _LIVE_FLAGS},
+    **{key: f"`{flag}`" for flag, key, _ in all_flags()},
 }
 
 

@@ -46,6 +46,7 @@ def series(name: str, kind: str) -> list[str]:
 def test_rules_are_valid_and_fire_when_they_should() -> None:
     assert "11 rules found" in promtool("check", "rules", "tta.rules.yml")
     promtool("test", "rules", "tta.rules.test.yml")
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 
 def test_every_expression_of_the_dashboard_is_valid(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line as other programs meet it: exit codes, what is said, and what is written."""
 
+import io
 import json
 import re
 import shutil
@@ -13,12 +14,15 @@ import pytest
 import torch
 import yaml
 from pipeline_jobs import files
+from rich.console import Console
 from safetensors.torch import save_file
 
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, reference_path, write_feed
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.evaluation import DEVELOPMENT
-from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.cli import columns, main
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.flags import all_flags
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.label.load import load_job_classifier
 from grpo_tta.pipeline.run import accuracy
@@ -144,7 +148,7 @@ def test_what_beam_does_not_know_is_not_dropped_in_silence(
 
 
 def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_path: Path) -> None:
-    code, out, err = run("check", "--source", feed, "--out", tmp_path / "out")
+    code, out, err = run("check", "--source", feed)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("model ")
@@ -314,10 +318,71 @@ def test_version_names_what_a_label_depends_on(run: Run) -> None:
     assert lines["torch"] == version("torch")
 
 
+def test_help_shows_the_flags_that_matter_first_and_all_in_groups_where_asked(run: Run) -> None:
+    code, short, _ = run("label", "--help")
+    shown = set(re.findall(r"^  (--[a-z-]+)", short, re.MULTILINE))
+    assert code == 0
+    assert {"--source", "--out", "--labels", "--model"} < shown
+    assert len(shown) <= 14
+    code, long, _ = run("label", "--help-all")
+    assert set(re.findall(r"^  (--[a-z-]+)", long, re.MULTILINE)) > {flag for flag, _, _ in all_flags()}
+    assert "\nKafka topics" in long
+    assert "\nKafka topics" not in short
+
+
+def test_what_may_have_been_meant(run: Run) -> None:
+    assert "no command 'lable', did you mean label?" in run("--quiet", "lable", "--source", "x")[2]
+    assert "'--checkpont', did you mean --checkpoint?" in run("status", "--checkpont", "x")[2]
+    assert "unrecognized argument '--sour=x', did you mean --source?" in run("check", "--sour=x")[2]
+
+
+def test_general_flags_stand_anywhere(run: Run, labelled: Path, feed: Path) -> None:
+    given = ("status", "--checkpoint", labelled / "checkpoint")
+    for line in (("--quiet", *given), (*given, "--quiet"), (given[0], "--log-format", "json", *given[1:])):
+        assert run(*line)[0] == 0
+    assert run("--quiet", *given, "--verbose")[0] == 2
+    code, out, err = run("check", "--source", feed / "gone", "--log-format", "json")
+    assert (code, out, "gone" in json.loads(err)["message"]) == (1, "", True)
+
+
+def test_status_is_within_80_columns(run: Run, labelled: Path) -> None:
+    code, out, _ = run("status", "--checkpoint", labelled / "checkpoint")
+    assert code == 0
+    assert "cam-01  storage" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_long_names_lose_their_middle_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = [["stream", "frames"], ["a" * 60 + "-north", "12"]]
+    for terminal, shown in ((True, "aaaaaaaa\u2026a-north  12"), (False, "a" * 60 + "-north  12")):
+        file = io.StringIO()
+        monkeypatch.setattr(
+            columns, "results", Console(file=file, force_terminal=terminal, no_color=True, width=24, soft_wrap=True)
+        )
+        print_columns(table, narrow="stream")
+        assert re.sub("\x1b\\[[0-9;]*m", "", file.getvalue()).splitlines()[1] == shown
+
+
+def test_a_completion_script_knows_commands_and_flags(run: Run, tmp_path: Path) -> None:
+    code, script, _ = run("completion", "bash")
+    assert code == 0
+    (tmp_path / "grpo-tta").write_text(script)
+    ask = (
+        "source grpo-tta; COMP_WORDS=(grpo-tta {words}); COMP_CWORD={at}; "
+        'COMPREPLY=(); _shtab_grpo_tta; echo "${COMPREPLY[@]}"'
+    )
+    for words, at, wanted in (("dead", 1, "dead-letters"), ("label --out-of", 2, "--out-of-range")):
+        line = ask.replace("{words}", words).replace("{at}", str(at))
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+        assert wanted in done.stdout.split(), done.stderr
+
+
 HEAVY = ("torch", "apache_beam", "open_clip", "timm", "torchvision", "pyarrow")
 ALONE = """
 import sys
-from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.cli import columns, main
+from grpo_tta.pipeline.cli.columns import print_columns
+from grpo_tta.pipeline.cli.flags import all_flags
 try:
     code = main(sys.argv[1:])
 except SystemExit as ended:
@@ -335,6 +400,8 @@ print(code, *(name for name in sys.modules if name in {heavy}))
         (["label", "--sauce", "x"], 2),
         (["check", "--source", "x", "--out", "y", "--method", "none"], 2),
         (["version"], 0),
+        (["lable"], 2),
+        (["completion", "bash"], 0),
         (["config", "schema"], 0),
         (["config", "show", "--source", "x", "--method", "tent"], 0),
         (["status", "--checkpoint", "CHECKPOINT"], 0),

@@ -1,0 +1,81 @@
+"""What a command says beside its results: log, progress, warnings and errors go to stderr, results to stdout.
+
+Colour where there is a terminal and no ``NO_COLOR``. A line of progress that stands on the terminal moves out of the
+way of what is said meanwhile.
+"""
+
+import logging
+
+from rich.console import Console
+
+from grpo_tta.pipeline.cli.logs import JsonLines, TextLines
+from grpo_tta.pipeline.printable import printable_lines
+
+
+class _Results(Console):
+    """Stdout."""
+
+    def on_broken_pipe(self) -> None:
+        """Who reads has read enough: for the command line to end on."""
+        raise
+
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+results = _Results(highlight=False, soft_wrap=True)
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
+
+
+class _Chosen:
+    """By the flags of the command line; of a process, which has one."""
+
+    json = False
+    least = logging.INFO
+
+
+class _Lines(logging.Handler):
+    """Log records on the console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record; a failure is what the standard library's handlers make of one."""
+        try:
+            style = None if _Chosen.json else _STYLES.get(record.levelno)
+            errors.out(self.format(record), style=style, highlight=False)
+        except Exception:
+            self.handleError(record)
+
+
+def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "text") -> None:
+    """How this process speaks. ``quiet``: of warnings and errors alone. ``verbose``: libraries too."""
+    _Chosen.json = log_format == "json"
+    _Chosen.least = logging.WARNING if quiet else logging.INFO
+    lines = _Lines()
+    lines.setFormatter(JsonLines() if _Chosen.json else TextLines())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[lines])
+    logging.captureWarnings(True)  # libraries tell programmers there
+    logging.getLogger("grpo_tta").setLevel(logging.DEBUG if verbose else _Chosen.least)
+    if verbose:
+        return
+    for name in ("apache_beam", "kafka.net.selector", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Tracebacks of connections that ended: what came of it is in our own message, or it passed.
+    logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: "apitools" not in record.getMessage())
+
+
+def draws() -> bool:
+    """Whether progress is one line that is drawn anew: for a person at a terminal who asked neither for JSON nor for
+    silence."""
+    return errors.is_terminal and not errors.is_dumb_terminal and not _Chosen.json and _Chosen.least <= logging.INFO
+
+
+def say(text: str, level: int = logging.INFO, **figures: object) -> None:
+    """One line; in JSON a record of the log, with its ``figures``."""
+    if level < _Chosen.least:
+        return
+    if not _Chosen.json:
+        errors.out(printable_lines(text), style=_STYLES.get(level), highlight=False)
+        return
+    record = logging.LogRecord("grpo_tta", level, "", 0, text, None, None)
+    record.figures = figures
+    errors.out(JsonLines().format(record), highlight=False)
