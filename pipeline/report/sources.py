@@ -21,6 +21,7 @@ from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.manifest import read_manifest
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.pointers import listed_uri
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.policy import uri_policy
@@ -62,7 +63,7 @@ class Source:
             return _of_manifest(self.config.source.url, labels)
         return {
             label.coordinate: ImageRef(
-                label.coordinate, label.id, label.stream, 0, uri=label.coordinate.rpartition("@")[0] or None
+                label.coordinate, label.id, label.stream, 0, uri=listed_uri(label.coordinate) or None
             )
             for label in labels
         }
