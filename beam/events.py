@@ -56,9 +56,7 @@ def _fields(event: Any) -> dict[str, Any]:
 
 def _ref(event: ImageEvent, coordinate: str, data: bytes | None) -> ImageRef | BadRecord:
     if event.uri is not None and is_pointer(event.uri):
-        message = (
-            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only a source may give"
-        )
+        message = f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only a source may give"
         return BadRecord(coordinate, "policy", "ForbiddenUri", message)
     return ImageRef(
         coordinate,

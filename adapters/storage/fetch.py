@@ -13,10 +13,11 @@ import stat
 import tarfile
 import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.events import ImageRef, seed_of
+from grpo_tta.adapters.images.limits import ImageError
 from grpo_tta.adapters.storage.filesystems import (
     local_version,
     open_filesystem,
@@ -24,12 +25,14 @@ from grpo_tta.adapters.storage.filesystems import (
     redacted,
     redacted_text,
     scheme_of,
+    version_of,
 )
 from grpo_tta.adapters.storage.manifest import read_line
 from grpo_tta.adapters.storage.pointers import BytesPointer, listed_version
 from grpo_tta.adapters.storage.policy import ForbiddenUri, UriPolicy
 from grpo_tta.adapters.storage.web import NotHttp, read_web
 
+T = TypeVar("T")
 DEFAULT_MAX_BYTES = 32 * 2**20
 _SEARCH: int = getattr(os, "O_PATH", os.O_RDONLY)
 """Opens folders that may be passed through and not be read."""
@@ -118,11 +121,16 @@ class Fetcher:
             self._check_size(ref, len(ref.data))
             return ref.data
         self._check_size(ref, ref.size)
+        return self.attempt(ref, self._read)
+
+    def attempt(self, ref: ImageRef, read: Callable[[ImageRef, float], T]) -> T:
+        """What ``read`` makes of the event and the time, by the monotonic clock, that it has. Raises what it says of an
+        image (``ImageError``), else `PermanentFetchError` or `TransientFetchError`."""
         until = time.monotonic() + self._max_seconds
         for attempt in range(1, self._attempts + 1):
             try:
-                return self._read(ref, until)
-            except PermanentFetchError:
+                return read(ref, until)
+            except (PermanentFetchError, ImageError):
                 raise
             except Exception as error:
                 permanent = permanent_error(error)
@@ -134,6 +142,13 @@ class Fetcher:
                     ) from error
             self._sleep(self._pause(ref, attempt))
         raise AssertionError("attempts >= 1")
+
+    def allowed(self, uri: str) -> str:
+        """The uri of a file as the policy has it; raises `ForbiddenByPolicy`."""
+        try:
+            return self.policy.check(uri)
+        except ForbiddenUri as error:
+            raise ForbiddenByPolicy(str(error)) from error
 
     def _pause(self, ref: ImageRef, attempt: int) -> float:
         """Between half of the full pause and all of it, by the event: many workers do not come back at one moment."""
@@ -148,10 +163,7 @@ class Fetcher:
         if ref.uri is None:
             raise Unreadable(f"event {ref.coordinate} has neither a uri nor data")
         pointer = BytesPointer.parse(ref.uri)
-        try:
-            uri = self.policy.check(pointer.file if pointer else ref.uri)
-        except ForbiddenUri as error:
-            raise ForbiddenByPolicy(str(error)) from error
+        uri = self.allowed(pointer.file if pointer else ref.uri)
         listed = listed_version(ref.coordinate, ref.uri)
         if pointer is not None:
             return self._inline(ref, uri, pointer) if listed is None else self._member(ref, uri, pointer, listed)
@@ -231,6 +243,14 @@ def open_file(uri: str) -> BinaryIO:
         os.close(descriptor)
         raise Unreadable(f"{uri} is not a regular file")
     return open(descriptor, "rb")
+
+
+def version_at(uri: str, file: BinaryIO) -> str:
+    """Of a file that is open, at its normalised uri."""
+    if scheme_of(uri) == "file":
+        return local_version(os.fstat(file.fileno()))
+    filesystem, path = open_filesystem(uri)
+    return version_of(filesystem.info(path))
 
 
 def _read_local(path: str, start: int, stop: int, version: str | None) -> bytes:

@@ -33,6 +33,11 @@ class NamePattern:
         self._auto = time_pattern == AUTO
         self._time = None if self._auto else _compiled("time", time_pattern)
 
+    @property
+    def tells_time(self) -> bool:
+        """Whether a file's time is in its name."""
+        return self._auto or self._time is not None
+
     def stream(self, relative: str, archive: str = "") -> str:
         """The stream of a file; without a pattern its first folder that is no date, ``default`` where there is none.
         ``archive``: the path that it begins with of the archive that it lies in, which is no folder. Raises

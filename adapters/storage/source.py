@@ -1,11 +1,11 @@
 """What there is to label: `list_source` walks a folder, glob, bucket or file, or reads a manifest, and yields events.
 
 An event is every file whose name ends, in any case, in jpg, jpeg, png, gif, bmp, webp, tif or tiff; what it holds is
-decided when it is decoded. A file that ends in tar is an archive of events (`adapters.storage.tar`). Other files,
-hidden files and folders (a name beginning with a dot) and linked folders are not events: they are passed over, and
-counted (`adapters.storage.passed`). A file or folder that cannot be looked at, such as a link that goes round in
-circles, is a `BadRecord`, and the rest is read. A ``*.jsonl`` file given as the source is a manifest
-(`adapters.storage.manifest`).
+decided when it is decoded. A file that ends in tar is an archive of events (`adapters.storage.tar`); frames of videos
+are events where it is said how far apart (`adapters.video.listing`). Other files, hidden files and folders (a name
+beginning with a dot) and linked folders are not events: they are passed over, and counted (`adapters.storage.passed`).
+A file or folder that cannot be looked at, such as a link that goes round in circles, is a `BadRecord`, and the rest is
+read. A ``*.jsonl`` file given as the source is a manifest (`adapters.storage.manifest`).
 
 For files: ``id`` is the path relative to the source's root (the folder; for a glob, its longest part without
 wildcards), ``stream`` and ``event_time`` come from that path by pattern. A file whose stream or time cannot be told
@@ -31,6 +31,7 @@ from grpo_tta.adapters.storage.filesystems import (
     local_version,
     modified_of,
     open_filesystem,
+    redacted,
     scheme_of,
     version_of,
 )
@@ -40,6 +41,9 @@ from grpo_tta.adapters.storage.passed import HIDDEN, LINKED, UNREADABLE, PassedO
 from grpo_tta.adapters.storage.policy import UriPolicy, source_folder
 from grpo_tta.adapters.storage.tar import SUFFIX as TAR
 from grpo_tta.adapters.storage.tar import tar_events
+from grpo_tta.adapters.video.container import SUFFIXES as VIDEOS
+from grpo_tta.adapters.video.container import library
+from grpo_tta.adapters.video.listing import video_events
 
 T = TypeVar("T")
 _GONE, _UNREADABLE = "gone", "unreadable"
@@ -54,6 +58,7 @@ def list_source(
     *,
     stream_pattern: str | None = None,
     time_pattern: str | None = None,
+    every: int | None = None,
     allow_empty: bool = False,
     passed: PassedOver | None = None,
 ) -> Iterator[ImageRef | BadRecord]:
@@ -61,15 +66,18 @@ def list_source(
 
     ``stream_pattern`` and ``time_pattern``: regular expressions searched in the relative path, with a group named
     ``stream`` or ``time`` (see `adapters.storage.names`). Without them the stream is the first folder that is no date
-    (``default`` where there is none) and the time is the modification time. Neither is used for a manifest. ``passed``
-    counts what is passed over.
+    (``default`` where there is none) and the time is the modification time. Neither is used for a manifest. ``every``:
+    of videos, so many microseconds apart, frames are events; without it they are passed over. ``passed`` counts what is
+    passed over.
 
     Raises ValueError at once for a bad pattern or URL; `SourceError`, while iterating, for a source that is missing,
     unreadable or (unless ``allow_empty``) without a single event or bad record.
     """
     names = NamePattern(stream_pattern, time_pattern)
     _check(url)
-    records = read_manifest(url) if is_manifest(url) else _files(url, names, passed or PassedOver())
+    if every is not None:
+        library()
+    records = read_manifest(url) if is_manifest(url) else _files(url, names, every, passed or PassedOver())
     return _guarded(url, records, allow_empty=allow_empty)
 
 
@@ -93,6 +101,11 @@ def list_arrivals(
 
 
 def _check(url: str) -> None:
+    if scheme_of(url) in ("rtsp", "rtsps"):
+        raise ValueError(
+            f"source {redacted(url)!r}: a camera's own stream cannot be read again after a crash: let a recorder write "
+            "its frames to a folder and follow that (--follow), or send them to a Kafka topic; see docs/guide.md"
+        )
     if not url or "::" in url:
         raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {url!r}")
     scheme = scheme_of(url)
@@ -118,13 +131,14 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
         raise SourceError(f"source {url!r} cannot be listed: {type(error).__name__}: {error}") from error
     if empty:
         what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join((*IMAGE_SUFFIXES, TAR))})"
-        raise SourceError(f"source {url!r} {what}")
+        raise SourceError(f"source {url!r} {what}; of videos frames are labelled by --every, like --every 1s")
 
 
-def _files(url: str, names: NamePattern, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
+def _files(url: str, names: NamePattern, every: int | None, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
     policy = UriPolicy.for_source(url)
-    for entry in _entries(url, passed, (TAR,)):
-        if entry.error is not None or entry.version == _GONE or not entry.relative.lower().endswith(TAR):
+    videos = () if every is None else VIDEOS
+    for entry in _entries(url, passed, (TAR, *videos)):
+        if entry.error is not None or entry.version == _GONE or is_image(entry.relative):
             yield _event(entry, names)
             continue
         file = entry.open(policy)
@@ -132,7 +146,10 @@ def _files(url: str, names: NamePattern, passed: PassedOver) -> Iterator[ImageRe
             yield file
             continue
         with file:
-            yield from tar_events(file, entry, names, passed)
+            if every is not None and entry.relative.lower().endswith(VIDEOS):
+                yield from video_events(file, entry, names, every)
+            else:
+                yield from tar_events(file, entry, names, passed)
 
 
 def _arrivals(url: str, names: NamePattern, passed: PassedOver) -> Iterator[Arrival]:

@@ -36,6 +36,7 @@ _JOB_FLAGS: list[tuple[str, str, dict[str, Any]]] = [
     ("--threads", "model.threads", {"type": int, "metavar": "N", "help": "torch threads (default: torch's own)"}),
     ("--stream-pattern", "source.stream_pattern", {"metavar": "REGEX", "help": "with (?P<stream>...), over the path"}),
     ("--time-pattern", "source.time_pattern", {"metavar": "REGEX", "help": "with (?P<time>...), over the path"}),
+    ("--every", "source.every", {"metavar": "1s", "help": "label frames of videos, so far apart"}),
     (
         "--allow-uri",
         "source.allow_uris",

@@ -44,7 +44,17 @@ from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.settings import ModelSettings
 
 _NOT_OF_LABELS = {
-    "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
+    "source": (
+        "url",
+        "stream_pattern",
+        "time_pattern",
+        "every",
+        "follow",
+        "poll",
+        "settle",
+        "look_back",
+        "give_up_after",
+    ),
     "model": ("name", "pretrained", "preprocess"),
     "output": ("url", "also"),
     "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
@@ -128,8 +138,8 @@ class JobConfig(Section):
         """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
         path = local_path(self.source.url)
         url = self.source.url.rstrip("/") if path is None else path
-        followed = ["followed"] if self.source.follow else []
-        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *followed])
+        more = ["followed"] if self.source.follow else [f"every {every}"] if (every := self.source.every) else []
+        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *more])
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what a YAML file would hold."""
