@@ -22,8 +22,10 @@ from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.accuracy import calibrate_accuracy
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
+from grpo_tta.pipeline.run.cluster import run_on_cluster
 from grpo_tta.pipeline.run.driver import Progress
 from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.run.runner import DASK
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.schemas import DeadLetter
@@ -42,8 +44,9 @@ def label(flags: Flags, beam_options: list[str]) -> int:
 def run_and_report(config: JobConfig) -> int:
     """Run a job with progress lines and say what came of it."""
     job = ResolvedJob.of(config)
+    run = run_on_cluster if config.run.runner == DASK else run_label_job
     with StopRequest() as stop, _ProgressLine(lambda: images_labelled(job)) as progress:
-        result = run_label_job(job, progress=progress, stop=stop)
+        result = run(job, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
     if config.run.shard is not None:
         print(f"shard {config.run.shard} {'is done' if result.finished else 'stopped'}; the figures are of all shards")
@@ -87,6 +90,7 @@ class _ProgressLine:
         self._started = time.monotonic()
         self._first = self._labelled()
         self._at_commit = self._first
+        self._begun = 0
         self._last: Progress | None = None
 
     def _labelled(self) -> int:
@@ -105,7 +109,7 @@ class _ProgressLine:
     def __call__(self, progress: Progress) -> None:
         self._at_commit = self._labelled()
         if self._last is None:
-            self._started, self._first = time.monotonic(), self._at_commit
+            self._started, self._first, self._begun = time.monotonic(), self._at_commit, progress.done
         self._last = progress
         self._say()
 
@@ -115,8 +119,9 @@ class _ProgressLine:
 
     def _say(self) -> None:
         labelled, elapsed = self._labelled(), time.monotonic() - self._started
-        rate = (labelled - self._first) / elapsed if elapsed else 0.0
         progress = self._last
+        here, there = labelled - self._first, progress.done - self._begun if progress else 0  # or in other processes
+        rate = max(here, there) / elapsed if elapsed else 0.0
         if progress is None:
             print(f"loading the model and listing the source, {elapsed:.0f} s", file=sys.stderr, flush=True)
             return

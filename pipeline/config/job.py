@@ -115,10 +115,16 @@ class JobConfig(Section):
 
     @model_validator(mode="after")
     def _sharded(self) -> "JobConfig":
-        if self.run.shard is not None and (is_kafka(self.source.url) or self.source.follow):
-            raise ValueError("run.shard: is for what is listed once; of a topic start the same command again")
-        if self.run.shard is not None and any(map(is_kafka, self.outputs)):
-            raise ValueError("run.shard: the outputs of shards are folders or buckets")
+        on_cluster = self.run.runner == "DaskRunner"
+        if on_cluster and self.run.shard is not None:
+            raise ValueError("run.shard: DaskRunner hands out the shards itself, leave --shard out")
+        name = "run.runner: DaskRunner" if on_cluster else "run.shard:"
+        if not on_cluster and self.run.shard is None:
+            return self
+        if is_kafka(self.source.url) or self.source.follow:
+            raise ValueError(f"{name} is for what is listed once; of a topic start the same command again")
+        if any(map(is_kafka, self.outputs)):
+            raise ValueError(f"{name} needs outputs that are folders or buckets")
         return self
 
     @model_validator(mode="after")

@@ -176,7 +176,7 @@ def _source(
     if latest is None and shard is None:
         forget_listing(store, config.origin)
     if not config.source.follow:
-        listing = _listing(config, store)
+        listing = job_listing(config, store)
         own = listing if shard is None else shard.listing(listing, identity_of(store))
         return _Source(own.fingerprint, len(own), passed_over=lambda: listing.passed_over)
     following = Following(job, store, identity=identity_of(store), stop=stop)
@@ -191,7 +191,7 @@ def _source(
     )
 
 
-def _listing(config: JobConfig, store: ObjectStore) -> Listing:
+def job_listing(config: JobConfig, store: ObjectStore) -> Listing:
     """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
     listing = Listing.open(store)
     if listing is None:
