@@ -62,10 +62,10 @@ class SourceConfig(Section):
     """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
-    allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
-    """Prefixes a manifest may point at, beside its own folder."""
     every: Annotated[Duration, AfterValidator(check_positive)] | None = None
     """Of videos: so far apart frames are labelled; without it videos are passed over."""
+    allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
+    """Prefixes a manifest may point at, beside its own folder."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     follow: bool = False

@@ -28,7 +28,7 @@ from grpo_tta.pipeline.run.places import (
     output_stores,
     outputs_claimed,
 )
-from grpo_tta.pipeline.run.runner import check_runner, shards_of
+from grpo_tta.pipeline.run.runner import DASK, check_runner, shards_of
 from grpo_tta.pipeline.run.shards import Shard, Totals, check_shards
 from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
 from grpo_tta.pipeline.versions import versions
@@ -67,6 +67,8 @@ def run_label_job(
     """
     job = ResolvedJob.of(config)
     config = job.config
+    if config.run.runner == DASK:
+        raise ConfigurationError(f"run.runner: {DASK} runs shards of a job, see pipeline.run.cluster.run_on_cluster")
     check_runner(config.run)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)

@@ -24,7 +24,7 @@ from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.pipeline.checkpoint.log import Conflict
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
 from grpo_tta.pipeline.run.bounded import SUMMARY, JobResult, job_listing, run_label_job
 from grpo_tta.pipeline.run.driver import Progress
@@ -64,12 +64,32 @@ def run_on_cluster(
         submission.begin()
         work = LabelShard(_for_workers(job), count, submission)
         try:
-            _run(config, work, count, lambda: _tell(shards, len(listing), progress), stop)
+            _run(config, work, count, _Teller(shards, len(listing), progress), stop)
         finally:
             submission.end()
     after = shards.totals()
-    summary = Summary.model_validate_json(outputs[0].read(SUMMARY))
+    try:
+        summary = Summary.model_validate_json(outputs[0].read(SUMMARY))
+    except FileNotFoundError as error:
+        raise JobError("stopped before a worker began; run the same command again to go on") from error
     return JobResult(summary, after.finished, did_nothing=before.finished and before == after)
+
+
+class _Teller:
+    """Says how far the shards are where they got on."""
+
+    def __init__(self, shards: Shard, total: int, progress: Callable[[Progress], None]) -> None:
+        self._shards = shards
+        self._total = total
+        self._progress = progress
+        self._told = -1
+
+    def __call__(self) -> None:
+        counters = self._shards.totals().counters
+        if counters.events != self._told:
+            self._told = counters.events
+            rate = counters.labels / counters.seconds if counters.seconds else 0.0
+            self._progress(Progress(counters.events, self._total, counters, rate))
 
 
 @dataclass(frozen=True)
@@ -143,12 +163,6 @@ def _count(config: JobConfig, store: ObjectStore) -> int:
     return int(asked or shards_noted(store) or _SHARDS)
 
 
-def _tell(shards: Shard, total: int, progress: Callable[[Progress], None]) -> None:
-    counters = shards.totals().counters
-    rate = counters.labels / counters.seconds if counters.seconds else 0.0
-    progress(Progress(counters.events, total, counters, rate))
-
-
 def _run(config: JobConfig, work: LabelShard, count: int, tell: Callable[[], None], stop: Callable[[], bool]) -> None:
     """One step over one PCollection, which is all that this runner needs to be trusted with. Raises what a worker
     raised."""
@@ -172,5 +186,9 @@ def _run(config: JobConfig, work: LabelShard, count: int, tell: Callable[[], Non
                 looked = time.monotonic()
         result.wait_until_finish()
         tell()
+    except (ConfigurationError, JobError):
+        raise
+    except Exception as error:  # what the cluster makes of its workers' ends, too
+        raise JobError(f"a shard failed on the Dask cluster: {type(error).__name__}: {error}") from error
     finally:
         result.client.close()

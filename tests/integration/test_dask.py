@@ -1,4 +1,4 @@
-"""A job on a Dask cluster of worker processes writes what a job in one process writes, also where a worker is killed."""
+"""A job on a Dask cluster of worker processes writes what one process writes, also where a worker is killed."""
 
 import logging
 import os
@@ -19,7 +19,9 @@ from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.cluster import run_on_cluster
 
-SHARDS = 6
+SHARDS = 3
+IMAGES = 120
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +41,13 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="module")
 def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("feed") / "feed"
-    write_feed(folder, images=240)
+    write_feed(folder, images=IMAGES)
     return folder
 
 
 def flags(feed: Path, out: Path) -> list[str]:
     patterns = ["--stream-pattern", STREAM_PATTERN, "--time-pattern", TIME_PATTERN]
-    return ["label", "--source", str(feed), "--out", str(out), *patterns, "--threads", "1", "--slice-records", "8"]
+    return ["label", "--source", str(feed), "--out", str(out), *patterns, "--threads", "1", "--slice-records", "10"]
 
 
 def on_cluster(cluster: LocalCluster, feed: Path, out: Path) -> list[str]:
@@ -66,18 +68,22 @@ def expected(feed: Path) -> dict[str, list[str]]:
     out = feed.parent / "one"
     assert main(flags(feed, out)) == 0
     found = records(out)
-    assert (len(found["labels"]), len(found["adaptation"]) > 0) == (240, True)
+    assert (len(found["labels"]), len(found["adaptation"]) > 0) == (IMAGES, True)
     return found
 
 
 def test_the_labels_are_those_of_one_process_byte_for_byte(
-    cluster: LocalCluster, feed: Path, expected: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: LocalCluster,
+    feed: Path,
+    expected: dict[str, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(on_cluster(cluster, feed, tmp_path / "out")) == 0
-    assert "events 240, labels 240, dead letters 0" in capsys.readouterr().out
+    assert "events IMAGES, labels IMAGES, dead letters 0" in capsys.readouterr().out
     assert records(tmp_path / "out") == expected
     assert main(on_cluster(cluster, feed, tmp_path / "out")) == 0
-    assert "already finished: 240 events" in capsys.readouterr().out
+    assert f"already finished: {IMAGES} events" in capsys.readouterr().out
 
 
 def test_a_killed_worker_costs_nothing_but_time(
@@ -108,13 +114,13 @@ def test_asked_to_stop_the_workers_commit_and_the_same_command_goes_on(
         "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
         "output": {"url": str(out)},
         "model": {"threads": 1},
-        "checkpoint": {"slice_records": 8},
+        "checkpoint": {"slice_records": 10},
         "run": {"runner": "DaskRunner", "beam_options": [f"--dask_client_address={cluster.scheduler_address}"]},
     }
     commits = out / "checkpoint/partitions"
     result = run_on_cluster(make_config(values), stop=lambda: bool(list(commits.glob("*/commits/*.json"))))
     assert not result.finished
-    assert 0 < result.summary.events < 240
+    assert 0 < result.summary.events < IMAGES
     assert run_on_cluster(make_config(values)).finished
     assert records(out) == expected
 
