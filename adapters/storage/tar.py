@@ -110,7 +110,7 @@ def _members(file: BinaryIO) -> Iterator[_Member]:
         raise DamagedTar(0, f"no tar archive: {error}") from error
     archive.offset = start = 0
     while (info := _next(archive, headers, start)) is not None:
-        if info.size < 0 or archive.offset <= start:  # type: ignore[has-type]
+        if info.size < 0 or archive.offset <= start:
             raise DamagedTar(start, "a header leads nowhere")
         stop = info.offset_data + info.size
         if stop > total:
