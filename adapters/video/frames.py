@@ -2,7 +2,7 @@
 
 Each stretch from a keyframe to the next is decoded by itself, so that a frame has the same pixels whether those before
 it were asked for or not: a job that goes on in the middle of a video sees what it would have seen. What is damaged is a
-`CorruptImage`, from there to the next keyframe, never a guess. Videos stay open for the frames that follow.
+`CorruptImage`, from there to the next keyframe, as far as the decoder notices. Videos stay open for frames that follow.
 """
 
 import weakref

@@ -2,8 +2,8 @@
 
 The submitter lists the source and hands out the shards' numbers, by Beam's DaskRunner; a worker labels a shard as
 ``--shard I/N`` does, with the in-process runner, and writes its outputs, states and commits itself. So no reference and
-no record goes through the scheduler, the records are those of a job in one process, and a shard whose worker died is
-run again by another and goes on from its last commit.
+no record goes through the scheduler, and a shard whose worker died is run again by another and goes on from its last
+commit. The records are those of a job in one process, to the rounding of forwards that other streams share.
 
 The checkpoint's ``cluster.json`` names the submission that workers work for. Between two slices each looks whether it
 still does: so workers stop that an earlier submission left behind, and those of one that is asked to stop.

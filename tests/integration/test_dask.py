@@ -20,6 +20,8 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.cluster import run_on_cluster
 
 SHARDS = 3
+SMALL = ["--slice-records", "15", "--max-batch-size", "1"]
+"""One image a forward: bytes do not depend on which streams go through the model together."""
 IMAGES = 120
 pytestmark = pytest.mark.timeout(900)
 
@@ -47,7 +49,7 @@ def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def flags(feed: Path, out: Path) -> list[str]:
     patterns = ["--stream-pattern", STREAM_PATTERN, "--time-pattern", TIME_PATTERN]
-    return ["label", "--source", str(feed), "--out", str(out), *patterns, "--threads", "1", "--slice-records", "10"]
+    return ["label", "--source", str(feed), "--out", str(out), *patterns, "--threads", "1", *SMALL]
 
 
 def on_cluster(cluster: LocalCluster, feed: Path, out: Path) -> list[str]:
@@ -80,7 +82,7 @@ def test_the_labels_are_those_of_one_process_byte_for_byte(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(on_cluster(cluster, feed, tmp_path / "out")) == 0
-    assert "events IMAGES, labels IMAGES, dead letters 0" in capsys.readouterr().out
+    assert f"events {IMAGES}, labels {IMAGES}, dead letters 0" in capsys.readouterr().out
     assert records(tmp_path / "out") == expected
     assert main(on_cluster(cluster, feed, tmp_path / "out")) == 0
     assert f"already finished: {IMAGES} events" in capsys.readouterr().out
@@ -114,7 +116,8 @@ def test_asked_to_stop_the_workers_commit_and_the_same_command_goes_on(
         "source": {"url": str(feed), "stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},
         "output": {"url": str(out)},
         "model": {"threads": 1},
-        "checkpoint": {"slice_records": 10},
+        "checkpoint": {"slice_records": 15},
+        "max_batch_size": 1,
         "run": {"runner": "DaskRunner", "beam_options": [f"--dask_client_address={cluster.scheduler_address}"]},
     }
     commits = out / "checkpoint/partitions"
