@@ -52,8 +52,7 @@ def film(path: Path, frames: int) -> None:
 
 
 def job(folder: Path, out: Path, **source: Any) -> JobConfig:
-    names = {"time_pattern": None, "every": "1s"} if source.pop("films", False) else {}
-    return job_config(folder, out, source={"stream_pattern": None, **names, **source}, checkpoint={"slice_records": 20})
+    return job_config(folder, out, source={"stream_pattern": None, **source}, checkpoint={"slice_records": 20})
 
 
 def run(config: JobConfig, monkeypatch: pytest.MonkeyPatch, kill: str = "") -> None:
@@ -79,14 +78,16 @@ def test_images_in_tars_and_videos_are_labelled_as_any_and_a_killed_job_goes_on_
 ) -> None:
     write_pictures(tmp_path / "images", {"cam1": 14, "cam2": 9})
     pack(tmp_path / "images", tmp_path / "feed")
-    film(tmp_path / "feed" / "gate" / "a.mp4", 60)
-    run(job(tmp_path / "images", tmp_path / "plain", time_pattern=None), monkeypatch)
-    whole, killed = (job(tmp_path / "feed", tmp_path / name, films=True) for name in ("whole", "killed"))
+    film(tmp_path / "feed" / "gate" / "2026-01-01T00-00-00Z.mp4", 60)
+    run(job(tmp_path / "images", tmp_path / "plain"), monkeypatch)
+    whole, killed = (job(tmp_path / "feed", tmp_path / name, every="1s") for name in ("whole", "killed"))
     run(whole, monkeypatch)
     labels = outputs(tmp_path / "whole")["labels"]
     of_tars = [record for record in labels if ".tar/" in record.id]
     assert sorted(map(without_place, of_tars)) == sorted(map(without_place, outputs(tmp_path / "plain")["labels"]))
-    assert [record.id for record in labels if record.stream == "gate"] == [f"gate/a.mp4#t={n}.000" for n in range(15)]
+    assert [record.id.rpartition("/")[2] for record in labels if record.stream == "gate"] == [
+        f"2026-01-01T00-00-00Z.mp4#t={second}.000" for second in range(15)
+    ]
     assert len(labels) == 23 + 15
     assert json.loads((tmp_path / "whole" / "summary.json").read_text())["passed_over"] == {}, "sidecars have images"
     with pytest.raises(Killed):
@@ -98,4 +99,4 @@ def test_images_in_tars_and_videos_are_labelled_as_any_and_a_killed_job_goes_on_
         assert not isinstance(ref, str)
         assert source.canvas(ref, CanvasSpec(8, 8)).shape == (3, 8, 8), "the page shows it"
     with pytest.raises(ConfigurationError, match="is of the source and patterns"):
-        run(job(tmp_path / "feed", tmp_path / "whole", films=True, every="2s"), monkeypatch)
+        run(job(tmp_path / "feed", tmp_path / "whole", every="2s"), monkeypatch)
