@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.json_event import problems, shown
 from grpo_tta.adapters.storage.filesystems import redacted
-from grpo_tta.adapters.storage.manifest import LinePointer
+from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.schemas import ImageEvent
 
 Event = Any
@@ -55,10 +55,8 @@ def _fields(event: Any) -> dict[str, Any]:
 
 
 def _ref(event: ImageEvent, coordinate: str, data: bytes | None) -> ImageRef | BadRecord:
-    if event.uri is not None and LinePointer.parse(event.uri) is not None:
-        message = (
-            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only a manifest may give"
-        )
+    if event.uri is not None and is_pointer(event.uri):
+        message = f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only a source may give"
         return BadRecord(coordinate, "policy", "ForbiddenUri", message)
     return ImageRef(
         coordinate,

@@ -103,11 +103,11 @@ class LabelImages(beam.PTransform):
     def from_source(cls, url: str, config: Config, **options: Any) -> "LabelImages":
         """Applied to a pipeline: label a folder, glob, bucket or manifest, whose images may lie below its own folder.
 
-        ``source.stream_pattern`` and ``source.time_pattern`` tell streams and times, as in a job.
+        ``source.stream_pattern``, ``source.time_pattern`` and ``source.every`` count as in a job.
         """
         transform = cls(config_of(config, source={"url": url}), **options)
         source = transform._job.config.source
-        transform._source = ReadImages(url, source.stream_pattern, source.time_pattern)
+        transform._source = ReadImages(url, source.stream_pattern, source.time_pattern, source.every)
         return transform
 
     from_manifest = from_source

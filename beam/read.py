@@ -19,7 +19,7 @@ from grpo_tta.beam.config import config_of
 from grpo_tta.beam.write import STATES_FILE
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
-from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import make_offsets, settings_of, source_topics
 from grpo_tta.pipeline.watch.status import partition_logs
 
@@ -28,20 +28,23 @@ Read = ImageRef | BadRecord
 
 class ReadImages(beam.PTransform):
     """The images of a folder, glob, bucket or manifest, as references that `LabelImages` takes; applied to a pipeline.
+    Members of tar archives are among them and, ``every`` so often (``1s``), frames of videos.
 
     A manifest is a ``*.jsonl`` file of `ImageEvent`. Without patterns a file's stream is its first folder, its time
     that of its last modification. The source is listed when the pipeline runs, by one worker. Raises ValueError for a
-    bad pattern::
+    bad pattern or duration::
 
         >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
         ...     _ = pipeline | ReadImages("cameras") | beam.Map(lambda image: print(image.id, image.stream))
         door/b.jpg door
     """
 
-    def __init__(self, url: str, stream_pattern: str | None = None, time_pattern: str | None = None) -> None:
+    def __init__(
+        self, url: str, stream_pattern: str | None = None, time_pattern: str | None = None, every: str | None = None
+    ) -> None:
         super().__init__()
         NamePattern(stream_pattern, time_pattern)
-        self._list = _List(url, stream_pattern, time_pattern)
+        self._list = _List(url, stream_pattern, time_pattern, parse_duration(every) if every else None)
 
     def expand(self, pbegin: Any) -> Any:
         """One listing."""
@@ -50,13 +53,12 @@ class ReadImages(beam.PTransform):
 
 
 class _List(beam.DoFn):
-    def __init__(self, url: str, stream_pattern: str | None, time_pattern: str | None) -> None:
+    def __init__(self, url: str, stream_pattern: str | None, time_pattern: str | None, every: int | None) -> None:
         self._url = url
-        self._stream_pattern = stream_pattern
-        self._time_pattern = time_pattern
+        self._how: dict[str, Any] = {"stream_pattern": stream_pattern, "time_pattern": time_pattern, "every": every}
 
     def process(self, element: None) -> Iterator[Read]:
-        yield from list_source(self._url, stream_pattern=self._stream_pattern, time_pattern=self._time_pattern)
+        yield from list_source(self._url, **self._how)
 
 
 class ReadImagesFromKafka(beam.PTransform):

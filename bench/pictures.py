@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageError, decode
-from grpo_tta.adapters.storage.source import IMAGE_SUFFIXES
+from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.evaluate import read_truth
 

@@ -2,7 +2,7 @@
 
 from grpo_tta.schemas.base import WireModel, format_time
 from grpo_tta.schemas.checkpoint import Commit, Counters, PackRef, Plan, SkipReason, SliceRange, Summary
-from grpo_tta.schemas.events import ImageEvent
+from grpo_tta.schemas.events import ImageEvent, ImageSidecar
 from grpo_tta.schemas.monitor import MonitorRecord
 from grpo_tta.schemas.outputs import (
     UNKNOWN,
@@ -25,6 +25,7 @@ __all__ = [
     "DriftEvent",
     "DriftSignal",
     "ImageEvent",
+    "ImageSidecar",
     "LabeledImage",
     "MonitorRecord",
     "PackRef",

@@ -63,6 +63,21 @@ def _bounded(attributes: dict[str, str]) -> dict[str, str]:
 Data = Annotated[bytes, EncodedBytes(encoder=_StrictBase64)]
 
 
+Stream = Annotated[str, Field(min_length=1, max_length=MAX_STREAM)]
+Attributes = Annotated[dict[str, str], Field(max_length=MAX_ATTRIBUTES), AfterValidator(_bounded)]
+
+
+class ImageSidecar(WireModel):
+    """What a ``.json`` beside an image in a tar archive may say of it. Other keys are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    stream: Stream | None = None
+    event_time: Time | None = None
+    attributes: Attributes | None = None
+    """As of an `ImageEvent`."""
+
+
 class ImageEvent(WireModel):
     """One image of one stream. Exactly one of ``uri`` and ``data`` is given.
 
@@ -72,12 +87,12 @@ class ImageEvent(WireModel):
 
     schema_version: SchemaVersion
     id: Annotated[str, Field(min_length=1, max_length=MAX_ID)]
-    stream: Annotated[str, Field(min_length=1, max_length=MAX_STREAM)]
+    stream: Stream
     event_time: Time
     uri: Annotated[str, Field(min_length=1, max_length=MAX_URI)] | None = None
     data: Data | None = None
     content_type: Annotated[str, Field(max_length=128)] | None = None
-    attributes: Annotated[dict[str, str], Field(max_length=MAX_ATTRIBUTES), AfterValidator(_bounded)] | None = None
+    attributes: Attributes | None = None
     """At most 64, of 16,384 characters in all."""
 
     @model_validator(mode="after")

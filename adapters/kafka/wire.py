@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.json_event import MAX_SHOWN, NotAnEvent, parse_event, problems, shown_object
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
-from grpo_tta.adapters.storage.manifest import LinePointer
+from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.schemas import ImageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -138,10 +138,8 @@ def _json(value: bytes, coordinate: str, offset: int) -> ImageRef:
             f"uri {redacted(event.uri)[:200]!r} is relative; a record of a topic needs an absolute one",
             "policy",
         )
-    if event.uri is not None and LinePointer.parse(event.uri) is not None:
-        message = (
-            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only a manifest may give"
-        )
+    if event.uri is not None and is_pointer(event.uri):
+        message = f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only a source may give"
         raise _Undecodable("ForbiddenUri", message, "policy")
     return _ref(event, coordinate, offset, event.uri, event.data)
 

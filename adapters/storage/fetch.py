@@ -10,16 +10,29 @@ many threads. No error's message holds a password or a signature of a uri.
 import errno
 import os
 import stat
+import tarfile
 import time
 from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 from grpo_tta.adapters.backoff import pause
 from grpo_tta.adapters.events import ImageRef, seed_of
-from grpo_tta.adapters.storage.filesystems import local_version, open_filesystem, redacted, redacted_text, scheme_of
-from grpo_tta.adapters.storage.manifest import LinePointer, read_line
+from grpo_tta.adapters.images.limits import ImageError
+from grpo_tta.adapters.storage.filesystems import (
+    local_version,
+    open_filesystem,
+    open_stream,
+    redacted,
+    redacted_text,
+    scheme_of,
+    version_of,
+)
+from grpo_tta.adapters.storage.manifest import read_line
+from grpo_tta.adapters.storage.pointers import BytesPointer, listed_version
 from grpo_tta.adapters.storage.policy import ForbiddenUri, UriPolicy
 from grpo_tta.adapters.storage.web import NotHttp, read_web
 
+T = TypeVar("T")
 DEFAULT_MAX_BYTES = 32 * 2**20
 _SEARCH: int = getattr(os, "O_PATH", os.O_RDONLY)
 """Opens folders that may be passed through and not be read."""
@@ -108,11 +121,16 @@ class Fetcher:
             self._check_size(ref, len(ref.data))
             return ref.data
         self._check_size(ref, ref.size)
+        return self.attempt(ref, self._read)
+
+    def attempt(self, ref: ImageRef, read: Callable[[ImageRef, float], T]) -> T:
+        """What ``read`` makes of the event and the time, by the monotonic clock, that it has. Raises what it says of an
+        image (``ImageError``), else `PermanentFetchError` or `TransientFetchError`."""
         until = time.monotonic() + self._max_seconds
         for attempt in range(1, self._attempts + 1):
             try:
-                return self._read(ref, until)
-            except PermanentFetchError:
+                return read(ref, until)
+            except (PermanentFetchError, ImageError):
                 raise
             except Exception as error:
                 permanent = permanent_error(error)
@@ -124,6 +142,13 @@ class Fetcher:
                     ) from error
             self._sleep(self._pause(ref, attempt))
         raise AssertionError("attempts >= 1")
+
+    def allowed(self, uri: str) -> str:
+        """The uri of a file as the policy has it; raises `ForbiddenByPolicy`."""
+        try:
+            return self.policy.check(uri)
+        except ForbiddenUri as error:
+            raise ForbiddenByPolicy(str(error)) from error
 
     def _pause(self, ref: ImageRef, attempt: int) -> float:
         """Between half of the full pause and all of it, by the event: many workers do not come back at one moment."""
@@ -137,14 +162,11 @@ class Fetcher:
     def _read(self, ref: ImageRef, until: float) -> bytes:
         if ref.uri is None:
             raise Unreadable(f"event {ref.coordinate} has neither a uri nor data")
-        pointer = LinePointer.parse(ref.uri)
-        try:
-            uri = self.policy.check(pointer.manifest if pointer else ref.uri)
-        except ForbiddenUri as error:
-            raise ForbiddenByPolicy(str(error)) from error
+        pointer = BytesPointer.parse(ref.uri)
+        uri = self.allowed(pointer.file if pointer else ref.uri)
+        listed = listed_version(ref.coordinate, ref.uri)
         if pointer is not None:
-            return self._inline(ref, uri, pointer)
-        listed = _listed_version(ref)
+            return self._inline(ref, uri, pointer) if listed is None else self._member(ref, uri, pointer, listed)
         data = read_bytes(
             uri, 0, self.max_bytes + 1, size=ref.size, version=listed, web=lambda uri, stop: self._web(uri, stop, until)
         )
@@ -161,7 +183,21 @@ class Fetcher:
         except NotHttp as error:
             raise Unreadable(f"{redacted(uri)}: no answer of a web server: {redacted_text(str(error))}") from error
 
-    def _inline(self, ref: ImageRef, manifest: str, pointer: LinePointer) -> bytes:
+    def _member(self, ref: ImageRef, archive: str, pointer: BytesPointer, version: str) -> bytes:
+        """With its header, which stands right before it: other stores than a local disk do not tell of what version the
+        bytes are."""
+        start, size = pointer.start - tarfile.BLOCKSIZE, pointer.stop - pointer.start
+        data = read_bytes(archive, start, pointer.stop, size=pointer.stop, version=version)
+        header, data = data[: tarfile.BLOCKSIZE], data[tarfile.BLOCKSIZE :]
+        try:
+            found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
+        except tarfile.HeaderError as error:
+            raise Changed(f"{_name(ref)}: no member begins there: the archive was replaced since") from error
+        if not found == len(data) == size:
+            raise Changed(f"{_name(ref)}: {found} bytes, {size} when it was listed: the archive was replaced since")
+        return data
+
+    def _inline(self, ref: ImageRef, manifest: str, pointer: BytesPointer) -> bytes:
         line = read_bytes(manifest, pointer.start, pointer.stop)
         try:
             data = read_line(line, ref.id)
@@ -169,12 +205,6 @@ class Fetcher:
             raise Unreadable(f"{_name(ref)}: {error}") from error
         self._check_size(ref, len(data))
         return data
-
-
-def _listed_version(ref: ImageRef) -> str | None:
-    """The version in the coordinate of a listed file; a manifest does not tell one of the files it names."""
-    head = f"{ref.uri}@"
-    return ref.coordinate[len(head) :] if ref.coordinate.startswith(head) else None
 
 
 def read_bytes(
@@ -201,6 +231,26 @@ def read_bytes(
     if size <= start:  # a range of an empty object is an error in most stores
         return b""
     return bytes(filesystem.cat_file(path, start=start, end=stop))
+
+
+def open_file(uri: str) -> BinaryIO:
+    """A file of a normalised uri, seekable. Raises `Unreadable` for what is no regular file, and what the storage
+    raises."""
+    if scheme_of(uri) != "file":
+        return open_stream(*open_filesystem(uri))
+    descriptor = _open_resolved(uri)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unreadable(f"{uri} is not a regular file")
+    return open(descriptor, "rb")
+
+
+def version_at(uri: str, file: BinaryIO) -> str:
+    """Of a file that is open, at its normalised uri."""
+    if scheme_of(uri) == "file":
+        return local_version(os.fstat(file.fileno()))
+    filesystem, path = open_filesystem(uri)
+    return version_of(filesystem.info(path))
 
 
 def _read_local(path: str, start: int, stop: int, version: str | None) -> bytes:

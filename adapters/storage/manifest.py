@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.json_event import NotAnEvent, parse_event, shown
@@ -27,32 +27,13 @@ from grpo_tta.adapters.storage.filesystems import (
     scheme_of,
     version_of,
 )
+from grpo_tta.adapters.storage.pointers import BytesPointer, is_pointer
 from grpo_tta.schemas.base import encodable
 
 MAX_LINE = 64 * 2**20
 _SHOWN_OF_LONG = 8192
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HAS_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*:")
-_LINE = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
-
-
-class LinePointer(NamedTuple):
-    """Where inline data lies: bytes ``start <= i < stop`` of a manifest."""
-
-    manifest: str
-    start: int
-    stop: int
-
-    @property
-    def uri(self) -> str:
-        """The pointer as an `ImageRef.uri`."""
-        return f"{self.manifest}#bytes={self.start}-{self.stop}"
-
-    @classmethod
-    def parse(cls, uri: str) -> "LinePointer | None":
-        """The pointer a uri stands for, None for the uri of a file."""
-        match = _LINE.fullmatch(uri)
-        return None if match is None else cls(match[1], int(match[2]), int(match[3]))
 
 
 def read_manifest(url: str, *, max_line: int = MAX_LINE) -> Iterator[ImageRef | BadRecord]:
@@ -67,7 +48,7 @@ def read_manifest(url: str, *, max_line: int = MAX_LINE) -> Iterator[ImageRef | 
                 start = shown(line.text[:_SHOWN_OF_LONG])
                 yield BadRecord(coordinate, "decode_event", "LineTooLong", message, start)
             else:
-                yield _event(line.text, coordinate, LinePointer(path, line.start, line.stop))
+                yield _event(line.text, coordinate, BytesPointer(path, line.start, line.stop))
 
 
 def _open(url: str) -> tuple[BinaryIO, str, str]:
@@ -82,16 +63,14 @@ def _open(url: str) -> tuple[BinaryIO, str, str]:
     return open_stream(filesystem, remote), f"{scheme_of(url)}://{url.partition('://')[2]}", version
 
 
-def _event(text: bytes, coordinate: str, line: LinePointer) -> ImageRef | BadRecord:
+def _event(text: bytes, coordinate: str, line: BytesPointer) -> ImageRef | BadRecord:
     try:
         event = parse_event(text)
     except NotAnEvent as error:
         return BadRecord(coordinate, "decode_event", "ValidationError", str(error), shown(text))
-    uri = line.uri if event.uri is None else resolve(line.manifest, event.uri)
-    if event.uri is not None and LinePointer.parse(uri) is not None:
-        message = (
-            f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a manifest, which only the source may give"
-        )
+    uri = line.uri if event.uri is None else resolve(line.file, event.uri)
+    if event.uri is not None and is_pointer(uri):
+        message = f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only the source may give"
         return BadRecord(coordinate, "policy", "ForbiddenUri", message, shown(text))
     return ImageRef(
         coordinate,
@@ -113,7 +92,7 @@ def resolve(manifest: str, uri: str) -> str:
 
 
 def read_line(line: bytes, event_id: str) -> bytes:
-    """The inline data of the manifest line a `LinePointer` points at.
+    """The inline data of the manifest line a `BytesPointer` points at.
 
     Raises ValueError if it is no longer that event's.
     """

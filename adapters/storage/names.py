@@ -7,11 +7,22 @@ from collections.abc import Sequence
 
 from grpo_tta.adapters.storage.times import find_time, is_date, is_year, parse_time
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
 """Instead of a time pattern: the first spelling of `adapters.storage.times` that is in the path."""
 DEFAULT_STREAM = "default"
 _TWO_DIGITS = re.compile(r"[0-5]\d", re.ASCII)
 _MONTH_OR_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
+
+
+def is_hidden(relative: str) -> bool:
+    """Whether the file or a folder of its path is hidden."""
+    return relative.startswith(".") or "/." in relative
+
+
+def is_image(relative: str) -> bool:
+    """Whether the name ends as an image's does."""
+    return relative.lower().endswith(IMAGE_SUFFIXES)
 
 
 class NamePattern:
@@ -22,10 +33,17 @@ class NamePattern:
         self._auto = time_pattern == AUTO
         self._time = None if self._auto else _compiled("time", time_pattern)
 
-    def stream(self, relative: str) -> str:
+    @property
+    def tells_time(self) -> bool:
+        """Whether a file's time is in its name."""
+        return self._auto or self._time is not None
+
+    def stream(self, relative: str, archive: str = "") -> str:
         """The stream of a file; without a pattern its first folder that is no date, ``default`` where there is none.
-        Raises ValueError."""
+        ``archive``: the path that it begins with of the archive that it lies in, which is no folder. Raises
+        ValueError."""
         if self._stream is None:
+            relative = archive.rpartition("/")[0] + relative[len(archive) :]
             return _folder_stream([folder for folder in relative.split("/")[:-1] if folder])
         return _group(self._stream, "stream", relative)
 

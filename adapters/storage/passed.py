@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 
+from grpo_tta.adapters.storage.names import is_hidden
 from grpo_tta.schemas.base import encodable
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class PassedOver:
     def file(self, relative: str) -> None:
         """A file that is no event by its name."""
         name = relative.rpartition("/")[2]
-        if name.startswith(".") or relative.startswith(".") or "/." in relative:
+        if is_hidden(relative):
             self.add(HIDDEN, relative)
             return
         dot = name.rfind(".")

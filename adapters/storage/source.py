@@ -1,10 +1,11 @@
 """What there is to label: `list_source` walks a folder, glob, bucket or file, or reads a manifest, and yields events.
 
 An event is every file whose name ends, in any case, in jpg, jpeg, png, gif, bmp, webp, tif or tiff; what it holds is
-decided when it is decoded. Other files, hidden files and folders (a name beginning with a dot) and linked folders are
-not events: they are passed over, and counted (`adapters.storage.passed`). A file or folder that cannot be looked at,
-such as a link that goes round in circles, is a `BadRecord`, and the rest is read. A ``*.jsonl`` file given as the
-source is a manifest (`adapters.storage.manifest`).
+decided when it is decoded. A file that ends in tar is an archive of events (`adapters.storage.tar`); frames of videos
+are events where it is said how far apart (`adapters.video.listing`). Other files, hidden files and folders (a name
+beginning with a dot) and linked folders are not events: they are passed over, and counted (`adapters.storage.passed`).
+A file or folder that cannot be looked at, such as a link that goes round in circles, is a `BadRecord`, and the rest is
+read. A ``*.jsonl`` file given as the source is a manifest (`adapters.storage.manifest`).
 
 For files: ``id`` is the path relative to the source's root (the folder; for a glob, its longest part without
 wildcards), ``stream`` and ``event_time`` come from that path by pattern. A file whose stream or time cannot be told
@@ -17,11 +18,12 @@ import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import fsspec.utils
 
 from grpo_tta.adapters.events import Arrival, BadRecord, ImageRef
+from grpo_tta.adapters.storage.entries import Entry
 from grpo_tta.adapters.storage.filesystems import (
     is_glob,
     is_manifest,
@@ -29,17 +31,19 @@ from grpo_tta.adapters.storage.filesystems import (
     local_version,
     modified_of,
     open_filesystem,
+    redacted,
     scheme_of,
     version_of,
 )
 from grpo_tta.adapters.storage.manifest import read_manifest
-from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES, NamePattern, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import HIDDEN, LINKED, UNREADABLE, PassedOver
-from grpo_tta.adapters.storage.policy import source_folder
-from grpo_tta.schemas.base import encodable
-from grpo_tta.schemas.events import MAX_ID, MAX_STREAM, MAX_URI
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+from grpo_tta.adapters.storage.policy import UriPolicy, source_folder
+from grpo_tta.adapters.storage.tar import SUFFIX as TAR
+from grpo_tta.adapters.storage.tar import tar_events
+from grpo_tta.adapters.video.container import SUFFIXES as VIDEOS
+from grpo_tta.adapters.video.container import library
+from grpo_tta.adapters.video.listing import video_events
 
 T = TypeVar("T")
 _GONE, _UNREADABLE = "gone", "unreadable"
@@ -49,21 +53,12 @@ class SourceError(Exception):
     """The source as a whole cannot be used: it is missing, empty, or may not be read."""
 
 
-class _Entry(NamedTuple):
-    path: str
-    relative: str
-    version: str
-    size: int
-    modified: int | None
-    error: OSError | None = None
-    """Why it cannot be looked at; of a folder too, whose path then ends in a slash."""
-
-
 def list_source(
     url: str,
     *,
     stream_pattern: str | None = None,
     time_pattern: str | None = None,
+    every: int | None = None,
     allow_empty: bool = False,
     passed: PassedOver | None = None,
 ) -> Iterator[ImageRef | BadRecord]:
@@ -71,15 +66,18 @@ def list_source(
 
     ``stream_pattern`` and ``time_pattern``: regular expressions searched in the relative path, with a group named
     ``stream`` or ``time`` (see `adapters.storage.names`). Without them the stream is the first folder that is no date
-    (``default`` where there is none) and the time is the modification time. Neither is used for a manifest. ``passed``
-    counts what is passed over.
+    (``default`` where there is none) and the time is the modification time. Neither is used for a manifest. ``every``:
+    of videos, so many microseconds apart, frames are events; without it they are passed over. ``passed`` counts what is
+    passed over.
 
     Raises ValueError at once for a bad pattern or URL; `SourceError`, while iterating, for a source that is missing,
     unreadable or (unless ``allow_empty``) without a single event or bad record.
     """
     names = NamePattern(stream_pattern, time_pattern)
     _check(url)
-    records = read_manifest(url) if is_manifest(url) else _files(url, names, passed or PassedOver())
+    if every is not None:
+        library()
+    records = read_manifest(url) if is_manifest(url) else _files(url, names, every, passed or PassedOver())
     return _guarded(url, records, allow_empty=allow_empty)
 
 
@@ -103,6 +101,11 @@ def list_arrivals(
 
 
 def _check(url: str) -> None:
+    if scheme_of(url) in ("rtsp", "rtsps"):
+        raise ValueError(
+            f"source {redacted(url)!r}: a camera's own stream cannot be read again after a crash: let a recorder write "
+            "its frames to a folder and follow that (--follow), or send them to a Kafka topic; see docs/guide.md"
+        )
     if not url or "::" in url:
         raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {url!r}")
     scheme = scheme_of(url)
@@ -127,13 +130,26 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
     except Exception as error:  # every back end has errors of its own
         raise SourceError(f"source {url!r} cannot be listed: {type(error).__name__}: {error}") from error
     if empty:
-        what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join(IMAGE_SUFFIXES)})"
-        raise SourceError(f"source {url!r} {what}")
+        what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join((*IMAGE_SUFFIXES, TAR))})"
+        raise SourceError(f"source {url!r} {what}; of videos frames are labelled by --every, like --every 1s")
 
 
-def _files(url: str, names: NamePattern, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
-    for entry in _entries(url, passed):
-        yield _event(entry, names)
+def _files(url: str, names: NamePattern, every: int | None, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
+    policy = UriPolicy.for_source(url)
+    videos = () if every is None else VIDEOS
+    for entry in _entries(url, passed, (TAR, *videos)):
+        if entry.error is not None or entry.version == _GONE or is_image(entry.relative):
+            yield _event(entry, names)
+            continue
+        file = entry.open(policy)
+        if isinstance(file, BadRecord):
+            yield file
+            continue
+        with file:
+            if every is not None and entry.relative.lower().endswith(VIDEOS):
+                yield from video_events(file, entry, names, every)
+            else:
+                yield from tar_events(file, entry, names, passed)
 
 
 def _arrivals(url: str, names: NamePattern, passed: PassedOver) -> Iterator[Arrival]:
@@ -163,8 +179,9 @@ def _bucket_exists(url: str) -> bool:
     return bool(filesystem.exists(root.partition("/")[0]))
 
 
-def _entries(url: str, passed: PassedOver) -> Iterator[_Entry]:
-    wanted = _Wanted(url)
+def _entries(url: str, passed: PassedOver, containers: tuple[str, ...] = ()) -> Iterator[Entry]:
+    """``containers``: suffixes of files that hold events."""
+    wanted = _Wanted(url, containers)
     local = scheme_of(url) == "file"
     for entry in _local_entries(url, wanted, passed) if local else _remote_entries(url, wanted):
         if entry.error is not None or wanted.file(entry.relative):
@@ -176,7 +193,8 @@ def _entries(url: str, passed: PassedOver) -> Iterator[_Entry]:
 class _Wanted:
     """Which files are events of a source, and which folders may hold some, by their paths relative to its root."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, containers: tuple[str, ...]) -> None:
+        self._containers = containers
         self._segments: list[str] | None = None
         self._match: Callable[[str], object] = lambda _: True
         if is_glob(url):
@@ -186,7 +204,13 @@ class _Wanted:
             self._match = re.compile(fsspec.utils.glob_translate(pattern)).match
 
     def file(self, relative: str) -> bool:
-        return _is_image(relative) and self.matches(relative)
+        return self.named(relative) and self.matches(relative)
+
+    def named(self, relative: str) -> bool:
+        """By its name alone."""
+        if is_hidden(relative):
+            return False
+        return is_image(relative) or relative.lower().endswith(self._containers)
 
     def matches(self, relative: str) -> bool:
         """Whatever it holds."""
@@ -201,38 +225,19 @@ class _Wanted:
         return depth < len(self._segments) - 1 and fnmatchcase(relative.rpartition("/")[2], self._segments[depth])
 
 
-def _is_image(relative: str) -> bool:
-    if not relative.lower().endswith(IMAGE_SUFFIXES):
-        return False
-    return not (relative.startswith(".") or "/." in relative)
-
-
-def _event(entry: _Entry, names: NamePattern) -> ImageRef | BadRecord:
+def _event(entry: Entry, names: NamePattern) -> ImageRef | BadRecord:
+    if entry.error is not None:
+        what = "folder cannot be listed" if entry.path.endswith("/") else "file cannot be looked at"
+        return entry.bad(type(entry.error).__name__, f"the {what}: {entry.error.strerror or entry.error}")
+    if entry.version == _GONE:
+        return entry.bad("FileNotFoundError", "the file is gone, or a link to nothing")
     try:
-        if entry.version == _GONE:
-            raise FileNotFoundError("the file is gone, or a link to nothing")
-        if entry.error is not None:
-            raise entry.error
-        coordinate = f"{entry.path}@{entry.version}"
-        coordinate.encode()
-        stream = names.stream(entry.relative)
-        time = names.time(entry.relative, entry.modified)
-        for name, value, limit in (("id", entry.relative, MAX_ID), ("stream", stream, MAX_STREAM)):
-            if len(value) > limit:
-                raise ValueError(f"the {name} has {len(value)} characters, the limit is {limit}")
-        if len(entry.path) > MAX_URI:
-            raise ValueError(f"the path has {len(entry.path)} characters, the limit is {MAX_URI}")
-    except (ValueError, OSError) as error:
-        path = encodable(entry.path)
-        message = "the file's name is not UTF-8" if isinstance(error, UnicodeEncodeError) else encodable(str(error))
-        if entry.error is not None:
-            what = "folder cannot be listed" if entry.path.endswith("/") else "file cannot be looked at"
-            message = f"the {what}: {entry.error.strerror or entry.error}"
-        return BadRecord(f"{path}@{entry.version}", "source", type(error).__name__, message, path[:MAX_URI])
-    return ImageRef(coordinate, entry.relative, stream, time, uri=entry.path, size=entry.size)
+        return entry.event(names.stream(entry.relative), names.time(entry.relative, entry.modified))
+    except ValueError as error:
+        return entry.refused(error)
 
 
-def _local_entries(url: str, wanted: _Wanted, passed: PassedOver) -> Iterator[_Entry]:
+def _local_entries(url: str, wanted: _Wanted, passed: PassedOver) -> Iterator[Entry]:
     root = local_path(source_folder(url)) or "/"
     if os.path.isfile(root):
         yield _local_entry(root, os.path.basename(root))
@@ -244,7 +249,7 @@ def _local_entries(url: str, wanted: _Wanted, passed: PassedOver) -> Iterator[_E
         try:
             for item in _children(folder):
                 if not item.is_dir(follow_symlinks=False):
-                    yield from _local_file(item, item.path[skip:], passed)
+                    yield from _local_file(item, item.path[skip:], wanted, passed)
                 elif wanted.folder(item.path[skip:]):
                     folders.append(item.path)
                 elif item.name.startswith("."):
@@ -253,7 +258,7 @@ def _local_entries(url: str, wanted: _Wanted, passed: PassedOver) -> Iterator[_E
             if folder == root:
                 raise
             if not isinstance(error, FileNotFoundError):
-                yield _Entry(f"{folder}/", f"{folder[skip:]}/", _UNREADABLE, -1, None, error)
+                yield Entry(f"{folder}/", f"{folder[skip:]}/", _UNREADABLE, -1, None, error)
 
 
 def _children(folder: str) -> Iterator["os.DirEntry[str]"]:
@@ -261,7 +266,7 @@ def _children(folder: str) -> Iterator["os.DirEntry[str]"]:
         yield from found
 
 
-def _local_file(item: "os.DirEntry[str]", relative: str, passed: PassedOver) -> Iterator[_Entry]:
+def _local_file(item: "os.DirEntry[str]", relative: str, wanted: _Wanted, passed: PassedOver) -> Iterator[Entry]:
     """What is no folder: also a link, to a folder, to nothing or to itself."""
     try:
         linked = item.is_symlink() and item.is_dir()
@@ -269,23 +274,23 @@ def _local_file(item: "os.DirEntry[str]", relative: str, passed: PassedOver) -> 
         linked = False
     if linked:
         passed.add(LINKED, relative)
-    elif _is_image(item.name):
+    elif wanted.named(relative):
         yield _local_entry(item.path, relative)
     else:
-        yield _Entry(item.path, relative, _GONE, -1, None)  # not an event by its name, so nobody asks
+        yield Entry(item.path, relative, _GONE, -1, None)  # not an event by its name, so nobody asks
 
 
-def _local_entry(path: str, relative: str) -> _Entry:
+def _local_entry(path: str, relative: str) -> Entry:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return _Entry(path, relative, _GONE, -1, None)
+        return Entry(path, relative, _GONE, -1, None)
     except OSError as error:
-        return _Entry(path, relative, _UNREADABLE, -1, None, error)
-    return _Entry(path, relative, local_version(status), status.st_size, status.st_mtime_ns // 1000)
+        return Entry(path, relative, _UNREADABLE, -1, None, error)
+    return Entry(path, relative, local_version(status), status.st_size, status.st_mtime_ns // 1000)
 
 
-def _remote_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
+def _remote_entries(url: str, wanted: _Wanted) -> Iterator[Entry]:
     folder = source_folder(url)
     filesystem, root = open_filesystem(folder)
     below = folder.partition("://")[2].strip("/")
@@ -294,11 +299,11 @@ def _remote_entries(url: str, wanted: _Wanted) -> Iterator[_Entry]:
         relative = path[skip:]
         uri = f"{scheme_of(folder)}://{'/'.join(part for part in (below, relative) if part)}"
         if isinstance(info, OSError):
-            yield _Entry(f"{uri}/", f"{relative}/", _UNREADABLE, -1, None, info)
+            yield Entry(f"{uri}/", f"{relative}/", _UNREADABLE, -1, None, info)
             continue
         size = info.get("size")
         name = relative or path.rpartition("/")[2]
-        yield _Entry(uri, name, version_of(info), -1 if size is None else int(size), modified_of(info))
+        yield Entry(uri, name, version_of(info), -1 if size is None else int(size), modified_of(info))
 
 
 def _infos(filesystem: Any, root: str, wanted: _Wanted) -> Iterator[tuple[str, dict[str, Any] | OSError]]:

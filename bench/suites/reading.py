@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from grpo_tta.adapters.storage.source import IMAGE_SUFFIXES
+from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES
 from grpo_tta.bench.pictures import ImageFile
 from grpo_tta.bench.suites.datasets import Dataset, LabelledImages, expected, folder_of
 from grpo_tta.evaluation.plans import Condition

@@ -30,6 +30,7 @@ FLAGS: dict[str, list[Flag]] = {
             "source.time_pattern",
             {"metavar": "REGEX", "help": "which part of the path is the time: (?P<time>...)"},
         ),
+        ("--every", "source.every", {"metavar": "1s", "help": "label frames of videos, so far apart"}),
         (
             "--allow-uri",
             "source.allow_uris",

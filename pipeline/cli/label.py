@@ -24,7 +24,9 @@ from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.run.accuracy import calibrate_accuracy
 from grpo_tta.pipeline.run.bounded import SUMMARY, run_label_job
 from grpo_tta.pipeline.run.check import MOST_COUNTED, Checked, check_job
+from grpo_tta.pipeline.run.cluster import run_on_cluster
 from grpo_tta.pipeline.run.live_job import run_live_job
+from grpo_tta.pipeline.run.runner import DASK
 from grpo_tta.schemas import DeadLetter, Summary
 
 Flags = argparse.Namespace
@@ -40,8 +42,9 @@ def label(flags: Flags, beam_options: list[str]) -> int:
 def run_and_report(config: JobConfig) -> int:
     """Run a job, say how far it is and then what came of it."""
     job = ResolvedJob.of(config)
+    run = run_on_cluster if config.run.runner == DASK else run_label_job
     with StopRequest() as stop, ListedWatch(lambda: images_labelled(job)) as progress:
-        result = run_label_job(job, progress=progress, stop=stop)
+        result = run(job, progress=progress, stop=stop)
     summary, out = result.summary, config.output.url
     if config.run.shard is not None:
         print(f"shard {config.run.shard} {'is done' if result.finished else 'stopped'}; the figures are of all shards")

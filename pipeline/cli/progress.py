@@ -90,6 +90,7 @@ class ListedWatch(JobWatch):
         self._most = 0
         self._started = time.monotonic()
         self._first = self._at_commit = self._labelled()
+        self._begun = 0
         self._last: Progress | None = None
 
     def _labelled(self) -> int:
@@ -101,7 +102,7 @@ class ListedWatch(JobWatch):
         """A commit, or the beginning."""
         self._at_commit = self._labelled()
         if self._last is None:
-            self._started, self._first = time.monotonic(), self._at_commit
+            self._started, self._first, self._begun = time.monotonic(), self._at_commit, progress.done
         self._last = progress
 
     def told(self) -> tuple[str, dict[str, Any]]:
@@ -110,7 +111,8 @@ class ListedWatch(JobWatch):
         progress = self._last
         if progress is None:
             return f"loading the model and listing the source, {elapsed:.0f} s", {}
-        rate = (labelled - self._first) / elapsed if elapsed else 0.0
+        here, there = labelled - self._first, progress.done - self._begun  # or in other processes
+        rate = max(here, there) / elapsed if elapsed else 0.0
         done = min(progress.done + labelled - self._at_commit, progress.total)
         seconds = (progress.total - done) / rate if rate else None
         left = "time left unknown" if seconds is None else f"{seconds:.0f} s left"

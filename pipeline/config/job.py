@@ -44,7 +44,17 @@ from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.settings import ModelSettings
 
 _NOT_OF_LABELS = {
-    "source": ("url", "stream_pattern", "time_pattern", "follow", "poll", "settle", "look_back", "give_up_after"),
+    "source": (
+        "url",
+        "stream_pattern",
+        "time_pattern",
+        "every",
+        "follow",
+        "poll",
+        "settle",
+        "look_back",
+        "give_up_after",
+    ),
     "model": ("name", "pretrained", "preprocess"),
     "output": ("url", "also"),
     "checkpoint": ("url", "slice_seconds", "keep", "max_state_bytes", "slice_records", "on_state_mismatch"),
@@ -105,10 +115,16 @@ class JobConfig(Section):
 
     @model_validator(mode="after")
     def _sharded(self) -> "JobConfig":
-        if self.run.shard is not None and (is_kafka(self.source.url) or self.source.follow):
-            raise ValueError("run.shard: is for what is listed once; of a topic start the same command again")
-        if self.run.shard is not None and any(map(is_kafka, self.outputs)):
-            raise ValueError("run.shard: the outputs of shards are folders or buckets")
+        on_cluster = self.run.runner == "DaskRunner"
+        if on_cluster and self.run.shard is not None:
+            raise ValueError("run.shard: DaskRunner hands out the shards itself, leave --shard out")
+        name = "run.runner: DaskRunner" if on_cluster else "run.shard:"
+        if not on_cluster and self.run.shard is None:
+            return self
+        if is_kafka(self.source.url) or self.source.follow:
+            raise ValueError(f"{name} is for what is listed once; of a topic start the same command again")
+        if any(map(is_kafka, self.outputs)):
+            raise ValueError(f"{name} needs outputs that are folders or buckets")
         return self
 
     @model_validator(mode="after")
@@ -128,8 +144,8 @@ class JobConfig(Section):
         """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
         path = local_path(self.source.url)
         url = self.source.url.rstrip("/") if path is None else path
-        followed = ["followed"] if self.source.follow else []
-        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *followed])
+        more = ["followed"] if self.source.follow else [f"every {every}"] if (every := self.source.every) else []
+        return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *more])
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what a YAML file would hold."""

@@ -62,6 +62,8 @@ class SourceConfig(Section):
     """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
     stream_pattern: str | None = None
     time_pattern: str | None = None
+    every: Annotated[Duration, AfterValidator(check_positive)] | None = None
+    """Of videos: so far apart frames are labelled; without it videos are passed over."""
     allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
     """Prefixes a manifest may point at, beside its own folder."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
@@ -83,6 +85,8 @@ class SourceConfig(Section):
             raise ValueError("follow: a topic is followed anyway, leave --follow out")
         if self.follow and is_manifest(self.url):
             raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+        if self.every is not None and (self.follow or is_kafka(self.url)):
+            raise ValueError("every: is for videos of a source that is listed once")
         return self
 
     @model_validator(mode="after")

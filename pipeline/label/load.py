@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifier
+from grpo_tta.adapters.canvases import CanvasReader
 from grpo_tta.adapters.events import ImageRef
-from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits, decode
+from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits
 from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
@@ -200,13 +201,13 @@ def _check_state_size(method: Method, most: int) -> None:
         )
 
 
-@dataclass(frozen=True)
 class ImageReader:
-    """Fetches and decodes one event's image."""
+    """Fetches and decodes one event's image, as the model wants it."""
 
-    fetcher: Fetcher
-    spec: CanvasSpec
-    limits: ImageLimits
+    def __init__(self, fetcher: Fetcher, spec: CanvasSpec, limits: ImageLimits) -> None:
+        self._read = CanvasReader(fetcher, limits)
+        self.spec = spec
+        self.limits = limits
 
     @classmethod
     def make(cls, config: JobConfig, classifier: Classifier) -> "ImageReader":
@@ -219,4 +220,4 @@ class ImageReader:
 
     def __call__(self, ref: ImageRef) -> Canvas:
         """uint8 ``[3, H, W]``."""
-        return decode(self.fetcher.fetch(ref), self.spec, self.limits)
+        return self._read(ref, self.spec)

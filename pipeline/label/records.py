@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
-from grpo_tta.adapters.storage.manifest import LinePointer
+from grpo_tta.adapters.storage.pointers import BytesPointer, listed_version
 from grpo_tta.guard import GuardEvent
 from grpo_tta.pipeline.windows import Window, to_datetime
 from grpo_tta.policy import normalised_entropy
@@ -211,7 +211,7 @@ def dead_letter(ref: ImageRef, stage: str, error: Exception) -> DeadLetter:
     event = {key: value for key, value in fields.items() if value is not None}
     text = json.dumps(event, ensure_ascii=False)
     too_long = len(text) > MAX_EVENT
-    inline = ref.data is not None or (ref.uri is not None and LinePointer.parse(ref.uri) is not None)
+    inline = ref.data is not None or (ref.uri is not None and _in_manifest(ref.coordinate, ref.uri))
     return DeadLetter(
         coordinate=ref.coordinate,
         stage=cast(Any, stage),
@@ -223,6 +223,10 @@ def dead_letter(ref: ImageRef, stage: str, error: Exception) -> DeadLetter:
         event=_cut(text, MAX_EVENT) if too_long else event,
         truncated=too_long or inline,
     )
+
+
+def _in_manifest(coordinate: str, uri: str) -> bool:
+    return BytesPointer.parse(uri) is not None and listed_version(coordinate, uri) is None
 
 
 def bad_record(bad: BadRecord) -> DeadLetter:

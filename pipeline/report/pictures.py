@@ -16,7 +16,7 @@ from heapq import nlargest, nsmallest
 from PIL import Image
 
 from grpo_tta.adapters.events import ImageRef
-from grpo_tta.adapters.images import CanvasSpec, ImageError, decode
+from grpo_tta.adapters.images import CanvasSpec, ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError, TransientFetchError
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file
@@ -172,7 +172,7 @@ class Thumbnails:
         if isinstance(ref, str):
             return ref
         try:
-            canvas = decode(self.source.fetch(ref), CanvasSpec(self.side, self.side), self.source.limits)
+            canvas = self.source.canvas(ref, CanvasSpec(self.side, self.side))
         except (PermanentFetchError, TransientFetchError, ImageError) as error:
             return _WHY.get(type(error).__name__, type(error).__name__)
         file = io.BytesIO()

@@ -8,11 +8,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from grpo_tta.adapters.canvases import CanvasReader
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.images import ImageLimits
+from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.replay import records_at
 from grpo_tta.adapters.kafka.wire import decode_record, parse_coordinate, partition_name
@@ -21,6 +22,7 @@ from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.manifest import read_manifest
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.pointers import listed_uri
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.policy import uri_policy
@@ -37,19 +39,19 @@ class Source:
     """A job's source as far as it is known; ``config`` None where it is not."""
 
     config: JobConfig | None
-    limits: ImageLimits = field(default_factory=ImageLimits)
-    _fetcher: Fetcher | None = None
+    _read: CanvasReader | None = None
 
     def __post_init__(self) -> None:
         if self.config is not None:
             source = self.config.source
-            self.limits = ImageLimits(max_bytes=source.max_image_bytes, max_pixels=source.max_image_pixels)
-            self._fetcher = Fetcher(uri_policy(self.config), max_bytes=source.max_image_bytes, attempts=_ATTEMPTS)
+            limits = ImageLimits(max_bytes=source.max_image_bytes, max_pixels=source.max_image_pixels)
+            fetcher = Fetcher(uri_policy(self.config), max_bytes=source.max_image_bytes, attempts=_ATTEMPTS)
+            self._read = CanvasReader(fetcher, limits)
 
-    def fetch(self, ref: ImageRef) -> bytes:
-        """Raises `PermanentFetchError` or `TransientFetchError`."""
-        assert self._fetcher is not None, "only what a known source refers to is fetched"
-        return self._fetcher.fetch(ref)
+    def canvas(self, ref: ImageRef, spec: CanvasSpec) -> Canvas:
+        """Raises as `CanvasReader` does."""
+        assert self._read is not None, "only what a known source refers to is fetched"
+        return self._read(ref, spec)
 
     def refs(self, labels: Iterable[LabeledImage]) -> dict[str, ImageRef | str]:
         """By coordinate, in order: what to fetch, or why it cannot be."""
@@ -62,7 +64,7 @@ class Source:
             return _of_manifest(self.config.source.url, labels)
         return {
             label.coordinate: ImageRef(
-                label.coordinate, label.id, label.stream, 0, uri=label.coordinate.rpartition("@")[0] or None
+                label.coordinate, label.id, label.stream, 0, uri=listed_uri(label.coordinate) or None
             )
             for label in labels
         }

@@ -28,7 +28,7 @@ from grpo_tta.pipeline.run.places import (
     output_stores,
     outputs_claimed,
 )
-from grpo_tta.pipeline.run.runner import check_runner, shards_of
+from grpo_tta.pipeline.run.runner import DASK, check_runner, shards_of
 from grpo_tta.pipeline.run.shards import Shard, Totals, check_shards
 from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
 from grpo_tta.pipeline.versions import versions
@@ -67,6 +67,8 @@ def run_label_job(
     """
     job = ResolvedJob.of(config)
     config = job.config
+    if config.run.runner == DASK:
+        raise ConfigurationError(f"run.runner: {DASK} runs shards of a job, see pipeline.run.cluster.run_on_cluster")
     check_runner(config.run)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
@@ -176,7 +178,7 @@ def _source(
     if latest is None and shard is None:
         forget_listing(store, config.origin)
     if not config.source.follow:
-        listing = _listing(config, store)
+        listing = job_listing(config, store)
         own = listing if shard is None else shard.listing(listing, identity_of(store))
         return _Source(own.fingerprint, len(own), passed_over=lambda: listing.passed_over)
     following = Following(job, store, identity=identity_of(store), stop=stop)
@@ -191,7 +193,7 @@ def _source(
     )
 
 
-def _listing(config: JobConfig, store: ObjectStore) -> Listing:
+def job_listing(config: JobConfig, store: ObjectStore) -> Listing:
     """The job's listing, made where there is none; the source's first event is looked at before anything is written."""
     listing = Listing.open(store)
     if listing is None:

@@ -11,7 +11,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.adapters.storage.source import list_source
-from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError
 
 _OWNER = "job.json"
@@ -80,7 +80,11 @@ def list_job_source(config: JobConfig, passed: PassedOver | None = None) -> Iter
     source = config.source
     try:
         return list_source(
-            source.url, stream_pattern=source.stream_pattern, time_pattern=source.time_pattern, passed=passed
+            source.url,
+            stream_pattern=source.stream_pattern,
+            time_pattern=source.time_pattern,
+            every=parse_duration(source.every) if source.every else None,
+            passed=passed,
         )
     except ValueError as error:
         raise ConfigurationError(f"source: {error}") from error

@@ -1,5 +1,6 @@
 """Which Beam runners can run the graph, and a pipeline made for one."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,11 +16,14 @@ from grpo_tta.pipeline.errors import ConfigurationError
 
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
-    "DaskRunner": "it gives all outputs of a step to whoever takes one; on several machines start one job a --shard",
-    "SparkRunner": "nobody has run this graph on it; on several machines start one job a --shard",
+    "SparkRunner": "nobody has run this graph on it; on several machines name DaskRunner or start one job a --shard",
 }
 
 IN_PROCESS = "FnApiRunner"
+DASK = "DaskRunner"
+"""Runs shards of a job, not its graph (`pipeline.run.cluster`)."""
+_CLASSES = {DASK: "apache_beam.runners.dask.dask_runner.DaskRunner"}
+"""Of runners that Beam knows by no short name."""
 _SHARDS_ELSEWHERE = 16
 _SAMPLING_MILLISECONDS = 10
 
@@ -29,6 +33,8 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
     ``transactional`` job also for one whose steps are in other processes: its producers are in this one."""
     if run.runner in _KNOWN_TO_FAIL:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
+    if run.runner == DASK and importlib.util.find_spec("distributed") is None:
+        raise ConfigurationError(f"run.runner: {DASK} needs a package that is missing: pip install 'grpo-tta[dask]'")
     try:
         pipeline = make_pipeline(run)
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # a pipeline that never runs leaves it behind
@@ -73,7 +79,7 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
     """An empty one, whose bundles end at once."""
     _sample_often()
-    return beam.Pipeline(runner=run.runner, options=PipelineOptions(list(run.beam_options)))
+    return beam.Pipeline(runner=_CLASSES.get(run.runner, run.runner), options=PipelineOptions(list(run.beam_options)))
 
 
 def _sample_often() -> None:

@@ -96,6 +96,11 @@ class Shard:
             )
 
 
+def shards_noted(root: ObjectStore) -> int | None:
+    """Into how many shards the job of a checkpoint is cut; ``None`` where that is not said yet."""
+    return int(read_sealed(root, _NOTE)["shards"]) if root.exists(_NOTE) else None
+
+
 def check_shards(root: ObjectStore, shard: Shard | None) -> None:
     """Note in the checkpoint how the job is cut; raises `ConfigurationError` where it is cut otherwise."""
     wanted = {"shards": shard.count if shard else 1}

@@ -7,7 +7,8 @@ import pytest
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.fetch import Fetcher, Unreadable
-from grpo_tta.adapters.storage.manifest import LinePointer, read_manifest, resolve
+from grpo_tta.adapters.storage.manifest import read_manifest, resolve
+from grpo_tta.adapters.storage.pointers import BytesPointer
 from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.source import list_source
 
@@ -155,10 +156,10 @@ def test_relative_uris(manifest, uri, expected):
 
 
 def test_pointers():
-    pointer = LinePointer("s3://b/m.jsonl", 10, 20)
-    assert LinePointer.parse(pointer.uri) == pointer
-    assert LinePointer.parse("/d/a.jpg") is None
-    assert LinePointer.parse("/d/a#bytes=1-2.jpg") is None
+    pointer = BytesPointer("s3://b/m.jsonl", 10, 20)
+    assert BytesPointer.parse(pointer.uri) == pointer
+    assert BytesPointer.parse("/d/a.jpg") is None
+    assert BytesPointer.parse("/d/a#bytes=1-2.jpg") is None
 
 
 @pytest.mark.parametrize(

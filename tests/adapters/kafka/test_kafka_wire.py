@@ -155,7 +155,7 @@ def test_what_is_no_event(record, kind, message):
         ("a.jpg", "relative"),
         ("../etc/passwd", "relative"),
         ("b/c:d.jpg", "relative"),
-        ("/data/m.jsonl#bytes=0-10", "only a manifest may give"),
+        ("/data/m.jsonl#bytes=0-10", "only a source may give"),
     ],
 )
 def test_uris_that_a_record_may_not_give(uri, message):
