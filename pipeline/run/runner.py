@@ -1,13 +1,17 @@
 """Which Beam runners can run the graph, and a pipeline made for one."""
 
+import inspect
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, _BeamArgumentParser
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.transforms import core
 
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.config.values import option_name
@@ -73,7 +77,46 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
     """An empty one, whose bundles end at once."""
     _sample_often()
-    return beam.Pipeline(runner=run.runner, options=PipelineOptions(list(run.beam_options)))
+    _remember_signatures()
+    return beam.Pipeline(runner=run.runner, options=_Options(list(run.beam_options)))
+
+
+View = TypeVar("View", bound=PipelineOptions)
+
+
+class _Options(PipelineOptions):
+    """Options whose views are made once. Each view builds a parser of command lines, and Beam asks for some hundred and
+    seventy of them a slice."""
+
+    def view_as(self, cls: type[View]) -> View:
+        """As Beam's; all views have their values in one place."""
+        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        view: View = views[cls]
+        return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_views"}
+
+
+_signatures: "WeakKeyDictionary[Any, tuple[list[str], list[Any]]]" = WeakKeyDictionary()
+_look: Callable[[Any], tuple[list[str], list[Any]]] = core.get_function_args_defaults
+
+
+def _remember_signatures() -> None:
+    """Beam looks some thousands of times a slice at what the methods of its steps take; of one method it is always the
+    same."""
+    core.get_function_args_defaults = _remembered
+
+
+def _remembered(function: Any) -> tuple[list[str], list[Any]]:
+    if not inspect.ismethod(function):
+        return _look(function)
+    if function.__func__ not in _signatures:
+        _signatures[function.__func__] = _look(function)
+    names, defaults = _signatures[function.__func__]
+    return list(names), list(defaults)
 
 
 def _sample_often() -> None:

@@ -2,10 +2,14 @@
 
 import inspect
 
-from apache_beam.options.pipeline_options import PipelineOptions
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.transforms import core
+from apache_beam.transforms.userstate import is_stateful_dofn
 
 from grpo_tta.pipeline.config.sections import RunConfig
+from grpo_tta.pipeline.run import runner
 from grpo_tta.pipeline.run.runner import make_pipeline
 
 
@@ -24,3 +28,34 @@ def test_beams_option_classes_add_their_flags_as_this_package_expects() -> None:
     kinds = PipelineOptions.__subclasses__()
     assert len(kinds) > 10
     assert all(callable(kind._add_argparse_args) for kind in kinds)
+
+
+def test_options_are_those_of_the_command_line_and_of_whoever_changes_them() -> None:
+    made = make_pipeline(RunConfig(beam_options=("--direct_num_workers=3",)))
+    options = made.options
+    assert options.view_as(DirectOptions).direct_num_workers == 3
+    assert options.view_as(DirectOptions) is options.view_as(DirectOptions)
+    options.view_as(DebugOptions).experiments = ["one"]
+    assert PipelineOptions.view_as(options, DebugOptions).experiments == ["one"]
+    assert options.get_all_options()["experiments"] == ["one"]
+    other = make_pipeline(RunConfig()).options
+    assert (other.view_as(DirectOptions).direct_num_workers, other.view_as(DebugOptions).experiments) == (
+        1,
+        ["beam_fn_api"],
+    )
+
+
+def test_what_a_step_takes_is_looked_at_once() -> None:
+    class Step(beam.DoFn):
+        def process(self, element, other=1, *, kept=2):  # type: ignore[no-untyped-def]
+            yield element
+
+    make_pipeline(RunConfig())
+    plain = runner._look(Step().process)
+    assert core.get_function_arguments(Step(), "process") == plain == (["element", "other"], [1])
+    looked = len(runner._signatures)
+    assert not is_stateful_dofn(Step())
+    assert len(runner._signatures) > looked
+    looked = len(runner._signatures)
+    assert not is_stateful_dofn(Step())
+    assert len(runner._signatures) == looked
