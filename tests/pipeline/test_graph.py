@@ -98,10 +98,10 @@ def of_stream(rows, stream):
 
 
 def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label):
-    """Slices of 17, no multiple of the method's window or of a batch."""
+    """Slices of 13, no multiple of the method's window or of a batch."""
     whole, cut = (
         job_config(feed, tmp_path / name, checkpoint={"slice_records": records})
-        for name, records in (("whole", 1000), ("cut", 17))
+        for name, records in (("whole", 1000), ("cut", 13))
     )
     label(whole)
     label(cut)
