@@ -193,7 +193,9 @@ def test_a_manifest_cannot_make_the_job_read_what_the_policy_forbids(tmp_path: P
     line = {"schema_version": "1", "id": "a", "stream": "cam", "event_time": "2026-01-01T00:00:00Z"}
     good = next((tmp_path / "in/cam").iterdir()).name
     manifest = tmp_path / "in/events.jsonl"
-    manifest.write_text("".join(json.dumps({**line, "id": uri, "uri": uri}) + "\n" for uri in (*FORBIDDEN, f"cam/{good}")))
+    manifest.write_text(
+        "".join(json.dumps({**line, "id": uri, "uri": uri}) + "\n" for uri in (*FORBIDDEN, f"cam/{good}"))
+    )
     job = {"source": {"url": str(manifest)}, "output": {"url": str(tmp_path / "out")}, "method": {"name": "zero-shot"}}
     run_label_job(make_config(job))
     records = outputs(tmp_path / "out")
