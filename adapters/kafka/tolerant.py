@@ -139,8 +139,8 @@ class _Batch:
 
 
 class _BrokenBatch(_Batch):
-    """One that fails its checksum: nothing that it says of itself is taken, but for its first offset, which the checksum
-    is not over. It reaches to the batch that follows."""
+    """One that fails its checksum: nothing that it says of itself is taken, but for its first offset, over which the
+    checksum is not. It reaches to the batch that follows."""
 
     magic = 2
     is_control_batch = is_transactional = False
