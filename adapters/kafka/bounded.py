@@ -1,5 +1,5 @@
 """Consumers that a topic cannot make take more memory than a bound: what a producer compressed is decompressed up to a
-bound, and records are taken a few at a time where they are large.
+bound, and a poll ends where its records are large.
 
 kafka-python decompresses a batch whole, whatever comes of it; `bound_codecs` puts decoders in its place that stop.
 """
@@ -15,7 +15,7 @@ from kafka.record import default_records, legacy_records
 MAX_BATCH = 64 * 2**20
 """Bytes of a batch of records when it is decompressed; as of a manifest's line."""
 MAX_POLL = 16 * 2**20
-"""Bytes of the records of one poll above which the next one takes a single record."""
+"""Bytes of the records of one poll after which it takes no further one."""
 MAX_RECORDS = 500
 """Records of one poll."""
 
@@ -87,19 +87,46 @@ _DECODERS: dict[str, Callable[[Any], bytes]] = {
 
 
 class BoundedConsumer:
-    """A `kafka.KafkaConsumer` of which a poll gives as many records as their size allows: one at first, and twice as
-    many as before while they are small."""
+    """A `kafka.KafkaConsumer` of which a poll gives no more than `MAX_RECORDS`, and none behind the one with which they
+    are larger than `MAX_POLL`: it takes one after another, for kafka-python decompresses a batch when its first record
+    is taken."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._most = 1
+        self._failed: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
-    def poll(self, timeout_ms: int) -> dict[Any, list[Any]]:
+    def seek(self, partition: Any, offset: int) -> None:
         """As kafka-python's."""
-        found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms, max_records=self._most)
-        size = sum(len(record.value or b"") for records in found.values() for record in records)
-        self._most = 1 if size > MAX_POLL else min(2 * self._most, MAX_RECORDS)
+        self._failed = None
+        self._consumer.seek(partition, offset)
+
+    def poll(self, timeout_ms: int) -> dict[Any, list[Any]]:
+        """As kafka-python's; an error behind records is raised by the next poll."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+        found: dict[Any, list[Any]] = {}
+        size = count = 0
+        while count < MAX_RECORDS and size <= MAX_POLL:
+            try:
+                taken = self._consumer.poll(0 if found else timeout_ms, max_records=1)
+            except Exception as error:
+                if not found:
+                    raise
+                self._failed = error
+                break
+            if not taken:
+                break
+            for partition, records in taken.items():
+                found.setdefault(partition, []).extend(records)
+                count += len(records)
+                size += sum(map(_size, records))
         return found
+
+
+def _size(record: Any) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers or ())
+    return len(record.key or b"") + len(record.value or b"") + headers

@@ -5,6 +5,7 @@ not fit, a compressed block that is none. `tolerant` makes one consumer give, in
 record whose value is `Undecodable`; of a batch that cannot be opened at all one for each of its offsets.
 """
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +55,12 @@ class _Records:
         self._records = records
 
     def next_batch(self) -> Any:
+        data = self._records._next_slice
         batch = self._records.next_batch()
+        if batch is None:
+            return None
+        if not batch.validate_crc():  # also what says that it is of an old format
+            return _BrokenBatch(DefaultRecordBatch(data), self._records._next_slice)
         plain = isinstance(batch, DefaultRecordBatch) and not batch.is_control_batch
         return _Batch(batch) if plain else batch
 
@@ -70,12 +76,6 @@ class _Batch:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
-
-    def validate_crc(self) -> bool:
-        """True: a batch that fails its checksum is broken as a whole."""
-        if not self._batch.validate_crc():
-            self._broken = "the batch fails its checksum"
-        return True
 
     def __iter__(self) -> Iterator[Any]:
         if self._broken is None:
@@ -102,7 +102,7 @@ class _Batch:
 
     def __next__(self) -> Any:
         if self._broken is not None:
-            if self._next > self._batch.last_offset:
+            if self._next > self.last_offset:
                 raise StopIteration
             return self._lost(self._next, b"", self._broken)
         if self._left <= 0:
@@ -136,3 +136,29 @@ class _Batch:
     def _lost(self, offset: int, data: bytes, reason: str) -> Any:
         self._next = offset + 1
         return DefaultRecord(len(data), offset, -1, 0, None, Undecodable.of(data, reason), [])
+
+
+class _BrokenBatch(_Batch):
+    """One that fails its checksum: nothing that it says of itself is taken, but for its first offset, over which the
+    checksum is not. It reaches to the batch that follows."""
+
+    magic = 2
+    is_control_batch = is_transactional = False
+
+    def __init__(self, batch: Any, following: Any) -> None:
+        super().__init__(batch)
+        self._broken = "the batch fails its checksum"
+        self.last_offset = batch.last_offset if following is None else struct.unpack_from(">q", following)[0] - 1
+
+    @property
+    def next_offset(self) -> int:
+        """Behind it."""
+        return self.last_offset + 1
+
+    def validate_crc(self) -> bool:
+        """True: it is given as broken."""
+        return True
+
+    def has_producer_id(self) -> bool:
+        """No transaction decides about it."""
+        return False

@@ -92,7 +92,7 @@ def _compiled(group: str, pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{group}_pattern {pattern!r} is not a regular expression: {error}") from error
+        raise ValueError(f"{group}_pattern {pattern!r} is no regular expression: {error}") from error
     if group not in compiled.groupindex:
         raise ValueError(f"{group}_pattern {pattern!r} has no group named {group!r}; write (?P<{group}>...)")
     return compiled

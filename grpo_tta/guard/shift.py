@@ -37,7 +37,7 @@ _ROW_TYPE = torch.float16
 _MEMORY = 32
 """Of the course, in probes."""
 _ANEW = 4
-"""Probes that a mean made anew is of. More would take a drift that goes on slowly into the mean, and not see it. [ours]"""
+"""Probes that a mean made anew is of: more would take a drift that goes on slowly with them. [ours]"""
 _PRIOR = 8.0
 """Probes that the reference's variance counts beside the stream's."""
 _HIGHEST_SCORE = 8.0

@@ -32,8 +32,8 @@ class Frames:
     """Its number since the last border, int64 ``[B]``."""
     counts: Tensor
     """Frames of each stream, int64 ``[S]``, on the CPU."""
-    features: Tensor | None = None
-    """Of the frozen encoder ``[B, D]``, of a `FrozenMethod`."""
+    features: Tensor
+    """Of the frozen encoder ``[B, D]``; ``[B, 0]`` of a method that does not live on them."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class PackedMethod(Method):
             for (prediction, report), state in zip(out.steps(), unstack(columns), strict=True)
         ]
 
-    def _seen(self, together: Batch) -> Tensor | None:
+    def _seen(self, together: Batch) -> Tensor:
         """Frozen features of all frames, where they are made at once."""
-        return None
+        return torch.empty(len(together), 0, device=self.classifier.device)
 
-    def _frames(self, together: Batch, features: Tensor | None, stretch: Stretch, columns: Columns) -> Frames:
+    def _frames(self, together: Batch, features: Tensor, stretch: Stretch, columns: Columns) -> Frames:
         counts = torch.tensor(stretch.counts)
         owner = torch.repeat_interleave(counts)
         first = columns["frames"][stretch.streams]
@@ -109,8 +109,7 @@ class PackedMethod(Method):
         place = torch.arange(len(owner)) + (first - (ends - counts))[owner]
         batch, device = together, self.classifier.device
         if len(owner) < len(together):
-            batch = together.rows(stretch.rows)
-            features = None if features is None else features[stretch.rows.to(device)]
+            batch, features = together.rows(stretch.rows), features[stretch.rows.to(device)]
         return Frames(batch, owner.to(device), place.to(device), counts, features)
 
     def _due(self, columns: Columns) -> list[int]:

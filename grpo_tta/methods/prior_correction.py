@@ -48,7 +48,6 @@ class PriorCorrection(FrozenMethod):
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Correct frame by frame, and move the marginals."""
         features = frames.features
-        assert features is not None
         frozen, marginal = self.classifier.probabilities(features).cpu(), columns["marginal"].cpu().clone()
         before, counts = torch.empty_like(frozen), frames.counts.tolist()
         for streams, _, rows in stretches(counts, [0] * len(counts), 1):  # the next frame of each stream

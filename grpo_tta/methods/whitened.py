@@ -47,7 +47,6 @@ class Whitened(FrozenMethod):
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Each frame by the windows that ended before it."""
         classifier, owner, features = self.classifier, frames.owner, frames.features
-        assert features is not None
         served = self._labels(features, owner, columns)
         frozen, known = classifier.probabilities(features), Known.of(columns)
         finite = all_finite(served, frames)

@@ -28,7 +28,6 @@ class ZeroShot(FrozenMethod):
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         """Only ``frames`` moves."""
         features = frames.features
-        assert features is not None
         probabilities = self.classifier.probabilities(features)
         finite = all_finite(probabilities, frames)
         columns = {**columns, "frames": columns["frames"] + frames.counts}

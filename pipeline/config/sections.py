@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import (
@@ -20,7 +19,7 @@ from pydantic import (
 from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest
-from grpo_tta.adapters.storage.names import AUTO
+from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.methods import METHODS
 from grpo_tta.pipeline.config.values import (
     Duration,
@@ -91,16 +90,7 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _patterns(self) -> "SourceConfig":
-        for name, group in (("stream_pattern", "stream"), ("time_pattern", "time")):
-            pattern = getattr(self, name)
-            if pattern is None or (name, pattern) == ("time_pattern", AUTO):
-                continue
-            try:
-                compiled = re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{name} is no regular expression: {error}, got {pattern!r}") from error
-            if group not in compiled.groupindex:
-                raise ValueError(f"{name} must have a group (?P<{group}>...), got {pattern!r}")
+        NamePattern(self.stream_pattern, self.time_pattern)
         return self
 
 

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def settled_heap() -> Iterator[None]:
-    """What is there at the beginning, model and libraries, is left out of collections inside."""
+    """What is there at the beginning, model and libraries, is left out of collections inside. Inside another one it is
+    left out already."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, _BeamArgumentParser
@@ -79,7 +80,26 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
     """An empty one, whose bundles end at once."""
     _sample_often()
-    return beam.Pipeline(runner=_CLASSES.get(run.runner, run.runner), options=PipelineOptions(list(run.beam_options)))
+    return beam.Pipeline(runner=_CLASSES.get(run.runner, run.runner), options=_Options(list(run.beam_options)))
+
+
+View = TypeVar("View", bound=PipelineOptions)
+
+
+class _Options(PipelineOptions):
+    """Options whose views are made once. Each view builds a parser of command lines, and Beam asks for some hundred and
+    seventy of them a slice."""
+
+    def view_as(self, cls: type[View]) -> View:
+        """As Beam's; all views have their values in one place."""
+        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        view: View = views[cls]
+        return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_views"}
 
 
 def _sample_often() -> None:

@@ -172,7 +172,7 @@ def test_times():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"), [("(", "not a regular expression"), ("(?P<other>.*)", r"write \(\?P<stream>\.\.\.\)")]
+    ("pattern", "message"), [("(", "is no regular expression"), ("(?P<other>.*)", r"write \(\?P<stream>\.\.\.\)")]
 )
 def test_bad_patterns_are_named(pattern, message):
     with pytest.raises(ValueError, match=message):

@@ -69,9 +69,8 @@ def image_event(number: int, stream: str, seconds: float | None = None, **fields
 
 def send(broker: Any, topic: str, records: list[tuple[int, Any]], **options: Any) -> list[str]:
     """Produce ``(partition, event or bytes or None)``; the coordinates, in the order of sending."""
-    producer = kafka.KafkaProducer(
-        bootstrap_servers=broker.bootstrap, linger_ms=5, reconnect_backoff_max_ms=500, max_request_size=2**23, **options
-    )
+    options = {"linger_ms": 5, "reconnect_backoff_max_ms": 500, "max_request_size": 2**23, **options}
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, **options)
     futures = []
     for partition, value in records:
         data = json.dumps(value).encode() if isinstance(value, dict) else value

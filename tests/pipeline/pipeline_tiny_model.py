@@ -1,5 +1,7 @@
 """A random classifier small enough to adapt in milliseconds, and images for it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,12 +29,12 @@ class TinyTower(nn.Module):
         return self.head(x.mean(1))
 
 
-def tiny_classifier() -> Classifier:
+def tiny_classifier(names: Sequence[str] = CLASSES) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        tower, vectors = TinyTower(), torch.randn(len(CLASSES), WIDTH)
+        tower, vectors = TinyTower(), torch.randn(len(names), WIDTH)
     preprocess = PreprocessCfg.from_open_clip({"size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3})
-    return Classifier(tower.eval(), list(CLASSES), vectors, preprocess, logit_scale=20.0)
+    return Classifier(tower.eval(), list(names), vectors, preprocess, logit_scale=20.0)
 
 
 def blobs(ref: ImageRef) -> np.ndarray:

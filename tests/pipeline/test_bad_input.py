@@ -6,7 +6,6 @@ labels they get where the bad ones are not there.
 
 import io
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -23,7 +22,7 @@ from grpo_tta.pipeline.run.bounded import run_label_job
 
 NAMES = list(class_prompts())
 TIMES = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"
-GOOD = 48
+GOOD = 32
 
 
 def scene(label: int, seed: int = 0) -> Image.Image:
@@ -90,7 +89,7 @@ def test_bad_files_are_dead_letters_and_change_nothing_else(good: tuple[Path, di
     folder, expected = good
     shutil.copytree(folder, tmp_path / "feed")
     for number, (name, data) in enumerate(bad_files().items()):
-        (tmp_path / "feed/cam" / f"2026-01-01T00-00-{11 * number:02d}Z-{name}").write_bytes(data)
+        (tmp_path / "feed/cam" / f"2026-01-01T00-00-{9 * number:02d}Z-{name}").write_bytes(data)
     (tmp_path / "feed/cam/2026-01-01T00-00-20Z-link.jpg").symlink_to("gone.jpg")
     result = run_label_job(config(tmp_path / "feed", tmp_path / "out"))
     letters = {
@@ -185,19 +184,23 @@ def test_two_events_of_one_id_and_a_wrong_content_type(tmp_path: Path) -> None:
     assert not records["dead_letters"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.jpg", "/etc/hostname", "file:///etc/hostname", "zip://a.jpg::/b.zip", "https://localhost/a.jpg"]
-)
-def test_a_manifest_cannot_make_the_job_read_what_the_policy_forbids(tmp_path: Path, name: str) -> None:
+FORBIDDEN = ["../secret.jpg", "/etc/hostname", "file:///etc/hostname", "zip://a.jpg::/b.zip", "https://localhost/a.jpg"]
+
+
+def test_a_manifest_cannot_make_the_job_read_what_the_policy_forbids(tmp_path: Path) -> None:
     write_good(tmp_path / "in", "cam", 1)
     scene(0).save(tmp_path / "secret.jpg")
     line = {"schema_version": "1", "id": "a", "stream": "cam", "event_time": "2026-01-01T00:00:00Z"}
     good = next((tmp_path / "in/cam").iterdir()).name
     manifest = tmp_path / "in/events.jsonl"
-    manifest.write_text("".join(json.dumps({**line, "id": uri, "uri": uri}) + "\n" for uri in (name, f"cam/{good}")))
-    run_label_job(make_config({"source": {"url": str(manifest)}, "output": {"url": str(tmp_path / "out")}}))
+    manifest.write_text(
+        "".join(json.dumps({**line, "id": uri, "uri": uri}) + "\n" for uri in (*FORBIDDEN, f"cam/{good}"))
+    )
+    job = {"source": {"url": str(manifest)}, "output": {"url": str(tmp_path / "out")}, "method": {"name": "zero-shot"}}
+    run_label_job(make_config(job))
     records = outputs(tmp_path / "out")
     assert [record.id for record in records["labels"]] == [f"cam/{good}"]
-    (letter,) = records["dead_letters"]
-    assert letter.stage in ("policy", "decode_event")
-    assert os.path.basename(name) in letter.model_dump_json()
+    assert len(records["dead_letters"]) == len(FORBIDDEN)
+    assert {letter.stage for letter in records["dead_letters"]} <= {"policy", "decode_event"}
+    for name in FORBIDDEN:
+        assert any(name in letter.model_dump_json() for letter in records["dead_letters"]), name

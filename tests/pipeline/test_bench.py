@@ -166,7 +166,7 @@ def test_frames_do_not_depend_on_who_labels_them_or_on_the_batch(bench: Run, tmp
     out = tmp_path / "rows.jsonl"
     for size in (1, 32):
         flags = ["--methods", "grpo,tda", "--streams", "mixed-cameras", "--corruptions", "fog:3,contrast:4"]
-        assert bench(*flags, "--frames", 96, "--batch-size", size, "--json", out)[0] == 0
+        assert bench(*flags, "--frames", 64, "--batch-size", size, "--json", out)[0] == 0
     rows = rows_of(out)
     assert len({row["accuracy_frozen"] for row in rows}) == 1
     assert len({row["accuracy"] for row in rows if row["method"] == "grpo"}) == 1
@@ -178,7 +178,7 @@ def test_controls_reset_as_often_as_the_guard(bench: Run, tmp_path: Path) -> Non
     settings = "probe_frames: 8, reference_probes: 4, shift_lambda: 0.1, shift_delta: 0.0, on_shift: reset"
     config.write_text(f"guard: {{settings: {{{settings}}}}}\n")
     out = tmp_path / "rows.jsonl"
-    flags = ["--methods", "grpo", "--streams", "abrupt", "--corruptions", "contrast:5,fog:5", "--frames", 360]
+    flags = ["--methods", "grpo", "--streams", "abrupt", "--corruptions", "contrast:5,fog:5", "--frames", 240]
     rules = ["--resets", "random,guard,none,periodic,true"]
     code, _, said = bench(*flags, *rules, "--config", config, "--json", out)
     assert code == 0, said

@@ -8,7 +8,7 @@ import pytest
 from grpo_tta.demo.feed import SHIFTED, STREAMS
 from grpo_tta.pipeline.cli import main
 
-IMAGES = 120
+IMAGES = 48
 
 
 @pytest.fixture(scope="module")

@@ -43,12 +43,36 @@ def pictures(tmp_path_factory):
     return folder, sorted(folder.rglob("*.png"), key=lambda path: (path.name, str(path)))
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the feed of every test lies: records hold its path."""
+    return tmp_path_factory.mktemp("followed") / "feed"
+
+
+@pytest.fixture(scope="module")
+def bounded(pictures, place, tmp_path_factory):
+    """The output files and states of a job over all pictures, which are there from the beginning."""
+    config = job_config(place, tmp_path_factory.mktemp("bounded") / "out", checkpoint={"slice_records": SLICE})
+    shutil.copytree(pictures[0], place)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use(monkeypatch, config)
+        assert run.run_label_job(config).finished
+    shutil.rmtree(place)
+    return output_files(Path(config.output.url)), states(config)
+
+
 @pytest.fixture
-def bring(pictures, tmp_path):
+def feed(place, bounded):
+    """Empty."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def bring(pictures, feed):
     """Bring the pictures ``start <= i < stop`` into the feed."""
     folder, paths = pictures
-    feed = tmp_path / "feed"
-    feed.mkdir()
 
     def copy(start, stop):
         for path in paths[start:stop]:
@@ -61,10 +85,10 @@ def bring(pictures, tmp_path):
 
 
 @pytest.fixture
-def config(tmp_path):
-    def make(out="out", **sections):
+def config(place, tmp_path):
+    def make(**sections):
         sections = {"source": FOLLOW, "checkpoint": {"slice_records": SLICE}, **sections}
-        return job_config(tmp_path / "feed", tmp_path / out, **sections)
+        return job_config(place, tmp_path / "out", **sections)
 
     return make
 
@@ -118,32 +142,28 @@ def undated(config):
     return {re.sub(r"/.+/", "/", name): data for name, data in found.items()}
 
 
-def test_files_that_come_while_the_job_runs_are_labelled_as_a_job_over_all_of_them_does(bring, config, label):
-    followed, bounded = config("followed"), config("bounded", source={})
+def test_files_that_come_while_the_job_runs_are_labelled_as_a_job_over_all_of_them_does(bring, config, label, bounded):
+    followed = config()
     steps = {8 * i: lambda i=i: bring(8 * i, 8 * i + 8) for i in range(3)}
     summary = label(followed, stop=when_labelled(followed, {**steps, 24: None}))
     assert (summary.finished, summary.events, summary.labels, summary.dead_letters) == (False, 24, 24, 0)
-    assert label(bounded).finished
-    assert undated(followed) == output_files(Path(bounded.output.url))
+    assert (undated(followed), states(followed)) == bounded
     assert len(output_files(Path(followed.output.url))) > 5
-    assert states(followed) == states(bounded)
     written = json.loads((ObjectStore(followed.output.url)).read("summary.json"))
     assert (written["finished"], written["events"]) == (False, 24)
 
 
-def test_it_goes_on_where_it_was_and_carries_states_on(bring, config, label):
-    followed, bounded = config("followed"), config("bounded", source={})
+def test_it_goes_on_where_it_was_and_carries_states_on(bring, config, label, bounded):
+    followed = config()
     for i in range(3):
         bring(8 * i, 8 * i + 8)
         assert label(followed, stop=when_labelled(followed, {8 * i + 8: None})).events == 8 * i + 8
-    label(bounded)
-    assert undated(followed) == output_files(Path(bounded.output.url))
-    assert states(followed) == states(bounded)
+    assert (undated(followed), states(followed)) == bounded
 
 
 @pytest.mark.parametrize("point", ["before:1", "after:1", "before:4", "after:4"])
-def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, config, label, point):
-    followed, bounded = config("followed"), config("bounded", source={})
+def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, config, label, bounded, point):
+    followed = config()
     bring(0, 8)
     label(followed, stop=when_labelled(followed, {8: None}))
     bring(8, 16)
@@ -153,14 +173,11 @@ def test_killed_at_a_step_nothing_is_labelled_twice_and_nothing_lost(bring, conf
     bring(16, 24)
     summary = label(followed, stop=when_labelled(followed, {24: None}))
     assert (summary.events, summary.labels) == (24, 24)
-    label(bounded)
-    assert undated(followed) == output_files(Path(bounded.output.url))
-    assert states(followed) == states(bounded)
+    assert (undated(followed), states(followed)) == bounded
 
 
-def test_an_overwritten_file_is_labelled_once_more_and_a_late_one_is_a_dead_letter(bring, config, label, tmp_path):
+def test_an_overwritten_file_is_labelled_once_more_and_a_late_one_is_a_dead_letter(bring, config, label, feed):
     followed = config(source={**FOLLOW, "look_back": "60s"})
-    feed = tmp_path / "feed"
     again = feed / "north" / "2026-01-01T00-00-00Z.png"
 
     def overwrite():
@@ -183,9 +200,9 @@ def test_an_overwritten_file_is_labelled_once_more_and_a_late_one_is_a_dead_lett
     assert (letter.stage, letter.error_class) == ("source", "ArrivedTooLate")
 
 
-def test_it_waits_for_the_first_file_and_for_those_that_may_still_be_written(bring, config, label, tmp_path):
+def test_it_waits_for_the_first_file_and_for_those_that_may_still_be_written(bring, config, label, feed):
     followed = config(source={**FOLLOW, "settle": "400ms"})
-    path = tmp_path / "feed" / "north" / "2026-01-01T00-00-00Z.png"
+    path = feed / "north" / "2026-01-01T00-00-00Z.png"
     written = []
 
     def begin_to_write():
@@ -214,9 +231,9 @@ def test_a_stopped_job_says_so_and_exits_130(bring, config, monkeypatch, capsys)
     assert "run the same command again to go on" in said
 
 
-def test_a_source_that_is_away_for_a_while_is_looked_at_again(bring, config, label, tmp_path, caplog):
+def test_a_source_that_is_away_for_a_while_is_looked_at_again(bring, config, label, feed, tmp_path, caplog):
     followed = config()
-    feed, away = tmp_path / "feed", tmp_path / "away"
+    away = tmp_path / "away"
     stop = when_labelled(followed, {8: lambda: feed.rename(away), 9: None})
 
     def until_it_was_missed():
@@ -229,20 +246,20 @@ def test_a_source_that_is_away_for_a_while_is_looked_at_again(bring, config, lab
     assert label(followed, stop=until_it_was_missed).labels == 9
 
 
-def test_a_source_that_stays_away_ends_the_job(bring, config, label, tmp_path):
+def test_a_source_that_stays_away_ends_the_job(bring, config, label, feed):
     followed = config(source={**FOLLOW, "give_up_after": "50ms"})
     bring(0, 8)
     with pytest.raises(SourceError, match="does not exist"):
-        label(followed, stop=when_labelled(followed, {8: lambda: shutil.rmtree(tmp_path / "feed"), 9: None}))
+        label(followed, stop=when_labelled(followed, {8: lambda: shutil.rmtree(feed), 9: None}))
     assert CheckpointLog(ObjectStore(followed.checkpoint_url)).latest().position == 8
 
 
-def test_old_segments_go_and_status_sees_the_end(bring, config, label, tmp_path):
+def test_old_segments_go_and_status_sees_the_end(bring, config, label, feed):
     followed = config(source={**FOLLOW, "look_back": "0s"})
 
     def later(i):
         bring(i, i + 1)
-        for path in (tmp_path / "feed").rglob("*.png"):
+        for path in feed.rglob("*.png"):
             if path.stat().st_mtime == 1_767_225_600:
                 os.utime(path, (1_767_226_000 + i, 1_767_226_000 + i))
 

@@ -3,12 +3,13 @@
 import json
 import random
 import threading
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
 from pipeline_checkpoints import CLOCK, OURS, Killed, killing, make_commit
 from pipeline_fakes import CountingMethod, canvas, dump, level_of, make_labeler, make_ref
-from pipeline_jobs import job_config, job_labeler, output_files, outputs, png, serve, write_pictures
+from pipeline_jobs import files, job_config, job_labeler, output_files, outputs, png, serve, write_pictures
 
 import grpo_tta.pipeline.graph as graph
 import grpo_tta.pipeline.label.dofn as labeling
@@ -30,6 +31,7 @@ from grpo_tta.schemas.monitor import merged
 from grpo_tta.state import decode_state, encode_state
 
 COUNTS = {"north": 30, "south": 21, "west": 9}
+TWO = {"slice_records": 40}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,20 @@ def label(use):
     return run_job
 
 
+@pytest.fixture(scope="module")
+def undisturbed(feed, tmp_path_factory):
+    """The configuration of a job over the feed in two slices, which nothing happens to."""
+    config = job_config(feed, tmp_path_factory.mktemp("undisturbed") / "out", checkpoint=TWO)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        serve(monkeypatch, job_labeler(config))
+        run.run_label_job(config)
+    return config
+
+
+def files_of(config):
+    return output_files(Path(config.output.url))
+
+
 def states(config):
     """Every stream's newest state, encoded."""
     store = ObjectStore(config.checkpoint_url)
@@ -81,11 +97,11 @@ def of_stream(rows, stream):
 # ---- order, shards --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slice_records", [13, 20])
-def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label, slice_records):
+def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label):
+    """Slices of 13, no multiple of the method's window or of a batch."""
     whole, cut = (
         job_config(feed, tmp_path / name, checkpoint={"slice_records": records})
-        for name, records in (("whole", 1000), ("cut", slice_records))
+        for name, records in (("whole", 1000), ("cut", 13))
     )
     label(whole)
     label(cut)
@@ -155,15 +171,11 @@ def test_images_are_read_ahead_over_the_streams_of_a_shard(use, tmp_path):
     labelling.join(10)
 
 
-def test_several_workers_give_the_files_and_states_of_one(feed, tmp_path, label):
-    one, three = (
-        job_config(feed, tmp_path / name, checkpoint={"slice_records": 25}, run={"beam_options": options})
-        for name, options in (("one", ()), ("three", ("--direct_num_workers=3",)))
-    )
-    label(one)
+def test_several_workers_give_the_files_and_states_of_one(feed, undisturbed, tmp_path, label):
+    three = job_config(feed, tmp_path / "out", checkpoint=TWO, run={"beam_options": ("--direct_num_workers=3",)})
     label(three)
-    assert output_files(tmp_path / "three") == output_files(tmp_path / "one")
-    assert states(three) == states(one)
+    assert files_of(three) == files_of(undisturbed)
+    assert states(three) == states(undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -201,30 +213,27 @@ def test_a_plan_that_is_run_again_keeps_its_groups_of_streams(feed, tmp_path, la
     assert sorted(seen) == groups
 
 
-def test_shuffled_input_gives_the_labels_of_sorted_input(feed, tmp_path, label, monkeypatch):
+def test_shuffled_input_gives_the_labels_of_sorted_input(feed, undisturbed, tmp_path, label, monkeypatch):
     def shuffled(*args, **options):
         rows = list(list_source(*args, **options))
         random.Random(5).shuffle(rows)
         return iter(rows)
 
-    plain = job_config(feed, tmp_path / "sorted", checkpoint={"slice_records": 25})
-    label(plain)
     monkeypatch.setattr(places, "list_source", shuffled)
-    mixed = job_config(feed, tmp_path / "shuffled", checkpoint={"slice_records": 25})
+    mixed = job_config(feed, tmp_path / "shuffled", checkpoint=TWO)
     label(mixed)
-    assert output_files(tmp_path / "shuffled") == output_files(tmp_path / "sorted")
-    assert states(mixed) == states(plain)
+    assert files_of(mixed) == files_of(undisturbed)
+    assert states(mixed) == states(undisturbed)
 
 
-def test_a_streams_labels_do_not_depend_on_the_others(feed, tmp_path, label):
+def test_a_streams_labels_do_not_depend_on_the_others(feed, undisturbed, tmp_path, label):
     write_pictures(tmp_path / "alone", {"north": COUNTS["north"]})
-    both, alone = job_config(feed, tmp_path / "both"), job_config(tmp_path / "alone", tmp_path / "one")
-    label(both)
+    both, alone = undisturbed, job_config(tmp_path / "alone", tmp_path / "one")
     label(alone)
     for folder in ("labels", "adaptation"):
         rows = outputs(tmp_path / "one")[folder]
         expected = [row.replace(str(tmp_path / "alone"), str(feed)) for row in dump(rows)]
-        assert of_stream(outputs(tmp_path / "both")[folder], "north") == expected
+        assert of_stream(outputs(Path(both.output.url))[folder], "north") == expected
         assert expected
     assert len(states(both)) == 3
     first, second = decode_state(states(both)["north"]), decode_state(states(alone)["north"])
@@ -241,7 +250,7 @@ def test_labels_and_dead_letters_are_the_events(tmp_path, label):
     (folder / "north" / "2026-01-01T00-00-03Z.png").write_bytes(png(3)[:40])
     (folder / "south" / "2026-01-01T00-00-02Z.png").write_bytes(b"no picture")
     (folder / "south" / "2026-01-01T00-00-07Z.png").write_bytes(b"")
-    config = job_config(folder, tmp_path / "out", checkpoint={"slice_records": 8})
+    config = job_config(folder, tmp_path / "out", checkpoint={"slice_records": 10})
     summary = label(config).summary
     found = outputs(tmp_path / "out")
     assert (summary.events, summary.labels, summary.dead_letters, summary.streams) == (20, 17, 3, 2)
@@ -347,24 +356,23 @@ def test_settings_that_take_over_leave_no_files_of_the_old_ones(feed, tmp_path, 
     assert (latest.epoch, latest.config_fingerprint) == (2, config.fingerprint())
 
 
-def test_a_failing_slice_is_not_committed_and_says_why(feed, tmp_path, label):
+def test_a_failing_slice_is_not_committed_and_says_why(feed, undisturbed, tmp_path, label):
     class Tiring(CountingMethod):
         seen = 0
 
         def step(self, batch, state):
             self.seen += len(batch)
-            self.fail_always = self.fail_always or self.seen > 30
+            self.fail_always = self.fail_always or self.seen > 44
             return super().step(batch, state)
 
-    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 20})
+    config = job_config(feed, tmp_path / "out", checkpoint=TWO)
     with pytest.raises(JobError, match=r"slice \d of storage failed and was not committed: .*the step failed"):
         label(config, Tiring())
     latest = CheckpointLog(ObjectStore(config.checkpoint_url)).latest()
     committed = latest.counters.events if latest else 0
     assert label(config, CountingMethod()).summary.events == 60
-    label(job_config(feed, tmp_path / "undisturbed", checkpoint={"slice_records": 20}))
     assert committed < 60
-    assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
+    assert files_of(config) == files_of(undisturbed)
 
 
 # ---- states of others -------------------------------------------------------------------------------------------
@@ -467,12 +475,13 @@ def test_a_resume_with_other_settings_is_refused_or_starts_the_streams_afresh(fe
 # ---- one job, one place -----------------------------------------------------------------------------------------
 
 
-def test_two_jobs_do_not_share_a_place_for_outputs(feed, tmp_path, label):
-    label(job_config(feed, tmp_path / "out"))
-    other = job_config(feed, tmp_path / "out", checkpoint={"url": str(tmp_path / "elsewhere"), "slice_records": 50})
+def test_two_jobs_do_not_share_a_place_for_outputs(feed, undisturbed, tmp_path, label):
+    out = Path(undisturbed.output.url)
+    there = files(out)
+    other = job_config(feed, out, checkpoint={"url": str(tmp_path / "elsewhere"), "slice_records": 50})
     with pytest.raises(ConfigurationError, match="out holds the results of another job"):
         label(other)
-    assert len(outputs(tmp_path / "out")["labels"]) == 60
+    assert files(out) == there
 
 
 def test_an_attempt_that_committed_nothing_binds_no_place(feed, tmp_path, label):
@@ -492,7 +501,7 @@ def test_an_attempt_that_committed_nothing_binds_no_place(feed, tmp_path, label)
 
 def test_every_place_gets_all_records(feed, tmp_path, label):
     also = {"also": [str(tmp_path / "second")]}
-    label(job_config(feed, tmp_path / "out", output=also, checkpoint={"slice_records": 25}))
+    label(job_config(feed, tmp_path / "out", output=also))
     assert output_files(tmp_path / "out") == output_files(tmp_path / "second")
     assert len(outputs(tmp_path / "second")["labels"]) == 60
     assert (tmp_path / "second" / "summary.json").exists()
@@ -516,20 +525,17 @@ def test_a_summary_left_behind_by_a_death_after_the_last_commit_is_written_again
 
 
 @pytest.mark.parametrize("policy", ["fail", "reset"])
-def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, tmp_path, label, policy):
-    label(job_config(feed, tmp_path / "out"))
-    other = job_config(
-        feed,
-        tmp_path / "out",
-        checkpoint={"on_state_mismatch": policy},
-        method={"settings": {"learning_rate": 0.5}},
-    )
+def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, undisturbed, label, policy):
+    out, checkpoint = Path(undisturbed.output.url), {**TWO, "on_state_mismatch": policy}
+    there = files(out)
+    other = job_config(feed, out, checkpoint=checkpoint, method={"settings": {"learning_rate": 0.5}})
     with pytest.raises(ConfigurationError, match="this job is finished, with other settings"):
         label(other)
+    assert files(out) == there
 
 
 def test_a_reset_that_was_asked_for_is_done_once_before_the_next_event(feed, tmp_path, label):
-    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 15})
+    config = job_config(feed, tmp_path / "out", checkpoint=TWO)
     label(config, stop=stop_after(1))
     log = CheckpointLog(ObjectStore(config.checkpoint_url))
     log.request_reset("north")

@@ -58,8 +58,11 @@ def test_what_is_no_duration(text: str) -> None:
         ({"guard": {"settings": {"probe_frames": "4"}}}, "guard.settings.probe_frames: .*valid integer, got '4'"),
         ({"method": {"settings": {"seed": True}}}, "method.settings.seed: .*valid integer, got True"),
         ({"labels": {"templates": "a {}"}}, "labels.templates: .*valid tuple"),
-        ({"source": {"stream_pattern": "("}}, "source: stream_pattern is no regular expression"),
-        ({"source": {"stream_pattern": "cam"}}, r"stream_pattern must have a group \(\?P<stream>"),
+        ({"source": {"stream_pattern": "("}}, r"source: stream_pattern '\(' is no regular expression"),
+        (
+            {"source": {"stream_pattern": "cam"}},
+            r"stream_pattern 'cam' has no group named 'stream'; write \(\?P<stream>",
+        ),
         ({"source": {"url": ""}}, "source.url: "),
         ({"source": {"url": "s3://key:secret@bucket/x"}}, "source.url: credentials do not belong in a URL"),
         ({"source": {"url": "abfs://key:secret@account/x"}}, "source.url: credentials do not belong in a URL"),

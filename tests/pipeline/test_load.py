@@ -11,8 +11,7 @@ from grpo_tta import METHODS
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label import load
-from grpo_tta.pipeline.label.load import images_labelled, labeler_of, leave_labeler, load_job_classifier, take_labeler
+from grpo_tta.pipeline.label.load import images_labelled, labeler_of, leave_labeler, take_labeler
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.runner import check_runner
 
@@ -32,22 +31,12 @@ def job_of(feed: Path, out: Path, **sections: Any) -> ResolvedJob:
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "zero-shot"])
-def test_the_method_is_made_with_the_jobs_settings(name: str, feed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_method_is_made_with_the_jobs_settings(name: str, feed: Path) -> None:
     changed = {key: value for key, value in OTHER.items() if METHODS[name].has(key)}
     assert changed, "a method whose settings this test does not change"
-    monkeypatch.setattr(load, "load_job_classifier", cached_classifier)
     with labeler_of(job_of(feed, feed / "out", method={"name": name, "settings": changed})) as labeler:
         settings = vars(labeler.method)["settings"]
     assert {key: getattr(settings, key) for key in changed} == changed
-
-
-_classifier: list[Any] = []
-
-
-def cached_classifier(config: Any) -> Any:
-    if not _classifier:
-        _classifier.append(load_job_classifier(config))
-    return _classifier[0]
 
 
 def test_settings_reach_the_updates_of_a_whole_job(feed: Path, tmp_path: Path) -> None:
@@ -70,7 +59,9 @@ def test_a_transaction_is_not_handed_to_other_processes() -> None:
 def test_classes_that_are_edited_under_a_running_job_change_nothing(feed: Path, tmp_path: Path) -> None:
     classes = tmp_path / "classes.txt"
     classes.write_text("cat face\ndog face\n")
-    sections = {"labels": {"file": str(classes)}, "checkpoint": {"slice_records": 8}}
+    sections = {
+        "labels": {"file": str(classes)}, "checkpoint": {"slice_records": 16}, "method": {"name": "zero-shot"}
+    }  # fmt: skip
 
     def edit(progress: Any) -> None:
         if progress.done:
@@ -99,10 +90,10 @@ def reading_threads() -> set[threading.Thread]:
 
 
 def test_jobs_side_by_side_keep_their_labelers_and_the_last_to_leave_ends_the_threads(
-    feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    feed: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(load, "load_job_classifier", cached_classifier)
-    one, other = (job_of(feed, tmp_path / str(top), output={"top_k": top}) for top in (3, 4))
+    method = {"name": "zero-shot"}
+    one, other = (job_of(feed, tmp_path / str(top), output={"top_k": top}, method=method) for top in (3, 4))
     before = reading_threads()
     first = take_labeler(one)
     run_label_job(one)

@@ -43,18 +43,16 @@ def test_the_wheel_lives_beside_a_project_with_the_same_folders(site: Path, tmp_
         (tmp_path / room).mkdir()
         (tmp_path / room / "__init__.py").write_text("OWN = True\n")
     (tmp_path / "main.py").write_text(
+        "import runpy\n"
         "import adapters, bench, pipeline, schemas\n"
-        "import grpo_tta.pipeline.config.job, grpo_tta.bench.rows\n"
+        "import grpo_tta.pipeline.config.job, grpo_tta.bench\n"
         "assert adapters.OWN and bench.OWN and pipeline.OWN and schemas.OWN\n"
-        "print(grpo_tta.pipeline.config.job.__file__)\n"
+        "print(grpo_tta.pipeline.config.job.__file__, grpo_tta.bench.__file__)\n"
+        "runpy.run_module('grpo_tta.pipeline.cli', run_name='__main__')\n"
     )
+    arguments = [sys.executable, "main.py", "config", "show", "--source", "in", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    for arguments, said in (
-        (["main.py"], str(site / "grpo_tta/pipeline/config/job.py")),
-        (["-m", "grpo_tta.pipeline.cli", "config", "show", "--source", "in", "--out", "out"], "url: in"),
-    ):
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for said in (site / "grpo_tta/pipeline/config/job.py", site / "grpo_tta/bench/__init__.py", "url: in"):
+        assert str(said) in done.stdout

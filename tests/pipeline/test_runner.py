@@ -2,7 +2,7 @@
 
 import inspect
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 
 from grpo_tta.pipeline.config.sections import RunConfig
@@ -24,3 +24,18 @@ def test_beams_option_classes_add_their_flags_as_this_package_expects() -> None:
     kinds = PipelineOptions.__subclasses__()
     assert len(kinds) > 10
     assert all(callable(kind._add_argparse_args) for kind in kinds)
+
+
+def test_options_are_those_of_the_command_line_and_of_whoever_changes_them() -> None:
+    made = make_pipeline(RunConfig(beam_options=("--direct_num_workers=3",)))
+    options = made.options
+    assert options.view_as(DirectOptions).direct_num_workers == 3
+    assert options.view_as(DirectOptions) is options.view_as(DirectOptions)
+    options.view_as(DebugOptions).experiments = ["one"]
+    assert PipelineOptions.view_as(options, DebugOptions).experiments == ["one"]
+    assert options.get_all_options()["experiments"] == ["one"]
+    other = make_pipeline(RunConfig()).options
+    assert (other.view_as(DirectOptions).direct_num_workers, other.view_as(DebugOptions).experiments) == (
+        1,
+        ["beam_fn_api"],
+    )

@@ -11,7 +11,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.run.bounded import run_label_job
 
 OPERATIONS = ("read", "read_range", "open_read", "write", "create", "exists", "delete", "names", "sweep")
-KEEP = 4
+KEEP = 2
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_six_operations_a_slice_and_now_and_then_a_collection(
     tmp_path: Path, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams, slices = 3, 18
+    streams, slices = 3, 8
     write_pictures(tmp_path / "feed", dict.fromkeys([f"cam-{number}" for number in range(streams)], 4 * slices))
     config = job_config(tmp_path / "feed", tmp_path / "out", checkpoint={"slice_records": 4 * streams, "keep": KEEP})
     serve(monkeypatch, job_labeler(config))

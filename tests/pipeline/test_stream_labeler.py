@@ -120,7 +120,7 @@ def test_the_size_of_a_batch_leaves_updates_and_resets_on_their_frames():
             names=CLASSES,
             max_batch_size=size,
         )
-        outs[size] = run(labeler, [events(100)])[0]
+        outs[size] = run(labeler, [events(64)])[0]
     places = {
         size: [
             (row.frame, row.frames_since_reset, row.update_count, row.cause, row.coordinate) for row in out.adaptation

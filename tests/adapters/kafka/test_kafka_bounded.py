@@ -4,9 +4,9 @@ import tracemalloc
 import types
 
 import pytest
-from kafka import TopicPartition, errors
+from kafka import errors
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from kafka_fakes import Record
+from kafka_fakes import PARTITION, Record
 
 from grpo_tta.adapters.kafka import bounded
 from grpo_tta.adapters.kafka.bounded import MAX_POLL, MAX_RECORDS, BoundedConsumer, bound_codecs
@@ -49,15 +49,43 @@ def test_no_more_than_the_bound_is_decompressed(monkeypatch):
         tracemalloc.stop()
 
 
-def test_large_records_come_one_by_one():
-    partition, asked, sizes = TopicPartition("images", 0), [], iter([1] * 12 + [MAX_POLL + 1, 1, 1])
+class Records:
+    """Of these sizes, an error or nothing, one a poll."""
 
-    def poll(timeout_ms, max_records):
-        asked.append(max_records)
-        return {partition: [Record(value=b"x" * next(sizes)), Record(value=None)]}
+    def __init__(self, *sizes):
+        self.sizes = iter(sizes)
+        self.sought = []
 
-    consumer = BoundedConsumer(types.SimpleNamespace(poll=poll, seek="seek"))
-    assert consumer.seek == "seek"
-    for _ in range(15):
+    def poll(self, timeout_ms, max_records):
+        assert max_records == 1
+        size = next(self.sizes, None)
+        if isinstance(size, Exception):
+            raise size
+        return {} if size is None else {PARTITION: [Record(value=b"x" * size)]}
+
+    def seek(self, partition, offset):
+        self.sought.append((partition, offset))
+
+
+def polled(consumer, polls):
+    return [len(consumer.poll(500).get(PARTITION, ())) for _ in range(polls)]
+
+
+def test_a_poll_ends_at_a_large_record_and_at_its_bounds():
+    large = MAX_POLL + 1
+    consumer = BoundedConsumer(Records(*[1] * 600, large, large, 1, MAX_POLL // 2, 1, MAX_POLL // 2, 1, None, 1))
+    assert polled(consumer, 6) == [MAX_RECORDS, 101, 1, 4, 1, 1]
+    headers = [("name", b"x" * large)]
+    consumer = BoundedConsumer(types.SimpleNamespace(poll=lambda *_, **__: {PARTITION: [Record(headers=headers)]}))
+    assert polled(consumer, 1) == [1]
+
+
+def test_an_error_comes_behind_the_records_before_it_unless_they_are_read_again():
+    consumer = BoundedConsumer(Records(1, 1, errors.CorruptRecordError("one"), 1, errors.CorruptRecordError("two"), 1))
+    assert polled(consumer, 1) == [2]
+    with pytest.raises(errors.CorruptRecordError, match="one"):
         consumer.poll(500)
-    assert asked == [1, 2, 4, 8, 16, 32, 64, 128, 256, MAX_RECORDS, MAX_RECORDS, MAX_RECORDS, MAX_RECORDS, 1, 2]
+    assert polled(consumer, 1) == [1]
+    consumer.seek(PARTITION, 3)
+    assert polled(consumer, 1) == [1]
+    assert consumer.sought == [(PARTITION, 3)]

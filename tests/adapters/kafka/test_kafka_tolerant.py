@@ -22,6 +22,8 @@ from grpo_tta.adapters.kafka.source import ReadLimits, _decoded, _Reader
 from grpo_tta.adapters.kafka.tolerant import tolerant
 
 GZIP, ZSTD = 1, 4
+MAGIC = 16
+"""Of a batch's format, which its checksum is not over."""
 BODY = 61
 """Where the records of a batch begin."""
 
@@ -49,10 +51,10 @@ def batch(*changes, codec=0, value=b"value", fits=True):
 
 
 class Log(FakeConsumer):
-    """One batch, read as the client library reads it: by its own parser, what is before an error first."""
+    """Batches, read as the client library reads it: by its own parser, what is before an error first."""
 
     def __init__(self, data):
-        super().__init__(end=4)
+        super().__init__(end=12)
         self.data, self._fetcher = data, SimpleNamespace()
 
     def seek(self, partition, offset):
@@ -97,6 +99,23 @@ def test_what_cannot_be_decoded_is_a_bad_record_and_the_rest_is_read(data, lost,
     assert found == lost
     assert any(word in message for word in reason.split("|"))
     assert bad(data, start=2)[0] == [offset for offset in lost if offset >= 2]
+
+
+@pytest.mark.parametrize("codec", [0, GZIP])
+def test_whatever_is_damaged_in_a_batch_all_of_its_records_are_named_and_no_other(codec):
+    """Each bit from the checksum on: kinds, lengths, counts and offsets of the header, and the records."""
+    three = [bytearray(batch(codec=codec)) for _ in range(3)]
+    for number, one in enumerate(three):
+        one[:8] = struct.pack(">q", 4 * number)
+    start = len(three[0])
+    for at in [*range(MAGIC, BODY), *range(BODY, len(three[1]), 7)]:
+        for bit in (0, 4, 7):
+            data = bytearray().join(three)
+            data[start + at] ^= 1 << bit
+            found = read(bytes(data), stop=12)
+            assert [offset for offset, _ in found] == list(range(12)), (at, bit)
+            lost = [offset for offset, one in found if one.error_class == "Undecodable"]
+            assert lost == list(range(4, 8)) or (at == MAGIC and lost == []), (at, bit)
 
 
 def test_a_large_zstd_batch_whose_frame_does_not_tell_its_size_is_read():

@@ -98,6 +98,7 @@ def test_an_unknown_picture_set_is_named():
 def test_labels_clean_frames_of_a_style_it_never_saw(loaded, vectors):
     model, *_ = loaded
     drawn, labels = demo.pictures()
+    labels = labels[::3]
     frames = demo.scenes(drawn, labels, np.arange(len(labels)) + 77)
     with torch.no_grad():
         embedded = model.encode_image((torch.from_numpy(frames).float() / 255 - 0.5) / 0.5)
