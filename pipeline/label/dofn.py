@@ -59,6 +59,8 @@ class LabelStreams(beam.DoFn):
         self._origins = dict(origins)
         self.brought: Mapping[str, bytes] = {}
         """Encoded states by stream, of partitions without a log."""
+        self.once = False
+        """See `Asked.once`."""
         self._reset_foreign = job.config.checkpoint.on_state_mismatch == "reset"
 
     def setup(self) -> None:
@@ -103,7 +105,7 @@ class LabelStreams(beam.DoFn):
             refs = sorted(streams.pop(stream), key=lambda ref: (ref.event_time, ref.coordinate))
             events = self._labeler.in_windows(refs)
             state, told[stream] = self._first(partition, stream, events[0])
-            yield Asked(stream, events, state, reset=stream in self._origins[partition].resets)
+            yield Asked(stream, events, state, stream in self._origins[partition].resets, self.once)
 
     def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)

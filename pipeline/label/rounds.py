@@ -27,6 +27,9 @@ class Asked(NamedTuple):
     state: StreamState
     reset: bool = False
     """Before the first of them, as asked for from outside; its log record names that event."""
+    once: bool = False
+    """Events may come again: those up to the newest that was learnt from, in that order, are late, whatever the allowed
+    lateness."""
 
 
 class Cursor(NamedTuple):
