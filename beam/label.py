@@ -182,7 +182,11 @@ class LabelImages(beam.PTransform):
         ).with_outputs(_BAD, NOTED, main=_REFS)
         step = self._hinted(beam.ParDo(_LabelGroups(self._job)))
         labelled = self._grouped(keyed) | "LabelStreams" >> step.with_outputs(STATES, COUNTERS, main=_RECORDS)
-        bad = keyed[_BAD] | "BadTogether" >> beam.GroupByKey()
+        bad = (
+            keyed[_BAD]
+            | "Bad" >> beam.Map(lambda pair: pair).with_output_types(tuple[str, Row])
+            | "BadTogether" >> beam.GroupByKey()
+        )
         monitored = bad | "MonitorBad" >> beam.ParDo(_MonitorBad(self._job))
         self._check_share(keyed[_BAD], labelled[COUNTERS])
         states = labelled[STATES] | "States" >> beam.Map(_of_stream).with_output_types(State)

@@ -63,6 +63,11 @@ def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
     while not PipelineState.is_terminal(result.state):
         time.sleep(_POLL)
         now = _counters(result)
+        import os
+
+        os.environ.get("DBG") and print(
+            time.time(), {k.split("ctr")[-1][-60:]: v for k, v in (now or {}).items()}, flush=True
+        )
         if now != seen:
             seen, moved = now, time.monotonic()
         elif time.monotonic() - moved > patience:
