@@ -55,23 +55,18 @@ def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
 
     A runner may go on saying that a job is running though its worker is gone: Prism does. Where no counter of the job
     has moved for ``give_up_after`` the job is cancelled and `JobStalled` raised. The readers of an endless topic count
-    each look at it, so a topic to which nothing comes is no standstill. Raises what the runner raises for a job that
+    each look at it, so a topic to which nothing comes is no standstill. A runner that tells no counters is waited for
+    without an end. Raises what the runner raises for a job that
     fails, ValueError for a bad duration.
     """
     patience = parse_duration(give_up_after) / 1e6
     seen, moved = _counters(result), time.monotonic()
-    while not PipelineState.is_terminal(result.state):
+    while not PipelineState.is_terminal(state := _state(result)):
         time.sleep(_POLL)
         now = _counters(result)
-        import os
-
-        os.environ.get("DBG") and print(
-            time.time(), {k.split("ctr")[-1][-60:]: v for k, v in (now or {}).items()}, flush=True
-        )
-        if now != seen:
+        if now is None or now != seen:
             seen, moved = now, time.monotonic()
         elif time.monotonic() - moved > patience:
-            state = result.state
             _cancel(result)
             raise JobStalled(
                 f"no counter of the job has moved for {patience:.0f} s, though its runner says {state}: its workers "
@@ -81,11 +76,20 @@ def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
     result.wait_until_finish()
 
 
-def _counters(result: Any) -> Any:
-    """All counters by name; None while the runner tells none."""
+def _state(result: Any) -> str:
+    try:
+        return str(result.state)
+    except Exception as error:  # the client library's own, of a server that is gone
+        raise JobStalled(f"the job's runner does not answer: {error!r}; start it, and the job, again") from error
+
+
+def _counters(result: Any) -> dict[str, Any] | None:
+    """All counters by name; None where the runner does not tell."""
+    if hasattr(result, "_metrics"):
+        result._metrics = None  # Beam asks a job server once, and remembers
     try:
         found = result.metrics().query()["counters"]
-    except Exception as error:  # each runner has errors of its own, for a job that has no metrics yet
+    except Exception as error:  # each runner has errors of its own
         _log.debug("no metrics: %r", error)
         return None
     return {str(metric.key): metric.result for metric in found}

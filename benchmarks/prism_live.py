@@ -1,12 +1,13 @@
 """The continuous mode on Prism against the embedded live mode, over the same topics.
 
-A local broker with topics of four partitions, eight streams, inline images; one thread of torch in either. The embedded
-mode is ``grpo-tta label``, the other ``python -m grpo_tta.beam.live`` on a Prism beside it, whose workers are threads of
-that process. Both are told the same: slices or batches of a second, one second of lateness, windows ``fixed:1s``.
+A local broker with topics of four partitions, eight streams, inline images; one thread of torch in either. The
+embedded mode is ``grpo-tta label``, the other ``python -m grpo_tta.beam.live`` on a Prism beside it, whose workers are
+threads of that process. Both are told the same: slices or batches of a second, one second of lateness, windows
+``fixed:1s``.
 
-Rate: of a backlog that is there already, labels by the broker's stamps, without the first ``--settle`` of them, behind
-which are the start and the model's load. Age: events are sent at half of the lower rate; a label's stamp less its
-event's, without the first half of them. The two take turns; the figures are medians of the rounds' ratios.
+Rate: of a backlog that is there already, its last three quarters by the broker's stamps of their labels. Age: events
+are sent at half of the lower rate; a label's stamp less its event's, of the second half of the events. The two take
+turns; the figures are medians of the rounds' ratios.
 """
 
 import os

@@ -2,11 +2,13 @@
 
 import base64
 import json
+import re
 import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -22,9 +24,11 @@ from grpo_tta.adapters.kafka.offsets import KafkaOffsets
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.rows import KINDS
 from grpo_tta.adapters.storage.source import list_source
-from grpo_tta.beam import LabelImages, ReadImagesFromKafka, WriteRecords
+from grpo_tta.beam import LabelImages, WriteRecords
 from grpo_tta.beam.states import Snapshots
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
+from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.state import read_header
 
 VALUES = {"source": {"stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN}, "model": {"threads": 1}}
@@ -53,19 +57,26 @@ def pictures(feed: Path) -> list[ImageRef]:
 
 
 def test_labels_of_a_bounded_job_are_those_of_the_in_process_runner(feed: Path, prism: str, tmp_path: Path) -> None:
-    """All records, byte for byte."""
+    """All records, byte for byte; and those of the command, whose slices run there."""
     on_prism = ["--runner=PortableRunner", f"--job_endpoint={prism}", "--environment_type=LOOPBACK"]
     for name, options in (("here", ["--runner=FnApiRunner"]), ("prism", on_prism)):
         with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
             results = pipeline | LabelImages.from_source(str(feed), VALUES).with_exception_handling()
             for kind in KINDS:
                 _ = getattr(results, kind) | f"Write {kind}" >> WriteRecords(str(tmp_path / name))
-    here, there = (
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.jsonl")}
-        for name in ("here", "prism")
+    source = {**VALUES["source"], "url": str(feed)}
+    run = {"runner": "PortableRunner", "beam_options": on_prism[1:]}
+    run_label_job(make_config({**VALUES, "source": source, "run": run, "output": {"url": str(tmp_path / "job")}}))
+    here, there, job = (
+        {kind: b"".join(sorted(read_all(tmp_path / name / kind))) for kind in KINDS}
+        for name in ("here", "prism", "job")
     )
-    assert here == there
-    assert sum(data.count(b"\n") for path, data in here.items() if path.parts[0] == "labels") == 120
+    assert here == there == job
+    assert here["labels"].count(b"\n") == 120
+
+
+def read_all(folder: Path) -> list[bytes]:
+    return [line for path in folder.glob("*.jsonl") for line in path.read_bytes().splitlines(keepends=True)]
 
 
 class Camera:
@@ -137,7 +148,7 @@ class Live:
             assert process.alive, process.said()
             return wanted <= self.labelled().keys()
 
-        wait_for(all_there, 60)
+        wait_for(all_there, 120)
         return self.labelled()
 
 
@@ -198,21 +209,34 @@ def test_a_job_without_its_workers_ends_with_an_error(
     time.sleep(20)  # nothing comes: no standstill
     assert submitter.alive, submitter.said()
     workers.kill()
-    wait_for(lambda: not submitter.alive, 40)
+    wait_for(lambda: not submitter.alive, 60)
     assert "no counter of the job has moved for 15 s, though its runner says RUNNING" in submitter.said()
 
 
-def test_a_topic_is_read_to_its_end_of_now(broker, topic, pictures: list[ImageRef], tmp_path: Path) -> None:
-    """By FnApiRunner, into labels."""
-    name = topic(partitions=2)
-    settings = KafkaSettings((broker.bootstrap,))
-    camera = Camera(settings, name, pictures)
-    camera.take(6)
-    camera.send(b"no event", "cam-01")
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        images = pipeline | ReadImagesFromKafka(f"kafka://{broker.bootstrap}/{name}", {"start": "earliest"})
-        results = images | LabelImages({"model": {"threads": 1}}).with_exception_handling()
-        for kind in ("labels", "dead_letters"):
-            _ = getattr(results, kind) | f"Write {kind}" >> WriteRecords(str(tmp_path))
-    found = [json.loads(line)["coordinate"] for path in tmp_path.rglob("*.jsonl") for line in path.open()]
-    assert sorted(found) == sorted(coordinate for coordinate, _ in camera.sent)
+def test_the_examples_of_the_page_run(
+    broker, topic, prism: str, pictures: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic as it is now, by FnApiRunner; one without an end, by Prism."""
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs/beam.md"
+    codes = [code for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "kafka://" in code]
+    for number, code in enumerate(codes):
+        name = topic(partitions=2)
+        live = Live(broker.bootstrap, name, tmp_path)
+        camera = Camera(live.settings, name, pictures)
+        camera.take(4)
+        camera.send(b"no event", "cam-01")
+        for here, there in (
+            ("localhost:9092/images", f"{broker.bootstrap}/{name}"),
+            ("localhost:9092/labels", f"{broker.bootstrap}/{name}-labels"),
+            ("localhost:8073", prism),
+        ):
+            code = code.replace(here, there)
+        names: dict[str, Any] = {}
+        exec(compile(code, str(page), "exec"), names)
+        if number == 0:
+            assert live.labelled().keys() == {coordinate for coordinate, _ in camera.sent}
+            continue
+        result = names["pipeline"].run()
+        wait_for(lambda live=live, camera=camera: live.labelled().keys() == {one for one, _ in camera.sent}, 120)
+        result.cancel()

@@ -1,12 +1,16 @@
 """What this package asks of Beam beyond its documented interface; a release that changes it is to fail here."""
 
 import inspect
+import socket
 
+import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 
+from demo.broker.quorum import free_ports
 from grpo_tta.pipeline.config.sections import RunConfig
-from grpo_tta.pipeline.run.runner import make_pipeline
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.runner import check_runner, make_pipeline
 
 
 def test_beam_samples_as_this_package_expects() -> None:
@@ -24,3 +28,18 @@ def test_beams_option_classes_add_their_flags_as_this_package_expects() -> None:
     kinds = PipelineOptions.__subclasses__()
     assert len(kinds) > 10
     assert all(callable(kind._add_argparse_args) for kind in kinds)
+
+
+def test_a_runner_that_is_not_there_is_said_before_anything_is_read() -> None:
+    (port,) = free_ports(1)
+    away = RunConfig(runner="PortableRunner", beam_options=(f"--job_endpoint=localhost:{port}",))
+    with pytest.raises(ConfigurationError, match=rf"localhost:{port}: no job server answers .*'prism -job_port {port}"):
+        check_runner(away)
+    with socket.create_server(("localhost", port)):
+        check_runner(away)
+    nowhere = RunConfig(runner="PrismRunner", beam_options=("--prism_location=/nowhere/prism",))
+    with pytest.raises(ConfigurationError, match="--prism_location=/nowhere/prism: there is no such file"):
+        check_runner(nowhere)
+    for name in ("DirectRunner", "SparkRunner"):
+        with pytest.raises(ConfigurationError, match=f"{name} cannot run this graph: "):
+            check_runner(RunConfig(runner=name))
