@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Camera:
     """Produces images as they would be taken now, and knows what it produced."""
 
     def __init__(self, settings: KafkaSettings, topic: str, pictures: list[ImageRef]) -> None:
-        self._producer = settings.producer()
+        self.producer = settings.producer(metadata_max_age_ms=500)  # of partitions that are added
         self._topic = topic
         self._pictures = iter(pictures)
         self.sent: list[tuple[str, str]] = []
@@ -102,8 +103,22 @@ class Camera:
             self.send(json.dumps(fields).encode(), stream or ref.stream, partition)
 
     def send(self, value: bytes, stream: str, partition: int | None = None) -> None:
-        done = self._producer.send(self._topic, value, key=stream.encode(), partition=partition).get(10)
+        done = self.producer.send(self._topic, value, key=stream.encode(), partition=partition).get(10)
         self.sent.append((f"{done.topic}-{done.partition}-{done.offset:019d}", stream))
+
+
+@pytest.fixture
+def camera_of(pictures: list[ImageRef]) -> Iterator[Callable[[KafkaSettings, str], Camera]]:
+    """Make cameras; their producers end with the test."""
+    made: list[Camera] = []
+
+    def make(settings: KafkaSettings, topic: str) -> Camera:
+        made.append(Camera(settings, topic, pictures))
+        return made[-1]
+
+    yield make
+    for camera in made:
+        camera.producer.close(timeout=5)
 
 
 class Live:
@@ -153,13 +168,13 @@ class Live:
 
 
 def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(
-    broker, topic, prism: str, pictures: list[ImageRef], tmp_path: Path
+    broker, topic, prism: str, camera_of, tmp_path: Path
 ) -> None:
     """Windows, timers and state; a late image; what is no event; a partition that is added; a submitter that is killed
     and started again while images come."""
     name = topic(partitions=2)
     live = Live(broker.bootstrap, name, tmp_path)
-    camera = Camera(live.settings, name, pictures)
+    camera = camera_of(live.settings, name)
     camera.take(24)
     first = live.start(prism, "--environment_type=LOOPBACK")
     live.wait(camera, first)
@@ -192,13 +207,11 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(
         assert images - 12 <= learnt <= images  # the batch under way may have been labelled and not kept
 
 
-def test_a_job_without_its_workers_ends_with_an_error(
-    broker, topic, prism: str, pictures: list[ImageRef], tmp_path: Path
-) -> None:
+def test_a_job_without_its_workers_ends_with_an_error(broker, topic, prism: str, camera_of, tmp_path: Path) -> None:
     """Prism says for ever that it runs."""
     name = topic()
     live = Live(broker.bootstrap, name, tmp_path)
-    camera = Camera(live.settings, name, pictures)
+    camera = camera_of(live.settings, name)
     camera.take(4)
     (port,) = free_ports(1)
     pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
@@ -214,7 +227,7 @@ def test_a_job_without_its_workers_ends_with_an_error(
 
 
 def test_the_examples_of_the_page_run(
-    broker, topic, prism: str, pictures: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker, topic, prism: str, camera_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A topic as it is now, by FnApiRunner; one without an end, by Prism."""
     monkeypatch.chdir(tmp_path)
@@ -223,7 +236,7 @@ def test_the_examples_of_the_page_run(
     for number, code in enumerate(codes):
         name = topic(partitions=2)
         live = Live(broker.bootstrap, name, tmp_path)
-        camera = Camera(live.settings, name, pictures)
+        camera = camera_of(live.settings, name)
         camera.take(4)
         camera.send(b"no event", "cam-01")
         for here, there in (
