@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import socket
 import sys
 import time
 from collections import Counter
@@ -133,10 +134,9 @@ class Live:
         self._folder = folder
         (folder / "job.yaml").write_text(JOB)
         self.states = folder / "states"
-        self._runs = 0
+        self.begun: list[ChildProcess] = []
 
     def start(self, prism: str, *environment: str, give_up_after: str = "2m") -> ChildProcess:
-        self._runs += 1
         server = self.settings.servers[0]
         command = [
             *(sys.executable, "-m", "grpo_tta.beam.live", "--source", f"kafka://{server}/{self._topic}"),
@@ -144,7 +144,8 @@ class Live:
             *("--config", str(self._folder / "job.yaml"), "--give-up-after", give_up_after, "--"),
             *("--runner=PortableRunner", f"--job_endpoint={prism}", *environment),
         ]
-        return ChildProcess(command, self._folder / f"submitter-{self._runs}.log")
+        self.begun.append(ChildProcess(command, self._folder / f"submitter-{len(self.begun)}.log"))
+        return self.begun[-1]
 
     def labelled(self) -> dict[str, list[bool]]:
         """Coordinates, and whether each label of it was late; of a dead letter an empty list."""
@@ -167,13 +168,25 @@ class Live:
         return self.labelled()
 
 
-def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(
-    broker, topic, prism: str, camera_of, tmp_path: Path
-) -> None:
+@pytest.fixture
+def live_of(broker, tmp_path: Path) -> Iterator[Callable[[str], Live]]:
+    """Make such jobs; what still runs of them in the end is killed."""
+    made: list[Live] = []
+
+    def make(topic: str) -> Live:
+        made.append(Live(broker.bootstrap, topic, tmp_path))
+        return made[-1]
+
+    yield make
+    for process in [process for live in made for process in live.begun]:
+        process.kill()
+
+
+def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(broker, topic, prism: str, camera_of, live_of) -> None:
     """Windows, timers and state; a late image; what is no event; a partition that is added; a submitter that is killed
     and started again while images come."""
     name = topic(partitions=2)
-    live = Live(broker.bootstrap, name, tmp_path)
+    live = live_of(name)
     camera = camera_of(live.settings, name)
     camera.take(24)
     first = live.start(prism, "--environment_type=LOOPBACK")
@@ -182,7 +195,7 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(
     camera.send(b"no event", "cam-01")
     with admin_client(broker.bootstrap) as admin:
         admin.create_partitions({name: 3})
-    wait_for(lambda: len(KafkaOffsets(live.settings).partitions([name])) == 3)
+    wait_for(lambda: len(camera.producer.partitions_for(name)) == 3)
     camera.take(6, stream="cam-new", partition=2)
     found = live.wait(camera, first)
     late, bad = camera.sent[24][0], camera.sent[25][0]
@@ -207,27 +220,43 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(
         assert images - 12 <= learnt <= images  # the batch under way may have been labelled and not kept
 
 
-def test_a_job_without_its_workers_ends_with_an_error(broker, topic, prism: str, camera_of, tmp_path: Path) -> None:
+POOL = """
+import sys
+
+import grpo_tta.beam.live
+from apache_beam.runners.worker.worker_pool_main import main
+
+main(sys.argv)
+"""
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_job_without_its_workers_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
     """Prism says for ever that it runs."""
     name = topic()
-    live = Live(broker.bootstrap, name, tmp_path)
+    live = live_of(name)
     camera = camera_of(live.settings, name)
     camera.take(4)
     (port,) = free_ports(1)
-    pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    pool = [sys.executable, "-c", POOL, f"--service_port={port}"]
     workers = ChildProcess(pool, tmp_path / "workers.log")
+    wait_for(lambda: answers(port), 120)
     external = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
-    submitter = live.start(prism, *external, give_up_after="15s")
+    submitter = live.start(prism, *external, give_up_after="20s")
     live.wait(camera, submitter)
-    time.sleep(20)  # nothing comes: no standstill
+    time.sleep(22)  # nothing comes: no standstill
     assert submitter.alive, submitter.said()
     workers.kill()
     wait_for(lambda: not submitter.alive, 60)
-    assert "no counter of the job has moved for 15 s, though its runner says RUNNING" in submitter.said()
+    assert "no counter of the job has moved for 20 s, though its runner says RUNNING" in submitter.said()
 
 
 def test_the_examples_of_the_page_run(
-    broker, topic, prism: str, camera_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker, topic, prism: str, camera_of, live_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A topic as it is now, by FnApiRunner; one without an end, by Prism."""
     monkeypatch.chdir(tmp_path)
@@ -235,7 +264,7 @@ def test_the_examples_of_the_page_run(
     codes = [code for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "kafka://" in code]
     for number, code in enumerate(codes):
         name = topic(partitions=2)
-        live = Live(broker.bootstrap, name, tmp_path)
+        live = live_of(name)
         camera = camera_of(live.settings, name)
         camera.take(4)
         camera.send(b"no event", "cam-01")
