@@ -1,5 +1,5 @@
 # Every target sets up what it needs; the only things expected on the machine are Python >= 3.11, make and git.
-# The local Kafka broker of the tests also needs Java >= 17 and, once, Maven.
+# The local Kafka broker of the tests also needs Java >= 17 and, once, Maven; `make prism` needs Go.
 PYTHON ?= python3
 # Frames of each stream of `make bench`; eight streams, seven methods.
 BENCH_FRAMES ?= 1800
@@ -9,6 +9,7 @@ DEMO_FLAGS ?=
 FUZZ_MINUTES ?= 60
 UV_VERSION := 0.13.9
 UNSEEN := build/demo/pictures/emojione-monotone.npz build/demo/pictures/streamline-emojis.npz
+PRISM := build/prism/$(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements/run.txt)/prism
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -23,7 +24,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers test test-slow faults soak fuzz check format lock model schemas docs own-torch clean
+.PHONY: help demo demo-stream bench bench-full towers prism test test-slow faults soak fuzz check format lock model schemas docs own-torch clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,11 @@ towers: $(VENV)/.run ## Build the second development tower into build/towers (ne
 bench-full: $(VENV)/.run towers $(UNSEEN) ## Print the final table, both towers; goes on after a kill (many hours)
 	$(BIN)/python -m benchmarks.final --json out/final/packaged.json
 	$(BIN)/python -m benchmarks.final --tower efficientnet --json out/final/efficientnet.json
+
+prism: $(PRISM) ## Build Prism, a Beam runner that streams, for its integration tests (needs Go and three minutes)
+
+$(PRISM):
+	GOBIN=$(abspath $(@D)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(notdir $(@D))
 
 test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/integration

@@ -6,13 +6,19 @@ with beam.Pipeline(runner="FnApiRunner") as pipeline:
     results.dead_letters | "Dead letters" >> WriteRecords("out")
 """
 
+from grpo_tta.beam.commit import CommitOffsets
 from grpo_tta.beam.label import LabelError, LabelImages, LabelResults
-from grpo_tta.beam.read import ReadImages, ReadImagesFromKafka, ReadStates
-from grpo_tta.beam.write import WriteRecords, WriteRecordsToKafka, WriteStates
+from grpo_tta.beam.read import KafkaImages, ReadImages, ReadImagesFromKafka
+from grpo_tta.beam.runners import JobStalled, wait_until_finish
+from grpo_tta.beam.states import ReadStates, WriteStates
+from grpo_tta.beam.write import WriteRecords, WriteRecordsToKafka
 from grpo_tta.pipeline.errors import ConfigurationError
 
 __all__ = [
+    "CommitOffsets",
     "ConfigurationError",
+    "JobStalled",
+    "KafkaImages",
     "LabelError",
     "LabelImages",
     "LabelResults",
@@ -22,4 +28,5 @@ __all__ = [
     "WriteRecords",
     "WriteRecordsToKafka",
     "WriteStates",
+    "wait_until_finish",
 ]

@@ -1,5 +1,8 @@
-"""`LabelImages`: events of a bounded PCollection -> labels, drift events, adaptation log, dead letters, their sums and
-states."""
+"""`LabelImages`: events -> labels, drift events, adaptation log, dead letters, their sums and states.
+
+Of a bounded input streams are grouped and stepped in one call, which needs no state of Beam's; one that never ends is
+stepped by `beam.continuous`. What goes in and what comes out are the same.
+"""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +18,11 @@ import grpo_tta.beam.records  # noqa: F401  (registers how records travel)
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.beam.config import Config, config_of
+from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
+from grpo_tta.beam.runners import check_continuous
+from grpo_tta.beam.states import ReadStates, State
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
@@ -26,12 +32,8 @@ from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
 from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.schemas import Counters, DeadLetter
 
-_HERE = ""
-"""The one partition of a pipeline's streams."""
 _BAD, _REFS, _RECORDS = "bad", "refs", "records"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-State = tuple[str, bytes]
-"""A stream and its encoded state (`grpo_tta.decode_state`)."""
 
 
 class LabelError(JobError):
@@ -39,7 +41,8 @@ class LabelError(JobError):
 
 
 class LabelResults(NamedTuple):
-    """What `LabelImages` gives. Records have their events' times as timestamps, in the global window."""
+    """What `LabelImages` gives, in the global window. Records have their events' times as timestamps; of an input that
+    never ends the end of their batch, so that none is behind the watermark that was not so before."""
 
     labels: beam.PCollection
     """`LabeledImage`, one for every event that could be labelled."""
@@ -52,13 +55,24 @@ class LabelResults(NamedTuple):
     monitor: beam.PCollection
     """`MonitorRecord`, what the events of a stream and time add up to, for ``grpo-tta report``."""
     states: beam.PCollection
-    """``(stream, bytes)``: what a later run goes on from, of every stream that was stepped or given."""
+    """``(stream, bytes)``: what a later run goes on from, of every stream that was stepped or given. Of an input that
+    never ends one for each time that a stream was stepped."""
+
+
+class _Graph(NamedTuple):
+    """What the two ways of stepping have in common."""
+
+    bad: beam.PCollection
+    """Rows of what is no event."""
+    rows: tuple[beam.PCollection, ...]
+    """Of all other records."""
+    states: beam.PCollection
 
 
 class LabelImages(beam.PTransform):
     """Label images, stream by stream, with a model that adapts itself to each.
 
-    Takes a bounded PCollection of `ImageEvent`, mappings or Beam rows with its fields, or what `ReadImages` gives.
+    Takes a PCollection of `ImageEvent`, mappings or Beam rows with its fields, or what `ReadImages` gives.
     ``data`` of a mapping or row is the image file as bytes, or base64 text. Events of a stream are stepped in order of
     event time, whatever order they come in::
 
@@ -77,16 +91,23 @@ class LabelImages(beam.PTransform):
     Events travel as references: prefer ``uri`` to ``data``, for a shard's events are in memory together. The model is
     loaded once a process. The same streams, images and settings give the labels of ``grpo-tta label``.
 
+    An input that is not bounded is labelled as it comes, with state and timers of Beam's: events wait for older ones
+    until the watermark has passed the end of their stretch of ``checkpoint.slice_seconds`` of event time, and at most
+    that and ``event_time.allowed_lateness`` together by the clock. Later ones, and those that come again, are labelled
+    and not learnt from. A stream that is idle for ``checkpoint.forget_after`` is forgotten.
+
     Args:
         config: a job's configuration, its values or a YAML file; ``source.url`` or ``source.allow_uris`` say what
             events may point at, by absolute paths or URLs; outputs and checkpoint are not used.
-        states: ``(stream, bytes)`` of an earlier run, its ``states`` or `ReadStates`; other streams start afresh.
-        shards: of streams, stepped side by side where the runner has as many workers.
+        states: where an earlier run's `WriteStates` or job's checkpoint lies, or its ``(stream, bytes)``; other streams
+            start afresh. An input without an end takes a place alone, where nothing may lie yet.
+        shards: of streams of a bounded input, stepped side by side where the runner has as many workers.
 
-    Raises `ConfigurationError` for a bad configuration and ValueError for ``shards`` under 1 or an unbounded input.
+    Raises `ConfigurationError` for a bad configuration or a runner that is known not to run this, and ValueError for
+    ``shards`` under 1.
     """
 
-    def __init__(self, config: Config, *, states: beam.PCollection | None = None, shards: int = 16) -> None:
+    def __init__(self, config: Config, *, states: beam.PCollection | str | None = None, shards: int = 16) -> None:
         super().__init__()
         if shards < 1:
             raise ValueError(f"shards must be >= 1, got {shards}")
@@ -136,37 +157,64 @@ class LabelImages(beam.PTransform):
     def expand(self, pbegin_or_events: Any):  # type: ignore[no-untyped-def]  # Beam reads no other hint
         """`LabelResults`. Nothing is loaded or connected here."""
         events = pbegin_or_events if self._source is None else pbegin_or_events | self._source
-        if not events.is_bounded:
-            raise ValueError(
-                "LabelImages takes a bounded PCollection: a topic or folder that never ends is labelled by "
-                "'grpo-tta label --source kafka://HOST:PORT/TOPIC' or '--follow'"
-            )
-        strict = self._threshold is None
-        keyed = (
+        refs = (
             events
             | "Global" >> beam.WindowInto(GlobalWindows())
             | "ToRefs" >> beam.ParDo(_ToRefs()).with_output_types(tuple[str, Any])
-            | "KeyByShard"
-            >> beam.ParDo(KeyByShard({_HERE: self._latest()}, {_HERE: self._shards})).with_outputs(
-                _BAD, NOTED, main=_REFS
-            )
         )
-        step = beam.ParDo(_LabelGroups(self._job))
-        if self._job.config.model.device == "cuda" or self._step_hints:
-            step = step.with_resource_hints(**{"max_active_bundles_per_worker": "1", **self._step_hints})
-        labelled = self._grouped(keyed) | "LabelStreams" >> step.with_outputs(STATES, COUNTERS, main=_RECORDS)
-        bad = keyed[_BAD] | "BadTogether" >> beam.GroupByKey()
-        monitored = bad | "MonitorBad" >> beam.ParDo(_MonitorBad(self._job))
-        rows = (keyed[_BAD], labelled[_RECORDS], monitored) | "Rows" >> beam.Flatten()
+        bad, rows, states = self._bounded(refs) if events.is_bounded else self._continuous(refs)
+        all_rows = (bad, *rows) | "Rows" >> beam.Flatten()
+        strict = self._threshold is None
         kinds = {
-            kind: rows | f"To {kind}" >> beam.ParDo(_Records(kind, strict=strict)).with_output_types(model)
+            kind: all_rows
+            | f"To {kind}"
+            >> beam.ParDo(_Records(kind, strict=strict, timed=events.is_bounded)).with_output_types(model)
             for kind, model in KINDS.items()
         }
-        states = labelled[STATES] | "States" >> beam.Map(_of_stream).with_output_types(State)
-        self._check_share(keyed[_BAD], labelled[COUNTERS])
         if self._error_handler is not None:
             self._error_handler.add_error_pcollection(kinds["dead_letters"])
         return LabelResults(**kinds, states=states)
+
+    def _bounded(self, refs: beam.PCollection) -> _Graph:
+        """Shards of streams, each stepped in one call."""
+        keyed = refs | "KeyByShard" >> beam.ParDo(
+            KeyByShard({HERE: self._latest()}, {HERE: self._shards})
+        ).with_outputs(_BAD, NOTED, main=_REFS)
+        step = self._hinted(beam.ParDo(_LabelGroups(self._job)))
+        labelled = self._grouped(keyed) | "LabelStreams" >> step.with_outputs(STATES, COUNTERS, main=_RECORDS)
+        bad = (
+            keyed[_BAD]
+            | "Bad" >> beam.Map(lambda pair: pair).with_output_types(tuple[str, Row])
+            | "BadTogether" >> beam.GroupByKey()
+        )
+        monitored = bad | "MonitorBad" >> beam.ParDo(_MonitorBad(self._job))
+        self._check_share(keyed[_BAD], labelled[COUNTERS])
+        states = labelled[STATES] | "States" >> beam.Map(_of_stream).with_output_types(State)
+        return _Graph(keyed[_BAD], (labelled[_RECORDS], monitored), states)
+
+    def _continuous(self, refs: beam.PCollection) -> _Graph:
+        """Streams, each with a state of Beam's."""
+        check_continuous(refs.pipeline)
+        if self._states is not None and not isinstance(self._states, str):
+            raise ValueError("states of an input that never ends must be a place: the url that WriteStates was given")
+        if self._threshold is not None and self._threshold < 1:
+            raise ValueError(f"threshold must be 1 where the input never ends, got {self._threshold}")
+        config = self._job.config
+        keyed = refs | "KeyByStream" >> beam.ParDo(
+            KeyByStream(parse_duration(config.event_time.max_future))
+        ).with_outputs(_BAD, NOTED, main=_REFS)
+        streams = keyed[_REFS] | "Streams" >> beam.Map(lambda pair: pair).with_output_types(tuple[bytes, ImageRef])
+        step = self._hinted(beam.ParDo(LabelContinuously(self._job, self._states)))
+        labelled = streams | "LabelStreams" >> step.with_outputs(STATES, main=_RECORDS)
+        one_by_one = keyed[_BAD] | "EachBad" >> beam.MapTuple(lambda partition, row: (partition, [row]))
+        monitored = one_by_one | "MonitorBad" >> beam.ParDo(_MonitorBad(self._job))
+        states = labelled[STATES] | "States" >> beam.Map(lambda state: state).with_output_types(State)
+        return _Graph(keyed[_BAD], (labelled[_RECORDS], monitored), states)
+
+    def _hinted(self, step: beam.ParDo) -> Any:
+        if self._job.config.model.device == "cuda" or self._step_hints:
+            return step.with_resource_hints(**{"max_active_bundles_per_worker": "1", **self._step_hints})
+        return step
 
     def _latest(self) -> int:
         """The newest time that is believed, counted from when the pipeline was made."""
@@ -175,10 +223,13 @@ class LabelImages(beam.PTransform):
     def _grouped(self, keyed: beam.PCollection) -> beam.PCollection:
         """``(shard, (references, states))``."""
         refs = keyed[_REFS] | "Refs" >> beam.Map(lambda pair: pair).with_output_types(tuple[ShardKey, ImageRef])
-        if self._states is None:
+        given = self._states
+        if given is None:
             return refs | "ByShard" >> beam.GroupByKey() | "NoStates" >> beam.MapTuple(_without_states)
+        if isinstance(given, str):
+            given = refs.pipeline | "ReadStates" >> ReadStates(given)
         states = (
-            self._states
+            given
             | "GlobalStates" >> beam.WindowInto(GlobalWindows())
             | "StatesByShard"
             >> beam.Map(_state_by_shard, self._shards).with_output_types(tuple[ShardKey, tuple[str, bytes]])
@@ -204,14 +255,14 @@ class _ToRefs(beam.DoFn):
     """Events -> ``(partition, ImageRef | BadRecord)``."""
 
     def process(self, element: Event) -> Iterator[tuple[str, ImageRef | BadRecord]]:
-        yield _HERE, to_ref(element)
+        yield HERE, to_ref(element)
 
 
 class _LabelGroups(LabelStreams):
     """``(shard, (references, states))``: `LabelStreams` with states that came along instead of a checkpoint's."""
 
     def __init__(self, job: ResolvedJob) -> None:
-        super().__init__(job, {_HERE: Origin(None, None)})
+        super().__init__(job, {HERE: Origin(None, None)})
         self._threads = job.config.model.threads
 
     def setup(self) -> None:
@@ -228,7 +279,7 @@ class _LabelGroups(LabelStreams):
                 stepped.add(found.value[0][1])
             yield found
         for stream in sorted(left.keys() - stepped):
-            yield beam.pvalue.TaggedOutput(STATES, ((_HERE, stream), left[stream]))
+            yield beam.pvalue.TaggedOutput(STATES, ((HERE, stream), left[stream]))
 
 
 class _MonitorBad(MonitorBad):
@@ -240,18 +291,19 @@ class _MonitorBad(MonitorBad):
 
     def setup(self) -> None:
         model = take_labeler(self._job).make.model_fingerprint
-        self._makers = {_HERE: monitor_of(self._job, model)}
+        self._makers = {HERE: monitor_of(self._job, model)}
 
     def teardown(self) -> None:
         leave_labeler(self._job)
 
 
 class _Records(beam.DoFn):
-    """Rows -> the records of one kind, at their events' times. ``strict``: a dead letter is an error."""
+    """Rows -> the records of one kind, ``timed`` at their events' times. ``strict``: a dead letter is an error."""
 
-    def __init__(self, kind: str, *, strict: bool) -> None:
+    def __init__(self, kind: str, *, strict: bool, timed: bool) -> None:
         self._kind = kind
         self._strict = strict
+        self._timed = timed
 
     def process(self, element: tuple[str, Row]) -> Iterator[Any]:
         row = element[1]
@@ -263,6 +315,9 @@ class _Records(beam.DoFn):
                 f"{record.coordinate}: {record.stage}: {record.error_class}: {record.error_message} "
                 "(LabelImages(...).with_exception_handling() makes it a dead letter)"
             )
+        if not self._timed:
+            yield record
+            return
         moment = getattr(record, "event_time", None)
         at = 0.0 if moment is None else (moment - _EPOCH) / timedelta(seconds=1)
         yield TimestampedValue(record, at)
@@ -273,7 +328,7 @@ def _of_stream(changed: tuple[tuple[str, str], bytes]) -> State:
 
 
 def _state_by_shard(state: State, shards: int) -> tuple[ShardKey, State]:
-    return (_HERE, crc32(state[0].encode("utf-8", "surrogatepass")) % shards), state
+    return (HERE, crc32(state[0].encode("utf-8", "surrogatepass")) % shards), state
 
 
 def _without_states(key: ShardKey, refs: Iterable[ImageRef]) -> Any:

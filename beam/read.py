@@ -1,29 +1,34 @@
-"""Sources for `LabelImages`: what is listed, what lies in a topic, and the states that an earlier run left."""
+"""Sources for `LabelImages`: what is listed, and what lies in a topic or comes to it."""
 
+import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.coders import Coder, StrUtf8Coder, TupleCoder, VarIntCoder
+from apache_beam.io.watch import PollFn, PollResult, Watch
+from apache_beam.utils.timestamp import Timestamp
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.address import KafkaAddress
+from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.positions import Start
 from grpo_tta.adapters.kafka.ranges import KafkaRange
+from grpo_tta.adapters.kafka.source import SPANS
 from grpo_tta.adapters.kafka.source import ReadImagesFromKafka as ReadRanges
 from grpo_tta.adapters.kafka.wire import parse_partition
 from grpo_tta.adapters.storage.names import NamePattern
-from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.beam.config import config_of
-from grpo_tta.beam.write import STATES_FILE
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
-from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.beam.runners import check_streams
 from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import make_offsets, settings_of, source_topics
-from grpo_tta.pipeline.watch.status import partition_logs
 
+_log = logging.getLogger(__name__)
 Read = ImageRef | BadRecord
+Known = tuple[tuple[str, int], ...]
+"""Partitions and where they begin."""
 
 
 class ReadImages(beam.PTransform):
@@ -61,29 +66,60 @@ class _List(beam.DoFn):
         yield from list_source(self._url, **self._how)
 
 
+class KafkaImages(NamedTuple):
+    """What an endless `ReadImagesFromKafka` gives."""
+
+    images: beam.PCollection
+    """For `LabelImages`, with their event times as timestamps."""
+    spans: beam.PCollection
+    """For `CommitOffsets`: what was read of each partition, call by call."""
+
+
 class ReadImagesFromKafka(beam.PTransform):
-    """The image events that lie in topics when the pipeline runs, from ``kafka.start`` on; applied to a pipeline.
+    """The image events of topics, from ``kafka.start`` on; applied to a pipeline.
 
     ``url`` is ``kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]``; ``kafka`` are a job's settings of that name (start,
-    group, security, out_of_range). Positions are not committed anywhere. Needs a runner that has splittable DoFns. A
-    topic that is to be labelled for ever is ``grpo-tta label``'s. Raises `ConfigurationError`.
+    group, discovery, security, out_of_range). Needs a runner that has splittable DoFns. Raises `ConfigurationError`.
+
+    What lies in the topics when the pipeline runs, unless ``endless``: then also what comes, without an end, of
+    partitions too that are added, and the result is a `KafkaImages`. The watermark of each partition stays ``lateness``
+    seconds behind its newest image: give it ``event_time.allowed_lateness``. No position is committed here:
+    `CommitOffsets` does, behind the sink. A runner that does not stream splittable DoFns is refused.
     """
 
-    def __init__(self, url: str, kafka: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, kafka: dict[str, Any] | None = None, *, endless: bool = False, lateness: float = 30.0
+    ) -> None:
         super().__init__()
-        self._config = config_of({"kafka": kafka or {}}, source={"url": url})
+        config = self._config = config_of({"kafka": kafka or {}}, source={"url": url})
         KafkaAddress.parse(url)
+        self._endless = endless
+        self._read = ReadRanges(
+            settings_of(config, url), out_of_range=config.kafka.out_of_range, endless=endless, lateness=lateness
+        )
 
     def expand(self, pbegin: Any) -> Any:
         """Nothing is connected here."""
-        config = self._config
-        read = ReadRanges(settings_of(config, config.source.url), out_of_range=config.kafka.out_of_range)
-        ranges = (
-            pbegin
-            | "Topics" >> beam.Create([None], reshuffle=False)
-            | "Ranges" >> beam.ParDo(_Ranges(config)).with_output_types(KafkaRange)
+        begun = pbegin | "Topics" >> beam.Create([None], reshuffle=False)
+        if not self._endless:
+            ranges = begun | "Ranges" >> beam.ParDo(_Ranges(self._config)).with_output_types(KafkaRange)
+            return (ranges | self._read).refs | "Event" >> beam.Map(_event).with_output_types(Read)
+        check_streams(pbegin.pipeline)
+        poll = _Partitions(self._config)
+        found = (
+            begun
+            | "Known" >> beam.ParDo(_Known(self._config)).with_output_types(Known)
+            | "Partitions"
+            >> Watch(
+                poll,
+                parse_duration(self._config.kafka.discovery) / 1e6,
+                output_key_fn=_name,
+                output_key_coder=StrUtf8Coder(),
+            )
         )
-        return (ranges | read).refs | "Event" >> beam.Map(lambda pair: pair[1]).with_output_types(Read)
+        read = found | "Open" >> beam.Map(_open_range).with_output_types(KafkaRange) | self._read
+        images = read.refs | "Event" >> beam.Map(_event).with_output_types(Read)
+        return KafkaImages(images, read[SPANS])
 
 
 class _Ranges(beam.DoFn):
@@ -102,30 +138,50 @@ class _Ranges(beam.DoFn):
                 yield KafkaRange(*parse_partition(name), starts[name], ends[name])
 
 
-class ReadStates(beam.PTransform):
-    """``(stream, bytes)`` to start `LabelImages` from: of what `WriteStates` wrote to ``url``, or of the newest commit
-    of the ``grpo-tta`` job whose checkpoint it is; applied to a pipeline. Fails, when it runs, where neither is there.
-    """
+class _Known(beam.DoFn):
+    """The partitions that are there when the pipeline begins, each with where it begins."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url = url
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
 
-    def expand(self, pbegin: Any) -> Any:
-        """Nothing is read here."""
-        begun = pbegin | "Place" >> beam.Create([self._url], reshuffle=False)
-        return begun | "Read" >> beam.ParDo(_ReadStates()).with_output_types(tuple[str, bytes])
+    def process(self, element: None) -> Iterator[Known]:
+        with make_offsets(self._config) as offsets:
+            names = offsets.partitions(source_topics(self._config))
+            yield tuple(offsets.start(Start.parse(self._config.kafka.start), names).items())
 
 
-class _ReadStates(beam.DoFn):
-    def process(self, element: str) -> Iterator[tuple[str, bytes]]:
-        store = ObjectStore(element)
-        if store.exists(STATES_FILE):
-            reader = PackReader(store)
-            yield from ((stream, reader.read(STATES_FILE, stream)) for stream in reader.streams(STATES_FILE))
-            return
-        for log_store in partition_logs(element).values():
-            commit = CheckpointLog(log_store).latest()
-            reader = PackReader(log_store, None, commit)
-            for stream, pack in (commit.states if commit else {}).items():
-                yield stream, reader.read(pack, stream)
+class _Partitions(PollFn):
+    """All partitions of now, those that were added since from their first offset. A broker that is away has none."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+
+    def __call__(self, element: Known) -> PollResult:
+        now, known = Timestamp.now(), dict(element)
+        try:
+            with make_offsets(self._config) as offsets:
+                names = offsets.partitions(source_topics(self._config))
+                first = offsets.beginning([name for name in names if name not in known])
+        except KafkaFailure as error:
+            if not error.retriable:
+                raise
+            _log.warning("partitions are not looked for: %s", error)
+            names, first = list(known), {}
+        begin = {**first, **known}
+        return PollResult.incomplete([(name, begin[name]) for name in names], timestamp=now).with_watermark(now)
+
+    def default_output_coder(self) -> Coder:
+        return TupleCoder((StrUtf8Coder(), VarIntCoder()))
+
+
+def _name(found: tuple[str, int]) -> str:
+    return found[0]
+
+
+def _open_range(found: tuple[Known, tuple[str, int]]) -> KafkaRange:
+    name, start = found[1]
+    return KafkaRange(*parse_partition(name), start)
+
+
+def _event(pair: tuple[str, Read]) -> Read:
+    return pair[1]

@@ -1,24 +1,36 @@
-"""Sinks for the records of `LabelImages`, and for its states; each usable alone."""
+"""Sinks for the records of `LabelImages`; each usable alone.
 
-from collections.abc import Iterable, Iterator
+Of a bounded input all records of a shard are written together. Of one that never ends each bundle is written at its
+end, and the runner takes the bundle for done only then.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 from zlib import crc32
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how rows travel)
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.adapters.storage.sink import FORMATS, FileFormat
+from grpo_tta.adapters.storage.sink import FORMATS, FileFormat, RecordFiles
 from grpo_tta.beam.config import config_of
-from grpo_tta.pipeline.checkpoint.packs import write_pack
 from grpo_tta.pipeline.config.kafka import out_settings
 from grpo_tta.pipeline.sinks import SendRecords
 from grpo_tta.pipeline.sinks import WriteRecords as WriteFile
+from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import WireModel
 
-STATES_FILE = "states.pack"
+Written = tuple[str, str]
+"""Kind and coordinate of a record that is safe."""
+_sending = threading.Lock()
+"""A process has one producer, which is not for several threads at once."""
 
 
 class WriteRecords(beam.PTransform):
@@ -28,6 +40,9 @@ class WriteRecords(beam.PTransform):
     A file is complete before it appears, and holds the bytes that ``grpo-tta label`` would write of these records.
     Records are all written together, whatever their windows. ``shards``: files of a kind, by stream. Raises ValueError
     for a bad format or number of shards.
+
+    Of an input that never ends each bundle becomes a file of each kind, ``KIND/DAY/HASH.jsonl``, named by what it
+    holds; ``shards`` does not count. Gives ``(kind, coordinate)`` of each record, for `CommitOffsets`.
     """
 
     def __init__(self, url: str, file_format: FileFormat = "jsonl", *, shards: int = 1) -> None:
@@ -36,17 +51,18 @@ class WriteRecords(beam.PTransform):
             raise ValueError(
                 f"file_format must be one of {', '.join(FORMATS)} and shards >= 1, got {file_format!r}, {shards}"
             )
-        self._shards = shards
-        stems = {str(number): f"part-{number:05d}-of-{shards:05d}" for number in range(shards)}
-        self._write = WriteFile(url, file_format, stems)
+        self._url, self._format, self._shards = url, file_format, shards
 
     def expand(self, records: Any) -> Any:
         """One group a file."""
+        if not records.is_bounded:
+            return _by_bundle(records, _FilesOfBundle(self._url, self._format))
+        stems = {str(number): f"part-{number:05d}-of-{self._shards:05d}" for number in range(self._shards)}
         return (
             _rows(records, self._shards)
             | "ByKind" >> beam.Map(_by_kind).with_output_types(tuple[tuple[str, str], Row])
             | "GroupKinds" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(self._write)
+            | "Write" >> beam.ParDo(WriteFile(self._url, self._format, stems))
             | "Name" >> beam.Map(lambda written: written[1]).with_output_types(str)
         )
 
@@ -55,7 +71,8 @@ class WriteRecordsToKafka(beam.PTransform):
     """Records of `LabelImages` to ``kafka://HOST:PORT/LABELS_TOPIC`` and the topics beside it, keyed by stream.
 
     ``kafka``: a job's settings of that name (security, topics, create_topics). A bundle that runs again sends its
-    records again, with the same bytes and coordinate. Raises `ConfigurationError`.
+    records again, with the same bytes and coordinate. Of an input that never ends it gives ``(kind, coordinate)`` of
+    each record that was acknowledged, for `CommitOffsets`. Raises `ConfigurationError`.
     """
 
     def __init__(self, url: str, kafka: dict[str, Any] | None = None, *, shards: int = 1) -> None:
@@ -67,6 +84,8 @@ class WriteRecordsToKafka(beam.PTransform):
 
     def expand(self, records: Any) -> Any:
         """One producer a process."""
+        if not records.is_bounded:
+            return _by_bundle(records, _SendBundle(self._send))
         return (
             _rows(records, self._shards)
             | "Group" >> beam.GroupByKey()
@@ -74,29 +93,67 @@ class WriteRecordsToKafka(beam.PTransform):
         )
 
 
-class WriteStates(beam.PTransform):
-    """``states`` of `LabelImages` to one file below ``url``, complete before it appears; `ReadStates` reads it."""
+class _FilesOfBundle:
+    """Writes rows to a file of each kind."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url = url
+    def __init__(self, url: str, file_format: FileFormat) -> None:
+        self._url, self._format = url, file_format
 
-    def expand(self, states: Any) -> Any:
-        """One group."""
-        return (
-            states
-            | "Global" >> beam.WindowInto(GlobalWindows())
-            | "Together" >> beam.Map(lambda state: (self._url, state)).with_output_types(tuple[str, tuple[str, bytes]])
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_WriteStates()).with_output_types(str)
-        )
+    def __call__(self, rows: list[Row]) -> None:
+        kinds = defaultdict(list)
+        for row in rows:
+            kinds[row.kind].append(row)
+        for kind, own in kinds.items():
+            RecordFiles(ObjectStore(self._url), kind, self._format).write(_stem(sorted(own)), own)
 
 
-class _WriteStates(beam.DoFn):
-    def process(self, element: tuple[str, Iterable[tuple[str, bytes]]]) -> Iterator[str]:
-        url, states = element
-        write_pack(ObjectStore(url), STATES_FILE, dict(states), {})
-        yield STATES_FILE
+def _stem(rows: list[Row]) -> str:
+    """The day of a file's first row, and a hash of all: a bundle that runs again writes the same file."""
+    digest = blake2b(digest_size=12)
+    for row in rows:
+        digest.update(row.value)
+    try:
+        day = f"{to_datetime(rows[0].time):%Y-%m-%d}"
+    except ValueError:
+        day = f"{datetime.now(UTC):%Y-%m-%d}"
+    return f"{day}/{digest.hexdigest()}"
+
+
+class _SendBundle:
+    """Sends rows, and waits until all are acknowledged."""
+
+    def __init__(self, send: SendRecords) -> None:
+        self._send = send
+
+    def __call__(self, rows: list[Row]) -> None:
+        with _sending:
+            for _ in self._send.process(("", rows)):
+                pass
+
+
+class _Bundle(beam.DoFn):
+    """``(shard, Row)`` -> `Written`, once all rows of the bundle are."""
+
+    def __init__(self, write: Callable[[list[Row]], None]) -> None:
+        self._write = write
+
+    def start_bundle(self) -> None:
+        self._rows: list[Row] = []
+        self._latest: Any = None
+
+    def process(self, element: tuple[str, Row], timestamp: Any = beam.DoFn.TimestampParam) -> None:
+        self._rows.append(element[1])
+        self._latest = timestamp if self._latest is None else max(self._latest, timestamp)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._rows:
+            self._write(self._rows)
+        for row in self._rows:
+            yield WindowedValue((row.kind, row.coordinate), self._latest, (GlobalWindow(),))
+
+
+def _by_bundle(records: Any, write: Callable[[list[Row]], None]) -> Any:
+    return _rows(records, 1) | "Write" >> beam.ParDo(_Bundle(write)).with_output_types(Written)
 
 
 def _rows(records: Any, shards: int) -> Any:

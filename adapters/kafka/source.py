@@ -21,6 +21,7 @@ from typing import Any
 import apache_beam as beam
 import kafka
 from apache_beam.io.restriction_trackers import OffsetRange
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import WatermarkEstimatorProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import errors as kafka_errors
@@ -39,6 +40,9 @@ from grpo_tta.adapters.kafka.wire import decode_record, parse_partition, partiti
 _log = logging.getLogger(__name__)
 SKIPPED = "skipped"
 """Tag of the output of `SkippedRange`s."""
+SPANS = "spans"
+"""Tag of the output of what each call has read of an open range: ``(partition, (origin, start, stop, records))``. The
+range began at ``origin``; of the offsets from ``start`` to before ``stop`` so many had a record."""
 _POLL_MS = 500
 _PAUSE = 0.5
 
@@ -101,11 +105,22 @@ class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
         if span.start >= span.stop:
             return
         partition = partition_name(element.topic, element.partition)
+        Metrics.counter(type(self), "reads").inc()
         endless = span.stop == OPEN
         if endless and self._lateness is None:
             raise ValueError(f"range of partition {partition} has no stop: read it with endless=True")
         reader = _Reader(self._settings, partition, self._limits, self._policy, self._read_committed, self._cache)
-        count = size = 0
+        taken = _Taken(span.start)
+        yield from self._claimed(reader, span, taken, tracker, watermark)
+        if endless and taken.stop > span.start:
+            found = (element.start, span.start, taken.stop, taken.records)
+            yield beam.pvalue.TaggedOutput(SPANS, self._timed((partition, found)))
+
+    def _claimed(
+        self, reader: "_Reader", span: OffsetRange, taken: "_Taken", tracker: Any, watermark: Any
+    ) -> Iterator[Any]:
+        """The outputs of what could be claimed; hands back the rest."""
+        endless, size = span.stop == OPEN, 0
         deadline = time.monotonic() + self._limits.seconds
         limits = self._limits
         with closing(reader.read(span.start, span.stop)) as items:
@@ -116,10 +131,11 @@ class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
                 offset, record = item
                 if not tracker.try_claim(Claim(offset, reader.end) if endless else offset):
                     return
+                taken.stop = offset + 1
                 if record is not None:
-                    yield self._timed((partition, _decoded(record)), watermark)
-                    count, size = count + 1, size + len(record.value or b"")
-                if count >= limits.records or size >= limits.bytes or time.monotonic() >= deadline:
+                    yield self._timed((reader.partition, _decoded(record)), watermark)
+                    taken.records, size = taken.records + 1, size + len(record.value or b"")
+                if taken.records >= limits.records or size >= limits.bytes or time.monotonic() >= deadline:
                     if offset < span.stop - 1:
                         tracker.defer_remainder()
                     return
@@ -136,6 +152,14 @@ class _ReadRange(beam.DoFn, WatermarkEstimatorProvider):
             watermark.saw(item[1].event_time)
             return beam.window.TimestampedValue(item, Timestamp(micros=item[1].event_time))
         return beam.window.TimestampedValue(item, Timestamp.now())
+
+
+@dataclass
+class _Taken:
+    """What one call has claimed: the offsets before ``stop``, of which so many had a record."""
+
+    stop: int
+    records: int = 0
 
 
 def _decoded(record: Any) -> ImageRef | BadRecord:
@@ -270,8 +294,8 @@ class ReadImagesFromKafka(beam.PTransform):
     """`KafkaRange`s -> ``(topic-partition, ImageRef | BadRecord)``, ``position`` being the offset.
 
     The result has the outputs ``refs`` and, tagged `SKIPPED`, a `SkippedRange` for whatever the policy
-    ``out_of_range`` passed over. Raises ValueError for an unknown policy or bad lateness; while running a
-    `KafkaFailure`, those that may pass after ``limits.stall_seconds``.
+    ``out_of_range`` passed over; for open ranges also `SPANS`. Raises ValueError for an unknown policy or bad lateness;
+    while running a `KafkaFailure`, those that may pass after ``limits.stall_seconds``.
 
     ``endless`` takes open ranges too and makes the outputs unbounded; images then have their event times as Beam's
     timestamps, other outputs the time they were read, and the watermark is ``lateness`` seconds behind the newest image
@@ -299,7 +323,7 @@ class ReadImagesFromKafka(beam.PTransform):
 
     def expand(self, ranges: Any) -> Any:
         """Nothing is connected here."""
-        read = ranges | "ReadRange" >> beam.ParDo(self._read).with_outputs(SKIPPED, main="refs")
+        read = ranges | "ReadRange" >> beam.ParDo(self._read).with_outputs(SKIPPED, SPANS, main="refs")
         if self._endless:  # Beam's own mark is on a method, for all uses of it, and does not reach tagged outputs.
-            read.refs.is_bounded = read[SKIPPED].is_bounded = False
+            read.refs.is_bounded = read[SKIPPED].is_bounded = read[SPANS].is_bounded = False
         return read

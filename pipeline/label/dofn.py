@@ -61,6 +61,8 @@ class LabelStreams(beam.DoFn):
         self._origins = dict(origins)
         self.brought: Mapping[str, bytes] = {}
         """Encoded states by stream, of partitions without a log."""
+        self.once = False
+        """See `Asked.once`."""
         self._reset_foreign = job.config.checkpoint.on_state_mismatch == "reset"
 
     def setup(self) -> None:
@@ -106,7 +108,7 @@ class LabelStreams(beam.DoFn):
             events = self._labeler.in_windows(refs)
             state, told[stream] = self._first(partition, stream, events[0])
             origin = self._origins[partition]
-            yield Asked(stream, events, state, reset=stream in origin.resets, shed=origin.shed)
+            yield Asked(stream, events, state, reset=stream in origin.resets, shed=origin.shed, once=self.once)
 
     def _given(self, partition: str, stream: str, labeled: Labeled) -> Iterator[Any]:
         self._count(labeled)

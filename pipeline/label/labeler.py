@@ -159,13 +159,20 @@ class StreamLabeler:
             after = decision.applied(self.method, state.method)
             placed = self._placed(events[:1], _window(state))
             self._apply(placed, decision, state.method, guard_state, after, out)
-        newest = state.position.get("event_time")
-        late = 0
-        if newest is not None:
-            horizon = int(newest) - self._allowed_lateness
-            late = sum(event.ref.event_time < horizon for event in events)
+        late = self._late(asked)
         placed = self._placed_late(events[:late], _window(state)) + list(events[late:])
         return Lane(asked.name, placed, out, late, asked.shed)
+
+    def _late(self, asked: Asked) -> int:
+        """How many of the first events are not to be learnt from."""
+        position = asked.state.position
+        if "event_time" not in position:
+            return 0
+        newest = int(position["event_time"])
+        if asked.once:
+            learnt = (newest, str(position["coordinate"]))
+            return sum((event.ref.event_time, event.ref.coordinate) <= learnt for event in asked.events)
+        return sum(event.ref.event_time < newest - self._allowed_lateness for event in asked.events)
 
     def _done(
         self, parts: list[Part], compute: Callable[[list[Part]], T], keep: Callable[[list[Part], T], None]

@@ -29,6 +29,9 @@ class Asked(NamedTuple):
     """Before the first of them, as asked for from outside; its log record names that event."""
     shed: bool = False
     """None of them is learnt from."""
+    once: bool = False
+    """Events may come again: those up to the newest that was learnt from, in that order, are late, whatever the allowed
+    lateness."""
 
 
 class Cursor(NamedTuple):

@@ -3,11 +3,18 @@
 import importlib.util
 import os
 import shutil
+import socket
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
 
@@ -26,6 +33,7 @@ DASK = "DaskRunner"
 _CLASSES = {DASK: "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Of runners that Beam knows by no short name."""
 _SHARDS_ELSEWHERE = 16
+_ANSWER_SECONDS = 5
 _SAMPLING_MILLISECONDS = 10
 
 
@@ -46,6 +54,7 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
             "kafka.transactional: a transaction's records are sent by the process that began it, so the steps must run "
             f"in this one: by {IN_PROCESS} (run.runner is {run.runner}), without --direct_running_mode=multi_processing"
         )
+    _check_reached(run)
     # A job server has options of its own, which only it can judge.
     unknown = [] if isinstance(pipeline.runner, PortableRunner) else _unknown_options(run.beam_options)
     if unknown:
@@ -53,6 +62,23 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
             f"options after -- go to Beam, which does not know {' '.join(map(option_name, unknown))}: "
             "options of grpo-tta itself come before --"
         )
+
+
+def _check_reached(run: RunConfig) -> None:
+    """Of a job server that the options name, that it answers; of Prism's binary, that it is there."""
+    options = PipelineOptions(list(run.beam_options))
+    host, _, port = (options.view_as(PortableOptions).job_endpoint or "").rpartition(":")
+    if run.runner in ("PortableRunner", "FlinkRunner") and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]") or "localhost", int(port)), _ANSWER_SECONDS).close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"--job_endpoint={host}:{port}: no job server answers ({error}): start one, as by "
+                f"'prism -job_port {port}' or Flink's job server, or take {IN_PROCESS}"
+            ) from error
+    prism = options.view_as(PrismRunnerOptions).prism_location
+    if run.runner == "PrismRunner" and prism and "://" not in prism and not os.path.exists(prism):
+        raise ConfigurationError(f"--prism_location={prism}: there is no such file; 'make prism' builds one")
 
 
 def shards_of(run: RunConfig) -> int:

@@ -150,10 +150,6 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
         WriteRecords("out", "csv")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="one topic"):
         grpo_tta.beam.WriteRecordsToKafka("kafka://localhost:1/a,b")
-    endless = beam.Create([EVENT]).expand(beam.pvalue.PBegin(beam.Pipeline(runner="FnApiRunner")))
-    endless.is_bounded = False
-    with pytest.raises(ValueError, match="bounded"):
-        _ = endless | LabelImages({})
 
 
 def test_hints_are_for_the_step_with_the_model() -> None:
@@ -189,6 +185,7 @@ def test_the_examples_of_docstrings_and_page_run(feed: Path, tmp_path: Path, mon
             runner.run(example)
     page = ROOT / "docs/beam.md"
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(compile(code, str(page), "exec"), {})
+        if "kafka://" not in code:  # those are run by test_prism.py
+            exec(compile(code, str(page), "exec"), {})
     assert runner.summarize().failed == 0
     assert [record.id for record in read_records("out", "labels", LabeledImage)] == ["a"]

@@ -1,18 +1,24 @@
-"""Real brokers for the session, see `demo.broker`, topics in one, and live jobs over them. They need Java and, once,
-Maven."""
+"""Real brokers for the session, see `demo.broker`, topics in one, live jobs over them, and Prism, a Beam runner. They
+need Java and, once, Maven; Prism needs ``make prism``."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import apache_beam
 import pytest
 from live_jobs import JobServer, LiveJob
 
 from demo.broker import BrokerUnavailable, LocalBroker, create_topic
 from demo.broker.local import prepare
+from demo.broker.process import ChildProcess
+from demo.broker.quorum import free_ports
 from demo.broker.security import make_security
+
+BUILT = Path(__file__).parents[2] / "build/prism" / apache_beam.__version__ / "prism"
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +90,23 @@ def live_job(job_server: JobServer, broker: LocalBroker, tmp_path: Path) -> Iter
     yield make
     for job in made:
         job.end()
+
+
+@pytest.fixture(scope="session")
+def prism_binary() -> str:
+    """Where Prism is missing CI fails and everybody else skips by name."""
+    found = str(BUILT) if BUILT.exists() else shutil.which("prism")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must run these tests: no Prism runner, 'make prism' builds one")
+        pytest.skip("no Prism runner: 'make prism' builds one")
+    return found
+
+
+@pytest.fixture
+def prism(prism_binary: str, tmp_path: Path) -> Iterator[str]:
+    """The address of a Prism that ends with the test."""
+    job, web = free_ports(2)
+    process = ChildProcess([prism_binary, f"-job_port={job}", f"-web_port={web}"], tmp_path / "prism.log")
+    yield f"127.0.0.1:{job}"
+    process.kill()

@@ -1,11 +1,10 @@
-"""Open ranges on runners, against a real broker: FnApiRunner, and Prism where its binary is on the PATH.
+"""Open ranges on runners, against a real broker: FnApiRunner and Prism.
 
 FnApiRunner calls an open range again and again, for ever, and runs what is fused behind it; nothing behind a grouping,
 and it does not pause. So its test ends by an exception of the last step. Prism runs all of it, and is cancelled.
 """
 
 import json
-import shutil
 import threading
 from datetime import timedelta
 
@@ -16,8 +15,6 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.window import FixedWindows
 from kafka_records import TIME, event, produce, wait_for
 
-from demo.broker.process import ChildProcess
-from demo.broker.quorum import free_ports
 from grpo_tta.adapters.kafka.consumers import CONSUMERS
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.settings import KafkaSettings
@@ -30,20 +27,6 @@ LIMITS = ReadLimits(records=7, seconds=1.0)
 def settings(broker):
     yield KafkaSettings((broker.bootstrap,), request_timeout=10.0)
     CONSUMERS.close_idle(all_of_them=True)
-
-
-@pytest.fixture
-def prism(tmp_path):
-    """The address of a Prism that ends with the test."""
-    binary = shutil.which("prism")
-    if binary is None:
-        install = f"go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.version.__version__}"
-        pytest.skip(f"no Prism runner: 'prism' is not on the PATH ({install})")
-    job, web = free_ports(2)
-    log = tmp_path / "prism.log"
-    process = ChildProcess([binary, f"-job_port={job}", f"-web_port={web}"], log)
-    yield f"127.0.0.1:{job}"
-    process.kill()
 
 
 def taken(number, seconds):

@@ -1,12 +1,16 @@
 """What this package asks of Beam beyond its documented interface; a release that changes it is to fail here."""
 
 import inspect
+import socket
 
+import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 
+from demo.broker.quorum import free_ports
 from grpo_tta.pipeline.config.sections import RunConfig
-from grpo_tta.pipeline.run.runner import make_pipeline
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.runner import check_runner, make_pipeline
 
 
 def test_beam_samples_as_this_package_expects() -> None:
@@ -39,3 +43,18 @@ def test_options_are_those_of_the_command_line_and_of_whoever_changes_them() -> 
         1,
         ["beam_fn_api"],
     )
+
+
+def test_a_runner_that_is_not_there_is_said_before_anything_is_read() -> None:
+    (port,) = free_ports(1)
+    away = RunConfig(runner="PortableRunner", beam_options=(f"--job_endpoint=localhost:{port}",))
+    with pytest.raises(ConfigurationError, match=rf"localhost:{port}: no job server answers .*'prism -job_port {port}"):
+        check_runner(away)
+    with socket.create_server(("localhost", port)):
+        check_runner(away)
+    nowhere = RunConfig(runner="PrismRunner", beam_options=("--prism_location=/nowhere/prism",))
+    with pytest.raises(ConfigurationError, match="--prism_location=/nowhere/prism: there is no such file"):
+        check_runner(nowhere)
+    for name in ("DirectRunner", "SparkRunner"):
+        with pytest.raises(ConfigurationError, match=f"{name} cannot run this graph: "):
+            check_runner(RunConfig(runner=name))

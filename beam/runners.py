@@ -1,0 +1,102 @@
+"""Which Beam runners can run what, and waiting for one that may hang."""
+
+import logging
+import time
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
+
+from grpo_tta.pipeline.config.job import parse_duration
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
+
+_log = logging.getLogger(__name__)
+_WAYS = (
+    "PrismRunner, or a PortableRunner, FlinkRunner or DataflowRunner (docs/deploy.md); or label the topic by "
+    "'grpo-tta label --source kafka://HOST:PORT/TOPIC'"
+)
+_NOT_ENDLESS = {
+    "FnApiRunner": "it runs nothing behind a source before the source has ended",
+    "BundleBasedDirectRunner": "it runs no splittable DoFn",
+    "SwitchingDirectRunner": "it is another runner on each machine",
+    "SparkRunner": "it has no splittable DoFns",
+    "DaskRunner": "it does not stream",
+    "InteractiveRunner": "it does not stream",
+}
+_NO_STATE = {
+    "SparkRunner": "nobody has run this graph on it",
+    "DaskRunner": "it has no state and no timers",
+}
+_POLL = 1.0
+
+
+class JobStalled(JobError):
+    """A job that its runner says is running has done nothing for too long."""
+
+
+def check_streams(pipeline: beam.Pipeline) -> None:
+    """Raises `ConfigurationError` where the pipeline's runner cannot run a source that never ends."""
+    _refuse(pipeline, _NOT_ENDLESS, "a topic without an end")
+
+
+def check_continuous(pipeline: beam.Pipeline) -> None:
+    """Raises `ConfigurationError` where the pipeline's runner has no state and timers."""
+    _refuse(pipeline, _NO_STATE, "an input without an end")
+
+
+def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str) -> None:
+    runner = type(pipeline.runner).__name__
+    if runner in known:
+        raise ConfigurationError(f"{runner} cannot run {what}: {known[runner]}. Take {_WAYS}")
+
+
+def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
+    """Wait for a pipeline that was begun by ``run()``, as long as it moves.
+
+    A runner may go on saying that a job is running though its worker is gone: Prism does. Where no counter of the job
+    has moved for ``give_up_after`` the job is cancelled and `JobStalled` raised. The readers of an endless topic count
+    each look at it, so a topic to which nothing comes is no standstill. A runner that tells no counters is waited for
+    without an end. Raises what the runner raises for a job that
+    fails, ValueError for a bad duration.
+    """
+    patience = parse_duration(give_up_after) / 1e6
+    seen, moved = _counters(result), time.monotonic()
+    while not PipelineState.is_terminal(state := _state(result)):
+        time.sleep(_POLL)
+        now = _counters(result)
+        if now is None or now != seen:
+            seen, moved = now, time.monotonic()
+        elif time.monotonic() - moved > patience:
+            _cancel(result)
+            raise JobStalled(
+                f"no counter of the job has moved for {patience:.0f} s, though its runner says {state}: its workers "
+                "are gone or stuck. The job was cancelled; see to the workers, and start it again: it goes on from "
+                "the committed offsets"
+            )
+    result.wait_until_finish()
+
+
+def _state(result: Any) -> str:
+    try:
+        return str(result.state)
+    except Exception as error:  # the client library's own, of a server that is gone
+        raise JobStalled(f"the job's runner does not answer: {error!r}; start it, and the job, again") from error
+
+
+def _counters(result: Any) -> dict[str, Any] | None:
+    """All counters by name; None where the runner does not tell."""
+    if hasattr(result, "_metrics"):
+        result._metrics = None  # Beam asks a job server once, and remembers
+    try:
+        found = result.metrics().query()["counters"]
+    except Exception as error:  # each runner has errors of its own
+        _log.debug("no metrics: %r", error)
+        return None
+    return {str(metric.key): metric.result for metric in found}
+
+
+def _cancel(result: Any) -> None:
+    try:
+        result.cancel()
+    except Exception as error:
+        _log.warning("the job could not be cancelled: %r", error)
