@@ -84,7 +84,7 @@ def _records(rng: np.random.Generator, number: int, hours: int) -> Iterator[dict
             **MODEL, "stream": name, "bucket_start": (START + HOUR * at).isoformat(), "bucket_seconds": 3600,
             "coordinate": f"{name}/{at:06d}", "n": IMAGES, "frozen_n": IMAGES, "agree": int(IMAGES * sure[at]),
             **{
-                key: {f"class {6 * one}" if "labels" in key else one: int(n) for one, n in enumerate(rows[at]) if n}
+                key: {f"class {one:03d}" if "labels" in key else one: int(n) for one, n in enumerate(rows[at]) if n}
                 for key, rows in columns.items()
             },
         }  # fmt: skip

@@ -123,14 +123,14 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
     found = []
     for name in outputs.names:
         stream = outputs.stream(name)
-        if not stream.records:
+        if not len(stream.stretches):
             continue
-        windows = windows_of(stream.records, stream.drift, estimates)
-        judgement = judge(stream, windows, outputs.newest, floor, calibrated=calibrated, out=request.out)
+        windows = windows_of(stream.stretches, stream.drift, estimates)
+        judgement = judge(stream, windows.shown, outputs.newest, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
-        view = details_of(told, answered.get(name), truth(name, windows))
+        view = details_of(told, answered.get(name), truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)
-        found.append(_Judged(overview_of(told), packed, replace(stream, records=[])))
+        found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
     if not found:
         raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
     return sorted(found, key=lambda one: _worst_first(one.row))
