@@ -47,6 +47,7 @@ def calibration() -> AccuracyCalibration:
         adapted=side,
         frozen=side,
         gain=Width({"fog": 0.06}, 0.05),
+        score="least_entropy",
     )
 
 
@@ -74,6 +75,7 @@ def _records(rng: np.random.Generator, number: int, hours: int) -> Iterator[dict
         "probability": _drawn(rng, sure, 20),
         "entropy": _drawn(rng, 1 - sure, 100),
         "frozen_probability": _drawn(rng, sure - 0.05, 20),
+        "least_entropy": _drawn(rng, 0.95 - sure, 100),
         "frozen_entropy": _drawn(rng, 1.05 - sure, 100),
         "labels": rng.multinomial(IMAGES, np.full(SHOWN, 1 / SHOWN), hours),
         "frozen_labels": rng.multinomial(IMAGES, np.full(SHOWN, 1 / SHOWN), hours),

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 ENTROPY_BINS = 100
 FEWEST = 100
@@ -87,6 +87,7 @@ class Window(Protocol):
     ill: int
     resets: dict[str, int]
     entropy: dict[int, int]
+    least_entropy: dict[int, int]
     frozen_entropy: dict[int, int]
     labels: dict[str, int]
     frozen_labels: dict[str, int]
@@ -118,6 +119,9 @@ class Side:
     width: Width
 
 
+Score = Literal["entropy", "least_entropy"]
+
+
 @dataclass(frozen=True)
 class AccuracyCalibration:
     """What `estimate` needs to know of a model, a method and its settings; see ``grpo-tta calibrate --accuracy``."""
@@ -135,6 +139,8 @@ class AccuracyCalibration:
     frozen: Side | None = None
     """Absent where the method has no frozen predictions."""
     gain: Width | None = None
+    score: Score = "entropy"
+    """The histogram that the adapted encoder's threshold is put to."""
 
     def to_json(self) -> str:
         """As a file holds it."""
@@ -151,6 +157,8 @@ class AccuracyCalibration:
             gain = values.pop("gain")
             if sides["adapted"] is None:
                 raise ValueError("it has no side 'adapted'")
+            if values.get("score", "entropy") not in get_args(Score):
+                raise ValueError(f"score is one of {', '.join(get_args(Score))}, not {values['score']!r}")
             made = cls(**values, adapted=sides["adapted"], frozen=sides["frozen"], gain=gain and Width(**gain))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no accuracy calibration: {error}") from error
@@ -198,11 +206,11 @@ def estimate(window: Window, calibration: AccuracyCalibration | None) -> Estimat
     if calibration is None or foreign is not None:
         unknown = foreign or NO_CALIBRATION
         return Estimates(unknown, unknown, unknown)
-    frozen = calibration.frozen
+    frozen, scored = calibration.frozen, getattr(window, calibration.score)
     return estimates_of(
         Figures(
-            sum(window.entropy.values()),
-            share_under(window.entropy, calibration.adapted.threshold),
+            sum(scored.values()),
+            share_under(scored, calibration.adapted.threshold),
             effective_classes(window.labels),
             sum(window.frozen_entropy.values()),
             share_under(window.frozen_entropy, frozen.threshold) if frozen is not None else 0.0,

@@ -101,6 +101,8 @@ class MonitorRecord(WireModel):
     """Of the served best class, in twentieths."""
     entropy: EntropyHistogram = Field(default_factory=dict)
     """Of the served probabilities, over ln C, in hundredths."""
+    least_entropy: EntropyHistogram = Field(default_factory=dict)
+    """The smaller one of the served and the frozen probabilities' entropies, of images that have both."""
     labels: Counts = Field(default_factory=dict)
     """Best classes, however unsure. All of them: a list that is cut does not add up."""
     frozen_probability: ProbabilityHistogram = Field(default_factory=dict)
@@ -164,7 +166,7 @@ _SAME = ("stream", "bucket_start", "bucket_seconds", "model_fingerprint", "metho
 _TOTALS = ("n", "late", "unknown", "ill", "frozen_n", "agree", "updates")
 _COUNTED = (
     "resets", "drift", "dead_letters", "labels", "frozen_labels",
-    "probability", "entropy", "frozen_probability", "frozen_entropy",
+    "probability", "entropy", "least_entropy", "frozen_probability", "frozen_entropy",
 )  # fmt: skip
 
 

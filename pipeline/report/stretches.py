@@ -27,6 +27,7 @@ HISTOGRAMS = {
     "probability": PROBABILITY_BINS,
     "frozen_probability": PROBABILITY_BINS,
     "entropy": ENTROPY_BINS,
+    "least_entropy": ENTROPY_BINS,
     "frozen_entropy": ENTROPY_BINS,
 }
 LABELS = ("labels", "frozen_labels")

@@ -78,7 +78,7 @@ def _estimates(rows: Stretches, calibration: AccuracyCalibration | None) -> list
         return [Estimates(unknown, unknown, unknown) for unknown in (foreign[kind] for kind in rows.kind) if unknown]
     totals, frozen = rows.totals, calibration.frozen
     columns = (
-        *_under(rows.histograms["entropy"], calibration.adapted.threshold),
+        *_under(rows.histograms[calibration.score], calibration.adapted.threshold),
         _classes(rows.labels["labels"]),
         *_under(rows.histograms["frozen_entropy"], 0.0 if frozen is None else frozen.threshold),
         _classes(rows.labels["frozen_labels"]),

@@ -194,7 +194,8 @@ JUDGED = {
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 300), st.floats(0, 1), st.integers(0, 3)), min_size=1))
 def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tuple[int, int, float, int]]) -> None:
     records = [
-        stretch(hour, n, sure, agree=n // 2, frozen_n=n, frozen_entropy={10: n}, frozen_labels={f"l{n % 7}": n},
+        stretch(hour, n, sure, agree=n // 2, frozen_n=n, frozen_entropy={10: n}, least_entropy={10: n},
+                frozen_labels={f"l{n % 7}": n},
                 probability={n % 20: n}, frozen_probability={3: n}, ill=n // 2, late=n // 3,
                 resets={"collapse": resets}, dead_letters={"fetch/NotFound": resets})
         for hour, n, sure, resets in parts
