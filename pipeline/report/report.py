@@ -67,12 +67,12 @@ def write_report(
     record that is none.
     """
     outputs = read_outputs(request.out, request.since)
-    if not outputs.names:
+    if not outputs.names and not outputs.unplaced:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
     streams = _judged(outputs, request, truth)
     common = _common(outputs, request, streams)
     size = request.streams_in_page
-    chunks = [streams[at : at + size] for at in range(0, len(streams), size)]
+    chunks = [streams[at : at + size] for at in range(0, len(streams), size)] or [[]]
     pages = [_place(request.page, number) for number in range(len(chunks))]
     for one, page in ((one, page) for chunk, page in zip(chunks, pages, strict=True) for one in chunk):
         one.row["page"] = page
@@ -131,7 +131,7 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
         view = details_of(told, answered.get(name), truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)
         found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
-    if not found:
+    if not found and not outputs.unplaced:
         raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
     return sorted(found, key=lambda one: _worst_first(one.row))
 

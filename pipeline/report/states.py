@@ -163,6 +163,8 @@ def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | No
         "normal": [Step("Nothing.")],
     }
     made = steps[state]
+    if state == "unknown" and not stream.images:
+        made = [Step("Wait for an image that can be labelled, or report a longer time (--since).")]
     if state == "unknown" and isinstance(adapted, Unknown) and adapted.cause in ("sharpened", "collapse"):
         made = [Step("Compare label and frozen_label: the frozen encoder's estimate still holds."), *made]
     if stream.dead and state != "silent":
