@@ -5,6 +5,7 @@ The browser's part needs Chromium and playwright, and is left out by name withou
 """
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,12 @@ def _shift(number: int, time: datetime) -> str:
     ).model_dump_json(exclude_none=True)  # fmt: skip
 
 
+def _of_children() -> float:
+    """Seconds that the processor worked for processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def in_browser(page: Path, word: str) -> tuple[float, float] | None:
     """Seconds until the page is ready, and of a filter; None without a browser."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
@@ -143,13 +150,14 @@ def main() -> int:
         out, page = Path(folder) / "out", Path(folder) / "report.html"
         write_outputs(out, arguments.streams, arguments.hours)
         calibration().save(Path(folder) / "accuracy.json")
-        begin = time.perf_counter()
+        begin, spent = time.perf_counter(), _of_children()
         run = subprocess.run(
             [sys.executable, "-c", _MEASURED, "report", "--out", str(out), "--page", str(page), "--accuracy",
              str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
             check=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         written = time.perf_counter() - begin
+        print(f"the processor worked {_of_children() - spent:.0f} s of these")
         memory = int(run.stdout.split()[-2]) / 2**20
         bars = [
             Bar("page", page.stat().st_size / 1e6, PAGE_MB, at_most=True, unit=" MB"),
