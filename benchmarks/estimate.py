@@ -3,7 +3,7 @@
 The demo model over fluent-emoji, online GRPO-TTA with its default settings and guard. A calibration is what ``grpo-tta
 calibrate --accuracy`` makes of 500 labelled images of one seed and the development kinds of corruption; it is asked
 about streams of the other seed, and never about a kind that it has seen: each is left out in turn. With ``--held-out``
-calibrations of all development kinds are asked about the other kinds, severities 1, 3 and 5.
+the calibration of all development kinds is asked about the other kinds, severities 1, 3 and 5, of one seed.
 
 Streams are made once and kept in ``--rows``.
 """
@@ -11,10 +11,14 @@ Streams are made once and kept in ``--rows``.
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.estimate_rows import IMAGES, Lab
 from benchmarks.report import Bar, finish, parser
@@ -22,7 +26,10 @@ from grpo_tta import keep_freed_memory
 from grpo_tta.estimate import AccuracyCalibration, Estimate, Estimates, Unknown, estimate
 from grpo_tta.evaluation import CLEAN, CORRUPTIONS, DEVELOPMENT, Condition, StreamResult
 from grpo_tta.evaluation.accuracy import CLEAN_KIND, WINDOW, Measured, fit
+from grpo_tta.pipeline.report.answers import Answer, questions, stratified, together
 
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 SEEDS = (0, 1)
 SEVERITIES = (1, 3, 5)
 FRAMES = 1000
@@ -37,6 +44,9 @@ BROKEN = (
 )  # fmt: skip
 FEW = (5, 10, 20, 40, 80)
 FEW_SHOWN = 40
+HELD_OUT_SEED, HELD_OUT_FRAMES = 0, 600
+ASKED, ASK_WINDOW, ASK_REPEATS = 50, 500, 20
+_ANY = datetime(2026, 1, 1, tzinfo=UTC)
 HELD_OUT = tuple(kind for kind in CORRUPTIONS if kind not in DEVELOPMENT)
 
 
@@ -47,10 +57,11 @@ class Counts:
     n: int
     frozen_n: int
     agree: int
-    entropy: dict[int, int]
+    least_entropy: dict[int, int]
     frozen_entropy: dict[int, int]
     labels: dict[str, int]
     frozen_labels: dict[str, int]
+    entropy: dict[int, int] = field(default_factory=dict)
     ill: int = 0
     resets: dict[str, int] = field(default_factory=dict)
     model_fingerprint: str = ""
@@ -78,7 +89,8 @@ def ask(window: Measured, made: AccuracyCalibration, *, ill: int = 0, resets: It
     causes = list(resets)
     counts = Counts(
         len(window), len(window), int((adapted.predicted == frozen.predicted).sum()), adapted.histogram(),
-        frozen.histogram(), adapted.counts(), frozen.counts(), ill, {cause: causes.count(cause) for cause in causes},
+        frozen.histogram(), adapted.counts(), frozen.counts(), ill=ill,
+        resets={cause: causes.count(cause) for cause in causes},
     )  # fmt: skip
     truth = {"adapted": float(adapted.right.mean()), "frozen": float(frozen.right.mean())}
     return Asked(window.kind, estimate(counts, made), {**truth, "gain": truth["adapted"] - truth["frozen"]})
@@ -88,12 +100,40 @@ def calibration(measured: Sequence[Measured], left_out: str | None = None) -> Ac
     """Without a kind."""
     fitted = fit([part for part in measured if part.kind != left_out])
     sides = (fitted.adapted, fitted.frozen, fitted.gain)
-    return AccuracyCalibration("", "", "", IMAGES, WINDOW, fitted.effective_classes, *sides)
+    return AccuracyCalibration("", "", "", IMAGES, WINDOW, fitted.effective_classes, *sides, "least_entropy")
 
 
 def measured(result: StreamResult, kind: str) -> Measured:
     """A whole stream."""
     return Measured.of(kind, result, slice(0, len(result.labels)))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What answers say of a window, with the estimate without labels and alone, and the truth."""
+
+    both: Estimate
+    alone: Estimate
+    truth: float
+
+
+def answer(said: Estimate | Unknown, sure: Floats, right: Bools) -> list[Answered]:
+    """Of a window, as the page asks and combines: other images are drawn each time."""
+    found = []
+    for repeat in range(ASK_REPEATS):
+        labels: list[Any] = [
+            SimpleNamespace(coordinate=f"{repeat} {at}", id="", stream="", label="", probability=p, event_time=_ANY)
+            for at, p in enumerate(sure)
+        ]
+        asked = questions(labels, ASKED)
+        answers = [Answer(**vars(one), right=bool(right[int(one.coordinate.split()[1])])) for one, _ in asked]
+        alone = stratified(answers)
+        found.append(Answered(together(alone, said)[0], alone, float(right.mean())))
+    return found
+
+
+def _conditions(kind: str) -> list[Condition]:
+    return [CLEAN] if kind == CLEAN_KIND else [Condition(kind, severity) for severity in SEVERITIES]
 
 
 class Study:
@@ -104,19 +144,45 @@ class Study:
         self.parts = {seed: lab.calibration(seed, DEVELOPMENT) for seed in SEEDS}
         self.whole = {seed: calibration(parts) for seed, parts in self.parts.items()}
 
-    def steady(self, size: int, kinds: Sequence[str] = DEVELOPMENT) -> list[Asked]:
+    def steady(self, size: int) -> list[Asked]:
         """Windows of clean streams and of each kind, the calibration of the other seed without the kind."""
         asked = []
         for seed in SEEDS:
-            for kind in (CLEAN_KIND, *kinds):
-                made = self.whole[1 - seed] if kind == CLEAN_KIND else calibration(self.parts[1 - seed], kind)
+            for kind in (CLEAN_KIND, *DEVELOPMENT):
+                made = self._without(1 - seed, kind)
                 for stream in self._streams(kind, seed):
                     asked += [ask(window, made) for window in stream.windows(size)]
         return asked
 
+    def held_out(self) -> list[Asked]:
+        """Windows of the kinds that nothing was chosen on."""
+        conditions = [Condition(kind, severity) for severity in SEVERITIES for kind in HELD_OUT]
+        streams = [measured(self.lab.steady(one, HELD_OUT_SEED, HELD_OUT_FRAMES), one.name) for one in conditions]
+        return [ask(window, self.whole[1 - HELD_OUT_SEED]) for stream in streams for window in stream.windows(WINDOW)]
+
+    def answered(self) -> dict[str, list[Answered]]:
+        """What fifty answers say of windows of 500 of clean and development kinds: alone, and with the estimate."""
+        found: dict[str, list[Answered]] = {"adapted": [], "frozen": []}
+        for seed in SEEDS:
+            for kind in (CLEAN_KIND, *DEVELOPMENT):
+                made = self._without(1 - seed, kind)
+                for condition in _conditions(kind):
+                    result = self.lab.steady(condition, seed, FRAMES)
+                    for start in range(0, FRAMES, ASK_WINDOW):
+                        rows = slice(start, start + ASK_WINDOW)
+                        said = ask(Measured.of(kind, result, rows), made)
+                        for name, sure, right in (
+                            ("adapted", result.confidence, result.right),
+                            ("frozen", result.frozen_confidence, result.frozen_right),
+                        ):
+                            found[name] += answer(said.of(name), sure[rows], right[rows])
+        return found
+
+    def _without(self, seed: int, kind: str) -> AccuracyCalibration:
+        return self.whole[seed] if kind == CLEAN_KIND else calibration(self.parts[seed], kind)
+
     def _streams(self, kind: str, seed: int) -> list[Measured]:
-        conditions = [CLEAN] if kind == CLEAN_KIND else [Condition(kind, severity) for severity in SEVERITIES]
-        return [measured(self.lab.steady(condition, seed, FRAMES), kind) for condition in conditions]
+        return [measured(self.lab.steady(condition, seed, FRAMES), kind) for condition in _conditions(kind)]
 
     def mixed(self, name: str) -> list[Asked]:
         """Windows of streams that show classes unevenly, with the calibration of another seed."""
@@ -132,7 +198,7 @@ class Study:
         asked, generator = [], np.random.Generator(np.random.PCG64(classes))
         for condition in MIXED:
             kind = condition.kind or CLEAN_KIND
-            made = self.whole[1] if kind == CLEAN_KIND else calibration(self.parts[1], kind)
+            made = self._without(1, kind)
             shown = [self.lab.planned("few-shown", condition, draw, MIXED_FRAMES) for draw in range(3)]
             for result in (
                 shown
@@ -261,10 +327,31 @@ def broken_bar(study: Study) -> Bar:
     return Bar("methods that collapse: lower end above the truth, at most", worst, 0, True, " points")
 
 
+def answer_bars(study: Study) -> list[Bar]:
+    """B7."""
+    bars = []
+    for name, found in study.answered().items():
+        truth = np.array([one.truth for one in found])
+        for what in ("alone", "both"):
+            made: list[Estimate] = [getattr(one, what) for one in found]
+            value, low, high = (np.array([getattr(one, part) for one in made]) for part in ("value", "low", "high"))
+            half = 100 * float((high - low).mean()) / 2
+            inside = 100 * float(((low <= truth) & (truth <= high)).mean())
+            error = 100 * float(np.abs(value - truth).mean())
+            print(f"{ASKED} answers, {name}, {what}: error {error:.1f}, half-width {half:.1f}, covered {inside:.0f} %")
+        bars += [
+            Bar(f"{name}, {ASKED} answers and estimate: half-width", half, 5.5, True, " points"),
+            Bar(f"{name}, {ASKED} answers and estimate: coverage", inside, 88, unit=" %"),
+        ]
+    return bars
+
+
 def held_out_bars(study: Study) -> list[Bar]:
     """B3."""
-    asked = [one for one in study.steady(WINDOW, HELD_OUT) if one.kind != CLEAN_KIND]
+    asked = study.held_out()
     describe("held-out kinds", asked)
+    for kind in kinds_of(asked):
+        describe(kind, [one for one in asked if one.kind == kind])
     bars = []
     for name in ("adapted", "frozen"):
         bars.append(Bar(f"{name}, held out: coverage", 100 * float(np.mean(covered(asked, name))), 85, unit=" %"))
@@ -283,7 +370,7 @@ def main() -> int:
     study = Study(Lab(arguments.rows))
     if arguments.held_out:
         return finish(arguments, held_out_bars(study))
-    return finish(arguments, [*steady_bars(study), *mix_bars(study), broken_bar(study)])
+    return finish(arguments, [*steady_bars(study), *mix_bars(study), *answer_bars(study), broken_bar(study)])
 
 
 if __name__ == "__main__":

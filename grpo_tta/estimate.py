@@ -19,8 +19,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 ENTROPY_BINS = 100
 FEWEST = 100
@@ -31,6 +32,8 @@ LOST_CLASSES = 0.5
 """The adapted encoder's share of the frozen one's effective classes, under which it has sharpened itself."""
 Z2 = 1.6448536**2
 """Squared quantile of a normal distribution, 90 % on both sides."""
+BROKEN = ("collapse", "nonfinite")
+"""Causes of a reset that say that the adapted encoder had gone wrong."""
 
 Cause = Literal[
     "uncalibrated", "few_images", "few_classes", "no_frozen", "ill", "collapse", "sharpened", "too_wide"
@@ -59,6 +62,9 @@ class Unknown:
     message: str
 
 
+NO_CALIBRATION = Unknown("uncalibrated", "there is no accuracy calibration")
+
+
 @dataclass(frozen=True)
 class Estimates:
     """What can be said of one window."""
@@ -81,6 +87,7 @@ class Window(Protocol):
     ill: int
     resets: dict[str, int]
     entropy: dict[int, int]
+    least_entropy: dict[int, int]
     frozen_entropy: dict[int, int]
     labels: dict[str, int]
     frozen_labels: dict[str, int]
@@ -95,7 +102,7 @@ class Width:
     class_variance: float
     """``c2``."""
 
-    @property
+    @cached_property
     def worst(self) -> float:
         """``q``."""
         return max(self.quantiles.values())
@@ -110,6 +117,9 @@ class Side:
     accuracy: float
     lowest: float
     width: Width
+
+
+Score = Literal["entropy", "least_entropy"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ class AccuracyCalibration:
     frozen: Side | None = None
     """Absent where the method has no frozen predictions."""
     gain: Width | None = None
+    score: Score = "entropy"
+    """The histogram that the adapted encoder's threshold is put to."""
 
     def to_json(self) -> str:
         """As a file holds it."""
@@ -145,6 +157,8 @@ class AccuracyCalibration:
             gain = values.pop("gain")
             if sides["adapted"] is None:
                 raise ValueError("it has no side 'adapted'")
+            if values.get("score", "entropy") not in get_args(Score):
+                raise ValueError(f"score is one of {', '.join(get_args(Score))}, not {values['score']!r}")
             made = cls(**values, adapted=sides["adapted"], frozen=sides["frozen"], gain=gain and Width(**gain))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no accuracy calibration: {error}") from error
@@ -167,32 +181,93 @@ def _side(values: dict[str, Any] | None) -> Side | None:
     return None if values is None else Side(**{**values, "width": Width(**values["width"])})
 
 
+class Figures(NamedTuple):
+    """What an estimate is made of. Of each side: images with an entropy, their share under the threshold (0 for none),
+    and the effective number of classes."""
+
+    n: int
+    share: float
+    classes: float
+    frozen_n: int
+    frozen_share: float
+    frozen_classes: float
+    agree: float
+    """Share of images whose label is the frozen encoder's too; any number where some have no frozen label."""
+    whole: bool
+    """Every image has a frozen label."""
+    ill: int
+    broken: int
+    """Resets because the adapted encoder had gone wrong."""
+
+
 def estimate(window: Window, calibration: AccuracyCalibration | None) -> Estimates:
     """What can be said of a window's accuracy; without a calibration for its model, method and settings, nothing."""
-    foreign = _foreign(window, calibration)
-    if foreign is not None or calibration is None:
-        unknown = foreign or Unknown("uncalibrated", "there is no accuracy calibration")
+    foreign = foreign_to(calibration, (window.model_fingerprint, window.method, window.settings_fingerprint))
+    if calibration is None or foreign is not None:
+        unknown = foreign or NO_CALIBRATION
         return Estimates(unknown, unknown, unknown)
-    adapted = _untrusted(window) or _of_side(window, calibration, calibration.adapted, frozen=False)
+    frozen, scored = calibration.frozen, getattr(window, calibration.score)
+    return estimates_of(
+        Figures(
+            sum(scored.values()),
+            share_under(scored, calibration.adapted.threshold),
+            effective_classes(window.labels),
+            sum(window.frozen_entropy.values()),
+            share_under(window.frozen_entropy, frozen.threshold) if frozen is not None else 0.0,
+            effective_classes(window.frozen_labels),
+            window.agree / max(window.n, 1),
+            window.frozen_n >= window.n,
+            window.ill,
+            sum(window.resets.get(cause, 0) for cause in BROKEN),
+        ),
+        calibration,
+    )
+
+
+def foreign_to(calibration: AccuracyCalibration | None, kind: tuple[str, str, str]) -> Unknown | None:
+    """Why a calibration says nothing of labels of this model, method and settings; None where it does."""
+    if calibration is None:
+        return NO_CALIBRATION
+    own = (calibration.model_fingerprint, calibration.method, calibration.settings_fingerprint)
+    for what, ours, theirs in zip(("model", "method", "settings"), kind, own, strict=True):
+        if ours != theirs:
+            return Unknown("uncalibrated", f"the accuracy calibration is of {what} {theirs}, the labels of {ours}")
+    return None
+
+
+def estimates_of(figures: Figures, calibration: AccuracyCalibration) -> Estimates:
+    """The same of what `estimate` makes of a window."""
+    adapted: Estimate | Unknown = _untrusted(figures) or _of_side(
+        calibration, calibration.adapted, figures.n, figures.share, figures.classes
+    )
     frozen: Estimate | Unknown = Unknown("no_frozen", "the method gives no frozen predictions")
-    if calibration.frozen is not None and window.frozen_n:
-        frozen = _of_side(window, calibration, calibration.frozen, frozen=True)
-    return Estimates(adapted, frozen, _gain(window, calibration, adapted, frozen))
+    if calibration.frozen is not None and figures.frozen_n:
+        sums = figures.frozen_n, figures.frozen_share, figures.frozen_classes
+        frozen = _of_side(calibration, calibration.frozen, *sums)
+    return Estimates(adapted, frozen, _gain(figures, calibration, adapted, frozen))
+
+
+def bin_weights(threshold: float) -> list[float]:
+    """How much of each of `ENTROPY_BINS` bins over [0, 1] lies under ``threshold``; within a bin, evenly spread."""
+    place = min(max(threshold, 0.0), 1.0) * ENTROPY_BINS
+    return [min(max(place - at, 0.0), 1.0) for at in range(ENTROPY_BINS)]
 
 
 def share_under(histogram: Mapping[int, int], threshold: float) -> float:
-    """Share of a histogram of `ENTROPY_BINS` bins over [0, 1] that lies under ``threshold``; within a bin, evenly
-    spread."""
-    place = min(max(threshold, 0.0), 1.0) * ENTROPY_BINS
-    under = sum(count * min(max(place - at, 0.0), 1.0) for at, count in histogram.items())
-    return under / sum(histogram.values())
+    """Share of a histogram of such bins that lies under ``threshold``; 0 of an empty one."""
+    weights = bin_weights(threshold)
+    return sum(count * weights[at] for at, count in histogram.items()) / max(sum(histogram.values()), 1)
 
 
 def effective_classes(labels: Mapping[str, int]) -> float:
     """1 / (chance that two images' labels are equal), which does not depend on how many images there are; where none
     are equal, as many classes as there are pairs of images; 0 for no image."""
-    total = sum(labels.values())
-    return total * (total - 1) / max(sum(count * (count - 1) for count in labels.values()), 1) if total > 1 else total
+    return classes_in_effect(sum(labels.values()), sum(count * count for count in labels.values()))
+
+
+def classes_in_effect(total: int, squares: int) -> float:
+    """The same of the sum of counts and of the sum of their squares."""
+    return total * (total - 1) / max(squares - total, 1) if total > 1 else total
 
 
 def half_width(width: Width, variance: float, n: int, classes: float, window: int, full: float) -> float:
@@ -202,44 +277,26 @@ def half_width(width: Width, variance: float, n: int, classes: float, window: in
     return math.sqrt(sampled + width.class_variance * max(0.0, 1 / classes - 1 / full))
 
 
-def _foreign(window: Window, calibration: AccuracyCalibration | None) -> Unknown | None:
-    if calibration is None:
-        return None
-    for what in ("model_fingerprint", "method", "settings_fingerprint"):
-        ours, theirs = getattr(window, what), getattr(calibration, what)
-        if ours != theirs:
-            said = what.replace("_fingerprint", "")
-            return Unknown("uncalibrated", f"the accuracy calibration is of {said} {theirs}, the labels of {ours}")
-    return None
-
-
-def _untrusted(window: Window) -> Unknown | None:
+def _untrusted(figures: Figures) -> Unknown | None:
     """Why the adapted encoder's own certainty says nothing: it may have sharpened itself."""
-    if window.ill:
+    if figures.ill:
         return Unknown("ill", "the guard was ill: labels are the frozen encoder's")
-    broken = sum(window.resets.get(cause, 0) for cause in ("collapse", "nonfinite"))
-    if broken:
+    if figures.broken:
         return Unknown("collapse", "the adapted encoder was reset because it had gone wrong")
-    ours, theirs = effective_classes(window.labels), effective_classes(window.frozen_labels)
-    if window.frozen_n and ours < LOST_CLASSES * theirs:
+    ours, theirs = figures.classes, figures.frozen_classes
+    if figures.frozen_n and ours < LOST_CLASSES * theirs:
         said = f"the adapted labels are of {ours:.0f} classes in effect, the frozen ones of {theirs:.0f}"
         return Unknown("sharpened", said)
     return None
 
 
-def _of_side(window: Window, calibration: AccuracyCalibration, side: Side, *, frozen: bool) -> Estimate | Unknown:
-    labels, entropy = (window.frozen_labels, window.frozen_entropy) if frozen else (window.labels, window.entropy)
-    n = sum(entropy.values())
+def _of_side(calibration: AccuracyCalibration, side: Side, n: int, share: float, classes: float) -> Estimate | Unknown:
     if n < FEWEST:
         return Unknown("few_images", f"{n} images, {FEWEST} are needed")
-    value = share_under(entropy, side.threshold)
-    half = half_width(
-        side.width, value * (1 - value), n, effective_classes(labels), calibration.window, calibration.effective_classes
-    )
+    half = half_width(side.width, share * (1 - share), n, classes, calibration.window, calibration.effective_classes)
     if half > WIDEST:
-        return _too_wide(side.width, effective_classes(labels), half)
-    low = max(value - half, 0.0) if value >= side.lowest else 0.0
-    return Estimate(value, low, min(value + half, 1.0))
+        return _too_wide(side.width, classes, half)
+    return Estimate(share, max(share - half, 0.0) if share >= side.lowest else 0.0, min(share + half, 1.0))
 
 
 def _too_wide(width: Width, classes: float, half: float) -> Unknown:
@@ -250,20 +307,16 @@ def _too_wide(width: Width, classes: float, half: float) -> Unknown:
 
 
 def _gain(
-    window: Window, calibration: AccuracyCalibration, adapted: Estimate | Unknown, frozen: Estimate | Unknown
+    figures: Figures, calibration: AccuracyCalibration, adapted: Estimate | Unknown, frozen: Estimate | Unknown
 ) -> Estimate | Unknown:
     if isinstance(adapted, Unknown):
         return adapted
     if isinstance(frozen, Unknown):
         return frozen
-    if calibration.gain is None or window.frozen_n < window.n:
+    if calibration.gain is None or not figures.whole:
         return Unknown("no_frozen", "not every image has a frozen prediction")
-    value = adapted.value - frozen.value
-    classes = effective_classes(window.labels)
-    half = half_width(
-        calibration.gain, 1 - window.agree / window.n, window.n, classes, calibration.window,
-        calibration.effective_classes,
-    )  # fmt: skip
+    value, classes, full = adapted.value - frozen.value, figures.classes, calibration.effective_classes
+    half = half_width(calibration.gain, 1 - figures.agree, figures.n, classes, calibration.window, full)
     if half > WIDEST:
         return _too_wide(calibration.gain, classes, half)
     return Estimate(value, max(value - half, -1.0), min(value + half, 1.0))

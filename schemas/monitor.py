@@ -22,11 +22,17 @@ SAMPLES = 4
 """Images kept by coordinate: so many that are least sure, and so many drawn by chance."""
 MILLION = 1_000_000
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""As large as every reader of JSON takes exactly."""
 
 
 def _sorted(counts: dict[Any, int]) -> dict[Any, int]:
-    return {name: counts[name] for name in sorted(counts) if counts[name]}
+    if 0 in counts.values():
+        counts = {name: count for name, count in counts.items() if count}
+    names = sorted(counts)
+    if names == list(counts):  # as every record is that was written by its model
+        return counts
+    return {name: counts[name] for name in names}
 
 
 Counts = Annotated[dict[str, Count], AfterValidator(_sorted)]
@@ -65,7 +71,7 @@ class MonitorRecord(WireModel):
     schema_version: SchemaVersion = "1"
     stream: str | None = None
     bucket_start: Time | None = None
-    bucket_seconds: Annotated[int, Field(ge=1)]
+    bucket_seconds: Annotated[int, Field(ge=1, le=10**9)]
     coordinate: str
     """The smallest of its events': tells this part from others of the same stretch, and is the same in a replay."""
     model_fingerprint: str
@@ -95,6 +101,8 @@ class MonitorRecord(WireModel):
     """Of the served best class, in twentieths."""
     entropy: EntropyHistogram = Field(default_factory=dict)
     """Of the served probabilities, over ln C, in hundredths."""
+    least_entropy: EntropyHistogram = Field(default_factory=dict)
+    """The smaller one of the served and the frozen probabilities' entropies, of images that have both."""
     labels: Counts = Field(default_factory=dict)
     """Best classes, however unsure. All of them: a list that is cut does not add up."""
     frozen_probability: ProbabilityHistogram = Field(default_factory=dict)
@@ -158,7 +166,7 @@ _SAME = ("stream", "bucket_start", "bucket_seconds", "model_fingerprint", "metho
 _TOTALS = ("n", "late", "unknown", "ill", "frozen_n", "agree", "updates")
 _COUNTED = (
     "resets", "drift", "dead_letters", "labels", "frozen_labels",
-    "probability", "entropy", "frozen_probability", "frozen_entropy",
+    "probability", "entropy", "least_entropy", "frozen_probability", "frozen_entropy",
 )  # fmt: skip
 
 

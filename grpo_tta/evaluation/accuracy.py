@@ -26,6 +26,8 @@ WINDOW = 200
 SEVERITIES = (1, 3, 5)
 CLEAN_KIND = "clean"
 _COVERED = 0.9
+_CUTS_COVERED = 0.95
+"""Of windows of few classes: such windows can be cut at will, so more of them are asked to be covered."""
 _CUT_CLASSES = (5, 10, 20, 40, 80)
 _CUTS = 200
 """Windows of few classes for each number of them."""
@@ -39,7 +41,8 @@ class Seen(NamedTuple):
     """One encoder's side of some frames, ``[N]`` each."""
 
     entropy: Floats
-    """Over ln C."""
+    """Over ln C: what a threshold is put to. Of the adapted encoder the smaller one of its own and the frozen one's,
+    where the method gives both."""
     right: NDArray[np.bool_]
     predicted: Ints
 
@@ -73,7 +76,8 @@ class Measured:
     @classmethod
     def of(cls, kind: str, result: StreamResult, rows: slice) -> "Measured":
         """Frames of a stream's result."""
-        adapted = Seen(result.entropy, result.right, result.predicted)
+        least = np.minimum(result.entropy, result.frozen_entropy) if result.frozen_reported else result.entropy
+        adapted = Seen(least, result.right, result.predicted)
         frozen = Seen(result.frozen_entropy, result.frozen_right, result.frozen_predicted)
         return cls(kind, result.labels[rows], adapted.part(rows), frozen.part(rows))
 
@@ -198,7 +202,7 @@ def _quantiles(measured: Sequence[Measured], name: str) -> dict[str, float]:
 
 
 def _class_variance(measured: Sequence[Measured], name: str, thresholds: Mapping[str, float], full: float) -> float:
-    """``c2``: the smallest under which the intervals of nine in ten windows of few classes, cut out of all frames
+    """``c2``: the smallest under which the intervals of 19 in 20 windows of few classes, cut out of all frames
     together, cover the truth, were there nothing else but it and sampling; the largest over numbers of classes."""
     pool, generator = _pooled(measured), np.random.Generator(np.random.PCG64(0))
     bias, classes = error_of(pool, name, thresholds), np.unique(pool.labels)
@@ -217,7 +221,7 @@ def _class_variance(measured: Sequence[Measured], name: str, thresholds: Mapping
             room = 1 / shown - 1 / full
             needed.append(max(missing, 0.0) / room if room > 0 else 0.0)
         if needed:
-            smallest = max(smallest, float(np.quantile(needed, _COVERED)))
+            smallest = max(smallest, float(np.quantile(needed, _CUTS_COVERED)))
     return smallest
 
 

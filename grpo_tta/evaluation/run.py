@@ -54,6 +54,8 @@ class StreamResult:
     """Spent in method and guard; making frames is not counted."""
     state_bytes: int
     """Of the method's state, at its largest."""
+    frozen_reported: bool = True
+    """The method itself gave the frozen probabilities of every frame."""
 
 
 def run_stream(
@@ -93,6 +95,7 @@ class _Run:
         self.detections: list[int] = []
         self.seconds = 0.0
         self.state_bytes = 0
+        self.frozen_reported = True
 
     def take(self, part: Frames) -> None:
         """Step through consecutive frames."""
@@ -136,6 +139,7 @@ class _Run:
             return report.frozen_probabilities
         if self.frozen_method is None:
             raise ValueError(f"method {self.method.name!r} reports no frozen probabilities to compare with")
+        self.frozen_reported = False
         return self.frozen_method.predict(batch, self.frozen_method.initial_state()).probabilities
 
     def result(self) -> StreamResult:
@@ -164,6 +168,7 @@ class _Run:
             detections=self.detections,
             seconds=self.seconds,
             state_bytes=self.state_bytes,
+            frozen_reported=self.frozen_reported,
         )
 
 

@@ -92,6 +92,7 @@ class MonitorMaker:
             dead_letters=Counter(f"{letter.stage}/{letter.error_class}" for letter in rows.dead_letters),
             probability=_histogram((label.probability for label in labels), PROBABILITY_BINS),
             entropy=_histogram((label.entropy for label in labels), ENTROPY_BINS),
+            least_entropy=_histogram(map(_least_entropy, frozen), ENTROPY_BINS),
             labels=Counter(map(_best, labels)),
             frozen_probability=_histogram((label.frozen_probability for label in frozen), PROBABILITY_BINS),
             frozen_entropy=_histogram((label.frozen_entropy for label in frozen), ENTROPY_BINS),
@@ -116,6 +117,12 @@ def _best(label: LabeledImage) -> str:
 
 def _millionths(label: LabeledImage) -> int:
     return round(label.probability * MILLION)
+
+
+def _least_entropy(label: LabeledImage) -> float | None:
+    if label.entropy is None or label.frozen_entropy is None:
+        return None
+    return min(label.entropy, label.frozen_entropy)
 
 
 def _histogram(shares: Iterable[float | None], bins: int) -> Counter[int]:

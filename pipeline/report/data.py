@@ -12,19 +12,11 @@ from typing import Any
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.report.answers import Answered, together
 from grpo_tta.pipeline.report.pictures import Choice, Thumbnails, shown_shifts
-from grpo_tta.pipeline.report.read import Cause, StreamOutputs, end_of, start_of
+from grpo_tta.pipeline.report.read import Cause, StreamOutputs
 from grpo_tta.pipeline.report.states import Judgement, size_word
-from grpo_tta.pipeline.report.windows import (
-    Estimator,
-    StreamWindow,
-    agreement,
-    changes,
-    classes_in_effect,
-    label_mix,
-    mean_probability,
-)
+from grpo_tta.pipeline.report.stretches import microseconds
+from grpo_tta.pipeline.report.windows import Estimator, StreamWindow, Windows, changes, label_mix
 from grpo_tta.schemas import DriftEvent, LabeledImage
-from grpo_tta.schemas.monitor import join
 
 SPARK_POINTS = 60
 _SHORT = {
@@ -54,7 +46,7 @@ class Told:
     """All that is known of one stream before it is drawn."""
 
     stream: StreamOutputs
-    windows: list[StreamWindow]
+    windows: Windows
     judgement: Judgement
     estimates: Estimator
 
@@ -80,28 +72,29 @@ def seconds(time: datetime) -> int:
 
 def overview_of(told: Told) -> dict[str, Any]:
     """A stream's row, but for the page that has its view."""
-    latest = told.windows[-1] if told.windows else None
+    windows, stream = told.windows.shown, told.stream
+    latest = windows[-1] if windows else None
     estimates = latest.estimates if latest is not None else None
-    stream = told.stream
+    model, method, _ = stream.stretches.kinds[stream.stretches.kind[-1]]
     return {
         "name": stream.name,
-        "model": f"{stream.records[-1].method}, model {stream.records[-1].model_fingerprint}",
+        "model": f"{method}, model {model}",
         "state": told.judgement.state,
         "reasons": told.judgement.reasons,
         "next": [asdict(step) for step in told.judgement.next],
         "size": next((event.size for event in reversed(stream.drift) if event.signal == "shift"), None),
         "images": stream.images,
         "dead": sum(cause.count for cause in stream.dead),
-        "first": seconds(told.windows[0].start) if told.windows else None,
+        "first": seconds(windows[0].start) if windows else None,
         "last": None if stream.last is None else seconds(stream.last),
         "estimate": said(estimates.adapted if estimates else None),
         "frozen": said(estimates.frozen if estimates else None),
         "gain": said(estimates.gain if estimates else None),
-        "latest": latest.record.n if latest else 0,
-        "confidence": mean_probability(latest.record.probability) if latest else None,
-        "agreement": agreement(latest.record) if latest else None,
-        "classes": classes_in_effect(latest.record) if latest else None,
-        "spark": spark_of(told.windows, stream.drift),
+        "latest": latest.n if latest else 0,
+        "confidence": latest.confidence if latest else None,
+        "agreement": latest.agreement if latest else None,
+        "classes": latest.classes if latest else None,
+        "spark": spark_of(windows, stream.drift),
     }
 
 
@@ -119,7 +112,7 @@ def spark_of(windows: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> di
         if any(isinstance(one, Estimate) for one in frozen):
             series["frozen"] = [thousandths(one.value) if isinstance(one, Estimate) else None for one in frozen]
     else:
-        series = {"values": [thousandths(mean_probability(window.record.probability)) for window in shown]}
+        series = {"values": [thousandths(window.confidence) for window in shown]}
     return {**series, "marks": _marks(shown, drift)}
 
 
@@ -134,20 +127,20 @@ def _marks(shown: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> list[i
 
 def details_of(told: Told, answered: Answered | None, truth: dict[str, Any] | None) -> dict[str, Any]:
     """A stream's own view but for its pictures."""
-    stream, windows = told.stream, told.windows
-    frozen = [thousandths(mean_probability(window.record.frozen_probability)) for window in windows]
+    stream, windows = told.stream, told.windows.shown
+    frozen = [thousandths(window.frozen_confidence) for window in windows]
     return {
         **_times(windows),
         "step": _step(windows),
-        "images": [window.record.n for window in windows],
-        "late": sum(record.late for record in stream.records),
+        "images": [window.n for window in windows],
+        "late": int(stream.stretches.totals["late"].sum()),
         "resets": sum(event.reset for event in stream.drift),
-        "confidence": [thousandths(mean_probability(window.record.probability)) for window in windows],
+        "confidence": [thousandths(window.confidence) for window in windows],
         "frozen_confidence": frozen if any(value is not None for value in frozen) else None,
         "estimate": _estimates(windows),
-        "mix": _mix(windows),
+        "mix": _mix(told.windows),
         "events": [_event(event) for event in stream.drift],
-        "changed": _changed(stream, windows),
+        "changed": _changed(stream, told.windows),
         "dead": [cause_of(cause) for cause in stream.dead],
         "answers": _answers(told, answered),
         "truth": truth,
@@ -175,7 +168,7 @@ def _step(windows: Sequence[StreamWindow]) -> str:
     """How much a point of the timeline stands for, in words."""
     if not windows:
         return "nothing"
-    images = sorted(window.record.n for window in windows)
+    images = sorted(window.n for window in windows)
     least, most = images[0], images[-1]
     return f"{least:,} images" if least == most else f"{least:,} to {most:,} images"
 
@@ -194,7 +187,7 @@ def _estimates(windows: Sequence[StreamWindow]) -> dict[str, Any] | None:
     return made
 
 
-def _mix(windows: Sequence[StreamWindow]) -> dict[str, Any]:
+def _mix(windows: Windows) -> dict[str, Any]:
     names, columns = label_mix(windows)
     return {
         "names": names,
@@ -242,8 +235,9 @@ def picture(label: LabeledImage, thumbnails: Thumbnails) -> dict[str, Any]:
     }
 
 
-def _changed(stream: StreamOutputs, windows: Sequence[StreamWindow]) -> dict[str, Any]:
+def _changed(stream: StreamOutputs, told: Windows) -> dict[str, Any]:
     """Before and after the last shift; without one, the first and the last half of the time."""
+    windows = told.shown
     shifts = [event.event_time for event in stream.drift if event.signal == "shift"]
     cut = next((at for at, window in enumerate(windows) if shifts and window.end > shifts[-1]), 0)
     what = "Before the last shift and after it"
@@ -251,16 +245,10 @@ def _changed(stream: StreamOutputs, windows: Sequence[StreamWindow]) -> dict[str
         cut, what = len(windows) // 2, "The first half of the time and the second"
     if not 0 < cut < len(windows):
         return {"what": what, "rows": []}
-    before, after = (_labels(part) for part in (windows[:cut], windows[cut:]))
+    before, after = (
+        dict(zip(told.names, part.sum(0).tolist(), strict=True)) for part in (told.labels[:cut], told.labels[cut:])
+    )
     return {"what": what, "rows": [asdict(change) for change in changes(before, after)]}
-
-
-def _labels(windows: Sequence[StreamWindow]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for window in windows:
-        for label, n in window.record.labels.items():
-            total[label] = total.get(label, 0) + n
-    return total
 
 
 def cause_of(cause: Cause) -> dict[str, Any]:
@@ -292,11 +280,8 @@ def _answers(told: Told, answered: Answered | None) -> dict[str, Any] | None:
 
 def _without(told: Told, answered: Answered) -> Estimate | Unknown:
     """The estimate without labels of the stretch of time that the questions were drawn from."""
-    met = [
-        record
-        for record in told.stream.records
-        if record.n and start_of(record) <= answered.end and end_of(record) > answered.start
-    ]
-    if not met:
+    rows, start, end = told.stream.stretches, microseconds(answered.start), microseconds(answered.end)
+    met = rows.part((rows.totals["n"] > 0) & (rows.start <= end) & (rows.end > start))
+    if not len(met):
         return Unknown("few_images", "the outputs do not hold the images that were asked about any more")
-    return told.estimates(join([record for record in met if record.key[3:] == met[-1].key[3:]])).adapted
+    return told.estimates(met.part(met.kind == met.kind[-1]).joined([0]))[0].adapted

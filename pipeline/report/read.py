@@ -2,20 +2,17 @@
 
 The sums are the records of ``monitor/``, or are made of ``labels/`` where there is no ``monitor/``; those have no
 entropies, so that no accuracy is estimated of them. Records of all streams lie mixed in files, one a slice; they are
-held deflated, and a stream's are unpacked when it is asked for, so that many streams take little memory.
+held packed, and a stream's are unpacked when it is asked for, so that many streams take little memory.
 """
 
-import marshal
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import chain, groupby
-from typing import Any
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file, read_records
+from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
 from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
 from grpo_tta.schemas.monitor import (
     MILLION,
@@ -24,14 +21,10 @@ from grpo_tta.schemas.monitor import (
     Sample,
     drawn,
     least_sure,
-    merge,
 )
 
 MONITOR, LABELS = "monitor", "labels"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_AT_ONCE = 32
-_NOT_HELD: dict[str, Any] = {"shifts": [], "least_sure": [], "drawn": []}
-_HELD = tuple(set(MonitorRecord.model_fields) - {"bucket_start", *_NOT_HELD})
 _STRETCHES = 300
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -51,7 +44,7 @@ class StreamOutputs:
     of event time of each (first start, last end)."""
 
     name: str
-    records: list[MonitorRecord]
+    stretches: Stretches
     drift: list[DriftEvent]
     dead: list[Cause]
     files: dict[str, tuple[datetime, datetime]]
@@ -59,44 +52,13 @@ class StreamOutputs:
     @property
     def images(self) -> int:
         """Labelled."""
-        return sum(record.n for record in self.records)
+        return int(self.stretches.totals["n"].sum())
 
     @property
     def last(self) -> datetime | None:
         """The end of the last stretch with an image."""
-        return max((end_of(record) for record in self.records if record.n), default=None)
-
-
-def start_of(record: MonitorRecord) -> datetime:
-    """Of a stretch that has a time."""
-    assert record.bucket_start is not None
-    return record.bucket_start
-
-
-def end_of(record: MonitorRecord) -> datetime:
-    """Exclusive."""
-    return start_of(record) + timedelta(seconds=record.bucket_seconds)
-
-
-class _Packed:
-    """Records of one stream, each with the stem of its file, deflated some at a time. Their samples are not kept."""
-
-    def __init__(self) -> None:
-        self._loose: list[tuple[str, float, dict[str, Any]]] = []
-        self._blocks: list[bytes] = []
-
-    def add(self, stem: str, record: MonitorRecord) -> None:
-        values = {name: getattr(record, name) for name in _HELD}
-        self._loose.append((stem, start_of(record).timestamp(), values))
-        if len(self._loose) >= _AT_ONCE:
-            self._blocks.append(zlib.compress(marshal.dumps(self._loose), 1))
-            self._loose.clear()
-
-    def __iter__(self) -> Iterator[tuple[str, MonitorRecord]]:
-        blocks = (marshal.loads(zlib.decompress(block)) for block in self._blocks)
-        for stem, start, values in chain(chain.from_iterable(blocks), self._loose):
-            begin = datetime.fromtimestamp(start, UTC)
-            yield stem, MonitorRecord.model_construct(bucket_start=begin, **{**values, **_NOT_HELD})
+        ends = self.stretches.end[self.stretches.totals["n"] > 0]
+        return time_of(int(ends.max())) if len(ends) else None
 
 
 @dataclass
@@ -110,7 +72,7 @@ class Outputs:
     """The end of the last stretch with an image, of all streams."""
     unplaced: list[Cause]
     """Dead letters that know no stream."""
-    _packed: dict[str, _Packed] = field(default_factory=dict)
+    _packed: dict[str, Packed] = field(default_factory=dict)
     _drift: dict[str, list[DriftEvent]] = field(default_factory=dict)
     _examples: dict[tuple[str, str], DeadLetter] = field(default_factory=dict)
 
@@ -121,38 +83,12 @@ class Outputs:
 
     def stream(self, name: str) -> StreamOutputs:
         """One stream's outputs since ``since``."""
-        found = [
-            (stem, record) for stem, record in self._packed[name] if self.since is None or end_of(record) > self.since
-        ]
-        files: dict[str, tuple[datetime, datetime]] = {}
-        for stem, record in found:
-            first, last = files.get(stem, (start_of(record), end_of(record)))
-            files[stem] = (min(first, start_of(record)), max(last, end_of(record)))
-        records = _one_a_stretch([record for _, record in found])
+        stretches, files, dead = self._packed[name].unpack(self.since)
         drift = [one for one in self._drift.get(name, ()) if self.since is None or one.event_time >= self.since]
-        counts = _added(record.dead_letters for record in records)
-        return StreamOutputs(name, records, drift, self._causes(name, counts), files)
+        return StreamOutputs(name, stretches, drift, self._causes(name, dead), files)
 
     def _causes(self, stream: str, counts: Counter[str]) -> list[Cause]:
         return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
-
-
-def _one_a_stretch(parts: list[MonitorRecord]) -> list[MonitorRecord]:
-    """In order of time; what is whole already is not summed anew."""
-    ordered = sorted(parts, key=_by_key)
-    groups = [list(group) for _, group in groupby(ordered, key=_by_key)]
-    return [group[0] if len(group) == 1 else merge(group) for group in groups]
-
-
-def _by_key(record: MonitorRecord) -> tuple[Any, ...]:
-    return record.key
-
-
-def _added(counts: Iterable[dict[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for one in counts:
-        total.update(one)
-    return total
 
 
 def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs:
@@ -161,18 +97,20 @@ def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs
     store = ObjectStore(url)
     from_labels = not store.names(f"{MONITOR}/")
     parts = _of_labels(store) if from_labels else _of_monitor(store)
-    packed: dict[str, _Packed] = defaultdict(_Packed)
-    newest: datetime | None = None
+    names = Names()
+    packed: dict[str, Packed] = defaultdict(lambda: Packed(names))
+    newest: int | None = None
     unplaced: Counter[str] = Counter()
     for stem, record in parts:
         if record.stream is None or record.bucket_start is None:
             unplaced.update(record.dead_letters)
             continue
-        packed[record.stream].add(stem, record)
-        if record.n and (newest is None or end_of(record) > newest):
-            newest = end_of(record)
-    begin = newest - since if isinstance(since, timedelta) and newest is not None else since
-    made = Outputs(url, from_labels, begin if isinstance(begin, datetime) else None, newest, [], dict(packed))
+        end = packed[record.stream].add(stem, record)
+        if record.n and (newest is None or end > newest):
+            newest = end
+    last = None if newest is None else time_of(newest)
+    begin = last - since if isinstance(since, timedelta) and last is not None else since
+    made = Outputs(url, from_labels, begin if isinstance(begin, datetime) else None, last, [], dict(packed))
     for event in read_records(url, "drift", DriftEvent):
         made._drift.setdefault(event.stream, []).append(event)
     for events in made._drift.values():

@@ -67,12 +67,12 @@ def write_report(
     record that is none.
     """
     outputs = read_outputs(request.out, request.since)
-    if not outputs.names:
+    if not outputs.names and not outputs.unplaced:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
     streams = _judged(outputs, request, truth)
     common = _common(outputs, request, streams)
     size = request.streams_in_page
-    chunks = [streams[at : at + size] for at in range(0, len(streams), size)]
+    chunks = [streams[at : at + size] for at in range(0, len(streams), size)] or [[]]
     pages = [_place(request.page, number) for number in range(len(chunks))]
     for one, page in ((one, page) for chunk, page in zip(chunks, pages, strict=True) for one in chunk):
         one.row["page"] = page
@@ -123,15 +123,15 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
     found = []
     for name in outputs.names:
         stream = outputs.stream(name)
-        if not stream.records:
+        if not len(stream.stretches):
             continue
-        windows = windows_of(stream.records, stream.drift, estimates)
-        judgement = judge(stream, windows, outputs.newest, floor, calibrated=calibrated, out=request.out)
+        windows = windows_of(stream.stretches, stream.drift, estimates)
+        judgement = judge(stream, windows.shown, outputs.newest, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
-        view = details_of(told, answered.get(name), truth(name, windows))
+        view = details_of(told, answered.get(name), truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)
-        found.append(_Judged(overview_of(told), packed, replace(stream, records=[])))
-    if not found:
+        found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
+    if not found and not outputs.unplaced:
         raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
     return sorted(found, key=lambda one: _worst_first(one.row))
 

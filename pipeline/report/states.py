@@ -8,10 +8,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from grpo_tta.estimate import FEWEST, AccuracyCalibration, Estimate, Unknown
-from grpo_tta.pipeline.report.read import StreamOutputs, end_of, start_of
+from grpo_tta.pipeline.report.read import StreamOutputs
 from grpo_tta.pipeline.report.windows import StreamWindow
 from grpo_tta.pipeline.watch.streams import FLOOR, STATES, State
 
@@ -63,7 +62,7 @@ def judge(
     the job's outputs lie."""
     latest = windows[-1] if windows else None
     found: dict[State, str] = {}
-    if latest is not None and latest.record.ill:
+    if latest is not None and latest.ill:
         found["ill"] = "Adaptation went wrong repeatedly, so labels are the frozen encoder's for now."
     adapted = latest.estimates.adapted if latest is not None else None
     if isinstance(adapted, Estimate) and floor is not None and adapted.high < floor:
@@ -75,7 +74,7 @@ def judge(
         found["drifted"] = said
     if (said := _silent(stream, newest)) is not None:
         found["silent"] = said
-    if latest is None or latest.record.n < FEWEST:
+    if latest is None or latest.n < FEWEST:
         found["unknown"] = _few(latest)
     elif calibrated and isinstance(adapted, Unknown):
         found["unknown"] = f"Accuracy cannot be estimated: {adapted.message}."
@@ -90,7 +89,7 @@ def judge(
 def _few(latest: StreamWindow | None) -> str:
     if latest is None:
         return "No image yet."
-    return f"Only {latest.record.n} images in the newest window: too few to say anything."
+    return f"Only {latest.n} images in the newest window: too few to say anything."
 
 
 def _percent(share: float) -> str:
@@ -117,9 +116,9 @@ def _silent(stream: StreamOutputs, newest: datetime | None) -> str | None:
     last = stream.last
     if last is None or newest is None:
         return None
-    shown = [record for record in stream.records if record.n]
-    pauses = [start_of(after) - end_of(before) for before, after in pairwise(shown)]
-    longest = max([*pauses, timedelta(seconds=max(record.bucket_seconds for record in shown))])
+    rows = stream.stretches.part(stream.stretches.totals["n"] > 0)
+    pauses = (*(rows.end - rows.start).tolist(), *(rows.start[1:] - rows.end[:-1]).tolist())
+    longest = timedelta(microseconds=max(pauses))
     if newest - last <= max(QUIET_AT_LEAST, QUIET_PAUSES * longest):
         return None
     return f"No image since {last:%H:%M} on {_day(last)}, while other streams went on for {_span(newest - last)}."
@@ -164,6 +163,8 @@ def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | No
         "normal": [Step("Nothing.")],
     }
     made = steps[state]
+    if state == "unknown" and not stream.images:
+        made = [Step("Wait for an image that can be labelled, or report a longer time (--since).")]
     if state == "unknown" and isinstance(adapted, Unknown) and adapted.cause in ("sharpened", "collapse"):
         made = [Step("Compare label and frozen_label: the frozen encoder's estimate still holds."), *made]
     if stream.dead and state != "silent":

@@ -9,17 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from grpo_tta.estimate import (
     AccuracyCalibration,
     Estimates,
+    Figures,
     Unknown,
-    effective_classes,
-    estimate,
+    bin_weights,
+    classes_in_effect,
+    estimates_of,
+    foreign_to,
 )
-from grpo_tta.pipeline.report.read import end_of, start_of
+from grpo_tta.pipeline.report.stretches import Ints, Stretches, microseconds, time_of
 from grpo_tta.schemas import DriftEvent
-from grpo_tta.schemas.monitor import PROBABILITY_BINS, MonitorRecord, join
+from grpo_tta.schemas.monitor import PROBABILITY_BINS
 
 FEWEST_IMAGES = 200
 MOST_WINDOWS = 300
@@ -29,88 +36,135 @@ _NO_MONITOR = Unknown("uncalibrated", "there is no monitor/ among the outputs, w
 
 @dataclass(frozen=True)
 class StreamWindow:
-    """One window: its sums and what is estimated of it."""
+    """One window: what its sums say and what is estimated of it."""
 
-    record: MonitorRecord
+    start: datetime
+    end: datetime
+    """Of its last stretch."""
+    n: int
+    ill: int
+    confidence: float | None
+    """Mean probability; None for no image."""
+    frozen_confidence: float | None
+    agreement: float | None
+    """Share of labels that are the frozen encoder's too; None where there is none."""
+    classes: float
+    """So many equally frequent classes are as varied as the labels."""
     estimates: Estimates
 
-    @property
-    def start(self) -> datetime:
-        """Of its first stretch."""
-        return start_of(self.record)
 
-    @property
-    def end(self) -> datetime:
-        """Of its last stretch."""
-        return end_of(self.record)
+class Windows(NamedTuple):
+    """Of one stream, in order of time, and their labels by class: ``[W, L]``, and the ``L`` names."""
+
+    shown: list[StreamWindow]
+    labels: Ints
+    names: Sequence[str]
 
 
-Estimator = Callable[[MonitorRecord], Estimates]
+Estimator = Callable[[Stretches], list[Estimates]]
 
 
 def estimator(calibration: AccuracyCalibration | None, *, from_labels: bool) -> Estimator:
-    """What makes estimates of windows; from labels alone it makes none."""
+    """What makes estimates of rows; from labels alone it makes none."""
     if from_labels:
-        return lambda record: Estimates(_NO_MONITOR, _NO_MONITOR, _NO_MONITOR)
-    return lambda record: estimate(record, calibration)
+        return lambda rows: [Estimates(_NO_MONITOR, _NO_MONITOR, _NO_MONITOR)] * len(rows)
+    return lambda rows: _estimates(rows, calibration)
 
 
-def windows_of(
-    records: Sequence[MonitorRecord], drift: Sequence[DriftEvent], estimates: Estimator
-) -> list[StreamWindow]:
+def _estimates(rows: Stretches, calibration: AccuracyCalibration | None) -> list[Estimates]:
+    """As `grpo_tta.estimate.estimate` makes them, of all rows at once."""
+    foreign = [foreign_to(calibration, kind) for kind in rows.kinds]
+    if calibration is None or all(foreign):
+        return [Estimates(unknown, unknown, unknown) for unknown in (foreign[kind] for kind in rows.kind) if unknown]
+    totals, frozen = rows.totals, calibration.frozen
+    columns = (
+        *_under(rows.histograms[calibration.score], calibration.adapted.threshold),
+        _classes(rows.labels["labels"]),
+        *_under(rows.histograms["frozen_entropy"], 0.0 if frozen is None else frozen.threshold),
+        _classes(rows.labels["frozen_labels"]),
+        (totals["agree"] / np.maximum(totals["n"], 1)).tolist(),
+        (totals["frozen_n"] >= totals["n"]).tolist(),
+        totals["ill"].tolist(),
+        totals["broken"].tolist(),
+    )
+    made = []
+    for kind, *figures in zip(rows.kind.tolist(), *columns, strict=True):
+        unknown = foreign[kind]
+        made.append(
+            estimates_of(Figures(*figures), calibration) if unknown is None else Estimates(unknown, unknown, unknown)
+        )
+    return made
+
+
+def _under(histograms: Ints, threshold: float) -> tuple[list[int], list[float]]:
+    """Images, and their share under a threshold; row by row."""
+    totals = histograms.sum(1)
+    return totals.tolist(), (histograms @ np.array(bin_weights(threshold)) / np.maximum(totals, 1)).tolist()
+
+
+def _classes(labels: Ints) -> list[float]:
+    """In effect, row by row."""
+    sums = zip(labels.sum(1).tolist(), (labels * labels).sum(1).tolist(), strict=True)
+    return [classes_in_effect(total, squares) for total, squares in sums]
+
+
+def windows_of(stretches: Stretches, drift: Sequence[DriftEvent], estimates: Estimator) -> Windows:
     """In order of time; a stretch without an image is in none."""
-    shown = [record for record in records if record.n]
-    wanted = max(FEWEST_IMAGES, math.ceil(sum(record.n for record in shown) / MOST_WINDOWS))
-    cuts = [event.event_time for event in drift if event.signal == "shift" or event.reset]
-    runs = _runs(shown, cuts)
+    shown = stretches.part(stretches.totals["n"] > 0)
+    images = shown.totals["n"].tolist()
+    wanted = max(FEWEST_IMAGES, math.ceil(sum(images) / MOST_WINDOWS))
+    runs = _runs(shown, [microseconds(event.event_time) for event in drift if event.signal == "shift" or event.reset])
     most = max(1, MOST_WINDOWS // max(len(runs), 1))
-    groups = [group for run in runs for group in _groups(run, wanted, most)]
-    joined = [group[0] if len(group) == 1 else join(group) for group in groups]
-    return [StreamWindow(record, estimates(record)) for record in joined]
+    rows = shown.joined([first for run in runs for first in _groups(run, images, wanted, most)])
+    totals = rows.totals
+    columns = (
+        map(time_of, rows.start.tolist()),
+        map(time_of, rows.end.tolist()),
+        totals["n"].tolist(),
+        totals["ill"].tolist(),
+        mean_probability(rows.histograms["probability"]),
+        mean_probability(rows.histograms["frozen_probability"]),
+        _shares(totals["agree"], totals["frozen_n"]),
+        _classes(rows.labels["labels"]),
+        estimates(rows),
+    )
+    return Windows([StreamWindow(*row) for row in zip(*columns, strict=True)], rows.labels["labels"], rows.names)
 
 
-def _runs(records: Sequence[MonitorRecord], cuts: Sequence[datetime]) -> list[list[MonitorRecord]]:
-    """Stretches of one model between two cuts; the stretch in which a cut lies begins a run."""
-    runs: list[list[MonitorRecord]] = []
-    for before, record in pairwise([None, *records]):
-        assert record is not None
-        cut = before is None or before.key[3:] != record.key[3:]
-        if before is not None:
-            cut = cut or any(start_of(before) < at and start_of(record) <= at < end_of(record) for at in cuts)
-        if cut:
-            runs.append([])
-        runs[-1].append(record)
-    return runs
+def _runs(rows: Stretches, cuts: Sequence[int]) -> list[range]:
+    """Rows of one model between two cuts; the row in which a cut lies begins a run."""
+    if not len(rows):
+        return []
+    new = rows.kind[1:] != rows.kind[:-1]
+    for at in cuts:
+        new |= (rows.start[:-1] < at) & (rows.start[1:] <= at) & (at < rows.end[1:])
+    firsts = [0, *(np.flatnonzero(new) + 1).tolist(), len(rows)]
+    return [range(first, stop) for first, stop in pairwise(firsts)]
 
 
-def _groups(run: Sequence[MonitorRecord], wanted: int, most: int) -> list[list[MonitorRecord]]:
-    """Neighbours joined until they have ``wanted`` images; what is left over at the end joins the last."""
-    wanted = max(wanted, math.ceil(sum(record.n for record in run) / most))
-    groups: list[list[MonitorRecord]] = [[]]
-    for record in run:
-        if sum(one.n for one in groups[-1]) >= wanted:
-            groups.append([])
-        groups[-1].append(record)
-    if len(groups) > 1 and 2 * sum(one.n for one in groups[-1]) < wanted:
-        left = groups.pop()
-        groups[-1] += left
-    return groups
+def _groups(run: range, images: Sequence[int], wanted: int, most: int) -> list[int]:
+    """The first rows of neighbours that are joined until they have ``wanted`` images; what is left over at the end
+    joins the last."""
+    wanted = max(wanted, math.ceil(sum(images[run.start : run.stop]) / most))
+    firsts, held = [run.start], 0
+    for row in run:
+        if held >= wanted:
+            firsts.append(row)
+            held = 0
+        held += images[row]
+    if len(firsts) > 1 and 2 * held < wanted:
+        firsts.pop()
+    return firsts
 
 
-def mean_probability(histogram: Mapping[int, int]) -> float | None:
-    """Of a histogram of twentieths, every image counted as the middle of its bin; None for none."""
-    total = sum(histogram.values())
-    return sum((at + 0.5) / PROBABILITY_BINS * n for at, n in histogram.items()) / total if total else None
+def mean_probability(histograms: Ints) -> list[float | None]:
+    """Row by row of histograms of twentieths, every image counted as the middle of its bin; None for none."""
+    return _shares(histograms @ (np.arange(PROBABILITY_BINS) + 0.5) / PROBABILITY_BINS, histograms.sum(1))
 
 
-def agreement(record: MonitorRecord) -> float | None:
-    """Share of labels that are the frozen encoder's too; None where there is none."""
-    return record.agree / record.frozen_n if record.frozen_n else None
-
-
-def classes_in_effect(record: MonitorRecord) -> float:
-    """So many equally frequent classes are as varied as the labels."""
-    return effective_classes(record.labels)
+def _shares(parts: NDArray[np.float64] | Ints, totals: Ints) -> list[float | None]:
+    pairs = zip(parts.tolist(), totals.tolist(), strict=True)
+    return [part / total if total else None for part, total in pairs]
 
 
 @dataclass(frozen=True)
@@ -144,20 +198,18 @@ def changes(before: Mapping[str, int], after: Mapping[str, int], most: int = 10)
 
 
 def label_mix(
-    windows: Sequence[StreamWindow], most_labels: int = 10, most_columns: int = 60
+    windows: Windows, most_labels: int = 10, most_columns: int = 60
 ) -> tuple[list[str], list[tuple[datetime, timedelta, list[float]]]]:
     """The most frequent labels and ``the rest``, and for some neighbouring windows together the share of each."""
-    total: dict[str, int] = {}
-    for window in windows:
-        for label, n in window.record.labels.items():
-            total[label] = total.get(label, 0) + n
-    names = sorted(total, key=lambda label: (-total[label], label))[:most_labels]
-    step = math.ceil(len(windows) / most_columns) if windows else 1
+    shown, totals = windows.shown, windows.labels.sum(0).tolist()
+    known = [at for at, total in enumerate(totals) if total]
+    first = sorted(known, key=lambda at: (-totals[at], windows.names[at]))[:most_labels]
     columns = []
-    for at in range(0, len(windows), step):
-        group = windows[at : at + step]
-        counts = [sum(one.record.labels.get(name, 0) for one in group) for name in names]
-        n = sum(sum(one.record.labels.values()) for one in group)
-        shares = [count / n for count in counts] if n else [0.0] * len(names)
-        columns.append((group[0].start, group[-1].end - group[0].start, [*shares, max(0.0, 1 - sum(shares))]))
-    return ([*names, "the rest"] if len(total) > len(names) else names), columns
+    step = math.ceil(len(shown) / most_columns) or 1
+    for at in range(0, len(shown), step):
+        counts = windows.labels[at : at + step].sum(0)
+        shares = (counts[first] / max(int(counts.sum()), 1)).tolist()
+        last = shown[min(at + step, len(shown)) - 1]
+        columns.append((shown[at].start, last.end - shown[at].start, [*shares, max(0.0, 1 - sum(shares))]))
+    names = [windows.names[at] for at in first]
+    return ([*names, "the rest"] if len(known) > len(names) else names), columns

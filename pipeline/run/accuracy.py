@@ -70,4 +70,5 @@ def calibrated(
         fitted.adapted,
         fitted.frozen,
         fitted.gain,
+        "least_entropy" if result.frozen_reported else "entropy",
     )

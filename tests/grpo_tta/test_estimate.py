@@ -39,6 +39,7 @@ class Counts:
     ill: int = 0
     resets: dict[str, int] = field(default_factory=dict)
     entropy: dict[int, int] = field(default_factory=lambda: {10: 120, 60: 80})
+    least_entropy: dict[int, int] = field(default_factory=lambda: {10: 100, 60: 100})
     frozen_entropy: dict[int, int] = field(default_factory=lambda: {39: 80, 40: 120})
     labels: dict[str, int] = field(default_factory=lambda: MANY)
     frozen_labels: dict[str, int] = field(default_factory=lambda: MANY)
@@ -50,12 +51,14 @@ def test_an_estimate_is_the_share_under_the_threshold_with_the_worst_kinds_width
     assert found.frozen == Estimate(0.4, pytest.approx(0.3), pytest.approx(0.5))
     assert found.gain == Estimate(pytest.approx(0.2), pytest.approx(0.15), pytest.approx(0.25))
     assert ENTROPY_BINS == RECORDED_BINS
+    assert estimate(Counts(), replace(CALIBRATION, score="least_entropy")).adapted.value == 0.5
 
 
 def test_within_a_bin_the_share_is_even() -> None:
     histogram = {0: 4, 30: 8, 99: 4}
     shares = [share_under(histogram, threshold) for threshold in (0.0, 0.005, 0.30, 0.3025, 0.31, 0.9999, 1.0, 2.0)]
     assert shares == pytest.approx([0, 0.125, 0.25, 0.375, 0.75, 0.9975, 1, 1])
+    assert share_under({}, 0.5) == 0
 
 
 def test_the_width_grows_with_fewer_images_and_fewer_classes_and_is_never_under_half_the_worst_kinds() -> None:
@@ -119,12 +122,22 @@ def test_without_a_calibration_or_with_one_that_misses_by_much_nothing_is_said()
 
 def test_a_calibration_comes_back_from_its_file(tmp_path) -> None:
     path = tmp_path / "accuracy.json"
-    for one in (CALIBRATION, replace(CALIBRATION, frozen=None, gain=None)):
+    for one in (CALIBRATION, replace(CALIBRATION, frozen=None, gain=None), replace(CALIBRATION, score="least_entropy")):
         one.save(path)
         assert AccuracyCalibration.load(path) == one
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', CALIBRATION.to_json().replace('"window"', '"w"')])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 2}',
+        CALIBRATION.to_json().replace('"window"', '"w"'),
+        CALIBRATION.to_json().replace('"score": "entropy"', '"score": "n"'),
+    ],
+)
 def test_a_file_that_is_no_calibration_is_refused_by_name(tmp_path, text: str) -> None:
     path = tmp_path / "accuracy.json"
     path.write_text(text)

@@ -74,6 +74,7 @@ def test_a_record_counts_what_was_said_in_its_stretch():
     assert first.dead_letters == {"fetch/NotFound": 1}
     assert (first.labels, first.frozen_labels) == ({"ant": 1, "bee": 3, "cat": 1}, {"ant": 4})
     assert (first.entropy, first.frozen_entropy) == ({0: 1, 1: 1, 2: 1, 4: 1, 99: 1}, {25: 4})
+    assert first.least_entropy == {0: 1, 1: 1, 2: 1, 25: 1}
     assert (sum(first.probability.values()), first.frozen_probability) == (5, {10: 4})
     assert [(shift.coordinate, shift.thousandths) for shift in first.shifts] == [("t-0-2", 1250)]
     assert [sample.coordinate for sample in first.least_sure] == ["t-0-0", "t-0-100", "t-0-2", "t-0-1"]

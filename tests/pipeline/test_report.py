@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_jobs import job_config, job_labeler, outputs, serve, write_pictures
 
-from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Unknown, Width
+from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.report import page as pages
@@ -24,9 +24,11 @@ from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, st
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
 from grpo_tta.pipeline.report.states import judge
+from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
 from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.schemas import DriftEvent, MonitorRecord
+from grpo_tta.schemas.monitor import join, merged
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<!--"
 COUNTS = {"north": 30, HOSTILE: 12}
@@ -164,6 +166,13 @@ def stretch(hour: int, n: int = 200, sure: float = 0.6, **values: Any) -> Monito
     )  # fmt: skip
 
 
+def stretches(records: list[MonitorRecord]) -> Stretches:
+    packed = Packed(Names())
+    for record in records:
+        packed.add("", record)
+    return packed.unpack(None)[0]
+
+
 def shift(hour: float) -> DriftEvent:
     return DriftEvent(
         stream="cam", coordinate="c", event_time=START + HOUR * hour, frame=1, signal="shift", size=0.5, reset=True,
@@ -182,12 +191,43 @@ JUDGED = {
 }
 
 
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 300), st.floats(0, 1), st.integers(0, 3)), min_size=1))
+def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tuple[int, int, float, int]]) -> None:
+    records = [
+        stretch(hour, n, sure, agree=n // 2, frozen_n=n, frozen_entropy={10: n}, least_entropy={10: n},
+                frozen_labels={f"l{n % 7}": n},
+                probability={n % 20: n}, frozen_probability={3: n}, ill=n // 2, late=n // 3,
+                resets={"collapse": resets}, dead_letters={"fetch/NotFound": resets})
+        for hour, n, sure, resets in parts
+    ]  # fmt: skip
+    packed = Packed(Names())
+    for number, record in enumerate(records):
+        packed.add(f"file-{number % 3}", record)
+    rows, files, dead = packed.unpack(None)
+    whole = merged(records)
+    assert [time_of(start) for start in rows.start.tolist()] == [record.bucket_start for record in whole]
+    for name in ("n", "ill", "late", "frozen_n", "agree"):
+        assert rows.totals[name].tolist() == [getattr(record, name) for record in whole]
+    for name, table in {**rows.histograms, **rows.labels}.items():
+        names = rows.names if name in rows.labels else range(table.shape[1])
+        counted = [{key: n for key, n in zip(names, row, strict=True) if n} for row in table.tolist()]
+        assert counted == [getattr(record, name) for record in whole]
+    assert estimator(CALIBRATION, from_labels=False)(rows) == [estimate(record, CALIBRATION) for record in whole]
+    assert dead == sum((Counter(record.dead_letters) for record in whole), Counter())
+    assert len(files) == min(3, len(records))
+    joined = rows.joined([0])
+    assert joined.totals["n"].tolist() == [join(whole).n]
+    assert time_of(int(joined.end[0])) == START + HOUR * (1 + max(hour for hour, *_ in parts))
+    late = packed.unpack(START + HOUR * 4)[0]
+    assert late.totals["n"].sum() == sum(record.n for record in whole if record.bucket_start >= START + HOUR * 4)
+
+
 @pytest.mark.parametrize("state", JUDGED)
 def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
     records, drift, newest = JUDGED[state]
-    stream = StreamOutputs("cam", records, drift, [Cause("fetch/NotFound", 3)], {})
-    windows = windows_of(records, drift, estimator(CALIBRATION, from_labels=False))
-    found = judge(stream, windows, START + HOUR * newest, 0.5, calibrated=True, out="out")
+    stream = StreamOutputs("cam", stretches(records), drift, [Cause("fetch/NotFound", 3)], {})
+    windows = windows_of(stream.stretches, drift, estimator(CALIBRATION, from_labels=False))
+    found = judge(stream, windows.shown, START + HOUR * newest, 0.5, calibrated=True, out="out")
     assert found.state == state
     assert all(text.endswith(".") for text in found.reasons)
     assert "3 dead letters" in found.reasons[-1]
@@ -200,8 +240,9 @@ def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> N
 )
 def test_windows_hold_every_image_once_and_never_cross_a_shift(counts: list[int], shifts: list[float]) -> None:
     records = [stretch(hour, n) for hour, n in enumerate(counts)]
-    windows = windows_of(records, [shift(hour) for hour in shifts], estimator(None, from_labels=False))
-    assert sum(window.record.n for window in windows) == sum(counts)
+    drift = [shift(hour) for hour in shifts]
+    windows = windows_of(stretches(records), drift, estimator(None, from_labels=False)).shown
+    assert sum(window.n for window in windows) == sum(counts)
     assert [window.start for window in windows] == sorted(window.start for window in windows)
     for window in windows:
         inside = [at for at in shifts if window.start + HOUR <= START + HOUR * at < window.end]

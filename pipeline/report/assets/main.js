@@ -32,7 +32,7 @@ function header() {
     el("span", { class: "where name quiet" }, data.out),
     el("span", { class: "when" }, data.from === null ? "no image yet" : `${moment(data.from)} to ${moment(data.to)} UTC · made ${moment(data.made)}`));
   document.querySelector("footer .wrap").append(
-    el("p", {}, `${plural(data.streams.length, "stream")}, ${plural(data.images_total, "image")}, ${plural(data.dead_total, "dead letter")}. ${data.models.length === 1 ? "Method" : "Methods"} ${data.models.join("; ")}. `,
+    el("p", {}, `${plural(data.streams.length, "stream")}, ${plural(data.images_total, "image")}, ${plural(data.dead_total, "dead letter")}. ${data.models.length ? `${data.models.length === 1 ? "Method" : "Methods"} ${data.models.join("; ")}. ` : ""}`,
       "Keys: ", el("kbd", {}, "/"), " filter, ", el("kbd", {}, "j"), " ", el("kbd", {}, "k"), " next and previous, ", el("kbd", {}, "Enter"), " open, ", el("kbd", {}, "Esc"), " back."),
     el("dl", {}, data.words.map(([word, text]) => [el("dt", {}, word), el("dd", {}, text)])));
 }

@@ -4,15 +4,16 @@
 function spark(stream, height) {
   const width = 150, { values, low, high, marks, frozen } = stream.spark;
   const known = [...values, ...(low || []), ...(high || []), ...(frozen || [])].filter((value) => value !== null);
+  if (values.length < 2 || !known.length) return el("p", { class: "quiet small" }, "no line yet");
   const svg = el("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": sparkText(stream) });
   const least = Math.max(0, Math.min(...known) - 20), most = Math.min(1000, Math.max(...known) + 20);
-  const x = (at) => (values.length > 1 ? (width * at) / (values.length - 1) : width / 2);
+  const x = (at) => (width * at) / (values.length - 1);
   const y = (value) => height - 1 - ((height - 2) * (value - least)) / Math.max(most - least, 1);
   svg.append(el("line", { class: "base", x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5 }));
   if (low) svg.append(el("path", { class: "band", d: area(low, high, x, y) }));
   if (frozen) svg.append(el("path", { class: "frozen", d: line(frozen, x, y) }));
   for (const mark of marks) svg.append(el("line", { class: "shift", x1: (width * mark) / 1000, x2: (width * mark) / 1000, y1: 0, y2: height }));
-  if (known.length) svg.append(el("path", { class: "value", d: line(values, x, y) }));
+  svg.append(el("path", { class: "value", d: line(values, x, y) }));
   return svg;
 }
 
@@ -141,6 +142,7 @@ function overviewTable(redraw, onOpen) {
   return el("div", {},
     found.length ? el("div", { class: "scroll-wide" }, el("table", { class: "overview" },
       el("caption", { class: "hidden" }, "Streams, with their state and why"), el("thead", {}, el("tr", {}, heads)), body))
+      : !data.streams.length ? el("p", { class: "quiet" }, "No stream yet: nothing that was read has one.")
       : el("p", { class: "quiet" }, "No stream is like that. ", el("button", { type: "button", class: "plain", onclick: () => { view.filter = ""; view.state = null; redraw(); } }, "Show all")),
     found.length > view.shown ? el("p", { class: "more" }, el("button", {
       type: "button", class: "plain", onclick: () => { view.shown += 4 * STEP; redraw(); },

@@ -80,6 +80,7 @@ function answered(answers) {
 
 function timeline(detail) {
   const charts = [];
+  if (!detail.time.length) return charts;
   if (detail.estimate) {
     charts.push(lines("Estimated accuracy", detail, [
       { name: "adapted", values: detail.estimate.value, colour: "--adapted" },
@@ -118,10 +119,10 @@ function streamView(stream) {
     keyFigures(stream, detail),
     el("section", { class: "card note next" }, el("h2", {}, "What to do next"), el("ol", {}, stream.next.map((step) => el("li", {}, step.text, step.command ? el("code", {}, step.command) : null)))),
     answered(detail.answers),
-    el("section", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Timeline"),
-      el("p", { class: "small quiet" }, `Times are UTC. One point stands for ${detail.step}. Drag to zoom, double-click to go back.`)), el("div", {}, charts.map((chart) => chart.node))),
+    charts.length ? el("section", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Timeline"),
+      el("p", { class: "small quiet" }, `Times are UTC. One point stands for ${detail.step}. Drag to zoom, double-click to go back.`)), el("div", {}, charts.map((chart) => chart.node))) : null,
     drifts(detail),
-    el("div", { class: "columns" },
+    !charts.length ? null : el("div", { class: "columns" },
       el("section", { class: "card" }, el("h2", {}, "Least sure"), gallery(null, detail.unsure)),
       el("section", { class: "card" }, el("h2", {}, "Adapted and frozen disagree most"), gallery(null, detail.disagree))),
     changes(detail),

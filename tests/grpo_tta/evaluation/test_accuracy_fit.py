@@ -1,5 +1,8 @@
 """The fit of an accuracy calibration on frames whose truth is known, and the stream that it measures."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,20 @@ def test_the_threshold_is_unbiased_over_kinds_and_the_width_is_the_worst_kinds()
     assert fitted.frozen == side
     assert fitted.gain.worst == 0
     assert share_under(measured[0].adapted.histogram(), side.threshold) == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize(("reported", "score"), [(True, [0.1, 0.2]), (False, [0.1, 0.9])])
+def test_the_adapted_encoder_is_as_sure_as_the_surer_of_both_where_the_method_gives_both(
+    reported: bool, score: list[float]
+) -> None:
+    ones, places = np.ones(2, bool), np.arange(2)
+    result: Any = SimpleNamespace(
+        labels=places, entropy=np.array([0.1, 0.9]), right=ones, predicted=places, frozen_entropy=np.array([0.3, 0.2]),
+        frozen_right=ones, frozen_predicted=places, frozen_reported=reported,
+    )  # fmt: skip
+    measured = Measured.of("fog", result, slice(0, 2))
+    assert measured.adapted.entropy.tolist() == score
+    assert measured.frozen.entropy.tolist() == [0.3, 0.2]
 
 
 def test_classes_that_are_surer_than_right_widen_windows_of_few_classes() -> None:
