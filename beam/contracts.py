@@ -1,0 +1,98 @@
+"""What a source and a sink of one's own owe `LabelImages`, as tests that each inherits; see `grpo_tta.contracts`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.testing.util import assert_that
+
+from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.rows import Row
+from grpo_tta.beam.events import to_ref
+from grpo_tta.schemas import DeadLetter, LabeledImage, WireModel
+
+_RUNNER = "FnApiRunner"
+
+
+class SourceContract:
+    """Inherit it, and say how the source is made and how many events it has."""
+
+    events: int
+
+    def make(self) -> Any:
+        """A transform of a pipeline, which gives what `LabelImages` takes; the same events every time."""
+        raise NotImplementedError
+
+    def _read(self) -> list[ImageRef]:
+        found: list[ImageRef] = []
+
+        def keep(refs: list[Any]) -> None:
+            found.extend(refs)
+
+        with beam.Pipeline(runner=_RUNNER) as pipeline:
+            read = pipeline | "Source" >> self.make()
+            assert_that(read | beam.Map(to_ref).with_output_types(object), keep)
+        return found
+
+    def test_every_event_is_one_that_can_be_labelled(self) -> None:
+        """Each comes once: coordinates name events in every record about them."""
+        refs = self._read()
+        assert len(refs) == self.events
+        assert all(isinstance(ref, ImageRef) for ref in refs), [ref for ref in refs if not isinstance(ref, ImageRef)]
+        assert len({ref.coordinate for ref in refs}) == self.events
+
+    def test_a_second_reading_gives_the_same(self) -> None:
+        """A bundle that runs again must not name its events anew."""
+        assert sorted(self._read()) == sorted(self._read())
+
+
+class SinkContract:
+    """Inherit it, and say how the sink is made and what can be read back of it."""
+
+    def make(self) -> Any:
+        """A transform of `LabelImages`' records, into one place."""
+        raise NotImplementedError
+
+    def written(self) -> list[str]:
+        """Coordinates of the labels that lie there, one a label."""
+        raise NotImplementedError
+
+    def _write(self, records: Sequence[WireModel]) -> None:
+        with beam.Pipeline(runner=_RUNNER) as pipeline:
+            rows = pipeline | beam.Create([Row.of(record) for record in records], reshuffle=False)
+            _ = rows.with_output_types(Row) | "Sink" >> self.make()
+
+    def test_every_label_lies_there_once(self) -> None:
+        """However often its bundle runs."""
+        records = [*(_label(number) for number in range(5)), _letter()]
+        for _ in range(2):
+            self._write(records)
+            assert sorted(self.written()) == [f"coordinate {number}" for number in range(5)]
+
+    def test_without_a_label_there_is_none(self) -> None:
+        """As of a source that holds nothing readable."""
+        self._write([_letter()])
+        assert self.written() == []
+
+
+def _label(number: int) -> LabeledImage:
+    time = datetime(2026, 1, 1, 6, 0, number, tzinfo=UTC)
+    return LabeledImage(
+        coordinate=f"coordinate {number}",
+        id=f"{number}.jpg",
+        stream="door",
+        event_time=time,
+        window_start=time,
+        window_end=time,
+        label="cat",
+        probability=0.75,
+        top_k=[],
+        model_fingerprint="model",
+        method="zero-shot",
+        update_count=0,
+    )
+
+
+def _letter() -> DeadLetter:
+    return DeadLetter(coordinate="bad", stage="fetch", error_class="NotFound", error_message="gone")
