@@ -2,8 +2,9 @@
 
 Scheduler and workers are processes of their own on this machine. The source is a manifest of 24 streams over the demo
 feed's pictures, in as many shards. A rate is taken from the first look at which images were labelled to the end; one
-worker and two take turns, and the figure is the median of the rounds' ratios. Then the larger manifest is labelled by
-the frozen model, while the scheduler's memory is watched; the figure is its peak.
+worker and two take turns, and the figure is the median of the rounds' ratios. Then the scheduler's
+memory is watched while the larger manifest is labelled by the frozen model, all of it or, after ``--enough`` images,
+no further; the figure is its peak.
 """
 
 import json
@@ -92,8 +93,8 @@ def cluster_of(folder: Path, workers: int) -> Iterator[Cluster]:
         cluster.close()
 
 
-def run(cluster: Cluster, manifest: Path, out: Path, method: str, slice_records: int) -> float:
-    """Label the manifest; images a second."""
+def run(cluster: Cluster, manifest: Path, out: Path, method: str, enough: int | None = None) -> float:
+    """Label the manifest, or as much of it as is ``enough``; images a second."""
     seen: list[tuple[float, int]] = []
 
     def look(progress: Progress) -> None:
@@ -105,14 +106,16 @@ def run(cluster: Cluster, manifest: Path, out: Path, method: str, slice_records:
         "output": {"url": str(out)},
         "method": {"name": method},
         "model": {"threads": 1},
-        "checkpoint": {"slice_records": slice_records},
+        "checkpoint": {"slice_records": 25},
         "run": {
             "runner": "DaskRunner",
             "beam_options": [f"--dask_client_address={cluster.address}", f"--dask_npartitions={STREAMS}"],
         },
     }
-    result = run_on_cluster(make_config(values), progress=look)
-    if not result.finished or result.summary.dead_letters:
+    result = run_on_cluster(
+        make_config(values), progress=look, stop=lambda: enough is not None and bool(seen) and seen[-1][1] >= enough
+    )
+    if not (result.finished or enough) or result.summary.dead_letters:
         raise RuntimeError(f"the job did not label all of its images: {result.summary}")
     (begun, before), (ended, after) = seen[0], seen[-1]
     return (after - before) / (ended - begun)
@@ -134,6 +137,7 @@ def main() -> int:
     flags.add_argument("--images", type=int, default=2400, help="of a round's job (default: 2400)")
     flags.add_argument("--rounds", type=int, default=3, help="default: 3")
     flags.add_argument("--references", type=int, default=20_000, help="of the last job (default: 20000)")
+    flags.add_argument("--enough", type=int, metavar="N", help="end the last job after N images (default: all)")
     arguments = flags.parse_args()
     ratios: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -144,12 +148,12 @@ def main() -> int:
             rates = []
             for workers in (1, 2):
                 with cluster_of(folder, workers) as cluster:
-                    rates.append(run(cluster, manifest, folder / f"out-{number}-{workers}", "grpo", 25))
+                    rates.append(run(cluster, manifest, folder / f"out-{number}-{workers}", "grpo"))
             ratios.append(rates[1] / rates[0])
             print(f"round {number}: {rates[0]:.1f} and {rates[1]:.1f} images/s, ratio {ratios[-1]:.3f}", flush=True)
         many = write_manifest(folder / "feed", arguments.references)
         with cluster_of(folder, 2) as cluster:
-            job = threading.Thread(target=run, args=(cluster, many, folder / "many", "zero-shot", 500))
+            job = threading.Thread(target=run, args=(cluster, many, folder / "many", "zero-shot", arguments.enough))
             peak = peak_of(cluster, job)
     bars = [
         Bar("two workers against one", statistics.median(ratios), 1.7, unit="x"),
