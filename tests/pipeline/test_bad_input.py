@@ -22,7 +22,7 @@ from grpo_tta.pipeline.run.bounded import run_label_job
 
 NAMES = list(class_prompts())
 TIMES = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"
-GOOD = 32
+GOOD = 20
 
 
 def scene(label: int, seed: int = 0) -> Image.Image:

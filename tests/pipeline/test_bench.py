@@ -82,7 +82,7 @@ def bench(images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_a_row_a_cell_and_a_table(bench: Run, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    flags = ["--methods", "tent,grpo,zero-shot", "--streams", "null,abrupt", "--frames", 96, "--seeds", 2]
+    flags = ["--methods", "tent,grpo,zero-shot", "--streams", "null,abrupt", "--frames", 64, "--seeds", 2]
     code, said, progress = bench(*flags, "--json", out, "--pictures", tmp_path / "pictures")
     assert code == 0, progress
     rows = rows_of(out)
@@ -91,7 +91,7 @@ def test_a_row_a_cell_and_a_table(bench: Run, tmp_path: Path) -> None:
     names = "method stream corruption severity seed n accuracy accuracy_frozen gain interval forward_equivalents"
     for row in rows:
         assert set(names.split()) | {"images_per_second", "ece", "resets", "brier"} <= row.keys()
-        assert row["n"] == 96
+        assert row["n"] == 64
     for method in ("grpo", "tent"):
         frozen = [row["accuracy_frozen"] for row in rows if row["method"] == method]
         assert frozen == [row["accuracy_frozen"] for row in rows if row["method"] == "zero-shot"]
@@ -104,7 +104,7 @@ def test_a_row_a_cell_and_a_table(bench: Run, tmp_path: Path) -> None:
         ("null", "clean", 0),
         ("abrupt", "development", 3),
     }
-    assert re.search(r"^abrupt +development:3 +grpo +guard +192 ", said, re.MULTILINE)
+    assert re.search(r"^abrupt +development:3 +grpo +guard +128 ", said, re.MULTILINE)
     assert re.search(r"^method +cells +frozen +accuracy +gain +cost$", said, re.MULTILINE)
     assert progress.count("images/s") == 12
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())

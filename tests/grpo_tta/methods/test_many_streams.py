@@ -25,7 +25,7 @@ SETTINGS: dict[str, list[Any]] = {
         {"similarity": "plain", "alignment": "frozen"},
         {"mode": "episodic", "views": 3},
     ],
-    **{name: [{}] for name in METHODS if name != "grpo"},
+    **{name: [{"views": 4} if METHODS[name].has("views") else {}] for name in METHODS if name != "grpo"},
 }
 
 
