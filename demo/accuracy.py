@@ -1,8 +1,8 @@
 """``python -m demo.accuracy``: the packaged accuracy calibration, from 500 clean frames of the packaged pictures.
 
-They are corrupted by the development kinds alone, where ``grpo-tta calibrate --accuracy`` takes every kind. It belongs to
-one set of weights and the default method; run it after ``demo.reference``. The frames are those of the first calibration of
-``benchmarks.estimate``; their seed is used by no other stream of the project.
+They are corrupted by the development kinds alone, where ``grpo-tta calibrate --accuracy`` takes every kind. It belongs
+to one set of weights and the default method; run it after ``demo.reference``. The frames are those of the first
+calibration of ``benchmarks.estimate``; their seed is used by no other stream of the project.
 """
 
 from grpo_tta import keep_freed_memory, load_classifier
