@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from grpo_tta.estimate import Estimate, Unknown
+from grpo_tta.estimate import FEWEST, Estimate, Unknown
 from grpo_tta.pipeline.report.answers import Answered, together
 from grpo_tta.pipeline.report.pictures import Choice, Thumbnails, shown_shifts
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs
@@ -93,7 +93,7 @@ def overview_of(told: Told) -> dict[str, Any]:
         "latest": latest.n if latest else 0,
         "confidence": latest.confidence if latest else None,
         "agreement": latest.agreement if latest else None,
-        "classes": latest.classes if latest else None,
+        "classes": latest.classes if latest and latest.n >= FEWEST else None,
         "spark": spark_of(windows, stream.drift),
     }
 

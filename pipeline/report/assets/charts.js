@@ -52,7 +52,8 @@ function lines(title, detail, series, band) {
   const range = timeRange(detail);
   const names = [...(band ? ["low", "high"] : []), ...series.map((one) => one.name)];
   const columns = [detail.time, ...(band ? [share(band.low), share(band.high)] : []), ...series.map((one) => share(one.values))];
-  const styled = [{}, ...(band ? [{ stroke: "transparent" }, { stroke: "transparent" }] : []), ...series.map((one) => ({
+  const edge = { stroke: "transparent", points: { show: false } };
+  const styled = [{}, ...(band ? [edge, { ...edge }] : []), ...series.map((one) => ({
     stroke: css(one.colour), width: 2, dash: one.dash, spanGaps: false, points: { show: detail.time.length < 40, size: 5, fill: css(one.colour), stroke: css(one.colour) },
   }))];
   const say = (at) => {
