@@ -191,7 +191,7 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(broker, topic, 
     camera.take(24)
     first = live.start(prism, "--environment_type=LOOPBACK")
     live.wait(camera, first)
-    camera.take(1, stream=camera.sent[0][1], age=60)
+    camera.take(1, stream=camera.sent[0][1], age=3600)
     camera.send(b"no event", "cam-01")
     with admin_client(broker.bootstrap) as admin:
         admin.create_partitions({name: 3})
