@@ -222,12 +222,15 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(broker, topic, 
 
 POOL = """
 import sys
+import time
 
 import grpo_tta.beam.live
-from apache_beam.runners.worker.worker_pool_main import main
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
-main(sys.argv)
+server = BeamFnExternalWorkerPoolServicer.start(port=int(sys.argv[1]))
+time.sleep(3600)
 """
+"""Workers are threads of the pool's process, which can be killed."""
 
 
 def answers(port: int) -> bool:
@@ -242,7 +245,7 @@ def test_a_job_without_its_workers_ends_with_an_error(topic, prism: str, camera_
     camera = camera_of(live.settings, name)
     camera.take(4)
     (port,) = free_ports(1)
-    pool = [sys.executable, "-c", POOL, f"--service_port={port}"]
+    pool = [sys.executable, "-c", POOL, str(port)]
     workers = ChildProcess(pool, tmp_path / "workers.log")
     wait_for(lambda: answers(port), 120)
     external = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
