@@ -238,7 +238,7 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_job_without_its_workers_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
+def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
     """Prism says for ever that it runs."""
     name = topic()
     live = live_of(name)
@@ -249,12 +249,15 @@ def test_a_job_without_its_workers_ends_with_an_error(topic, prism: str, camera_
     workers = ChildProcess(pool, tmp_path / "workers.log")
     wait_for(lambda: answers(port), 120)
     external = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
-    submitter = live.start(prism, *external, give_up_after="20s")
-    live.wait(camera, submitter)
-    time.sleep(22)  # nothing comes: no standstill
-    assert submitter.alive, submitter.said()
-    workers.kill()
-    wait_for(lambda: not submitter.alive, 60)
+    try:
+        submitter = live.start(prism, *external, give_up_after="20s")
+        live.wait(camera, submitter)
+        time.sleep(22)  # nothing comes: no standstill
+        assert submitter.alive, submitter.said()
+        workers.pause()
+        wait_for(lambda: not submitter.alive, 60)
+    finally:
+        workers.kill()
     assert "no counter of the job has moved for 20 s, though its runner says RUNNING" in submitter.said()
 
 
