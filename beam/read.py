@@ -82,7 +82,8 @@ class ReadImagesFromKafka(beam.PTransform):
     group, discovery, security, out_of_range). Needs a runner that has splittable DoFns. Raises `ConfigurationError`.
 
     What lies in the topics when the pipeline runs, unless ``endless``: then also what comes, without an end, of
-    partitions too that are added, and the result is a `KafkaImages`. The watermark of each partition stays ``lateness``
+    partitions too that are added, and the result is a `KafkaImages`. It begins where ``kafka.group`` has committed, and
+    at ``kafka.start`` where it has not. The watermark of each partition stays ``lateness``
     seconds behind its newest image: give it ``event_time.allowed_lateness``. No position is committed here:
     `CommitOffsets` does, behind the sink. A runner that does not stream splittable DoFns is refused.
     """
@@ -139,7 +140,8 @@ class _Ranges(beam.DoFn):
 
 
 class _Known(beam.DoFn):
-    """The partitions that are there when the pipeline begins, each with where it begins."""
+    """The partitions that are there when the pipeline begins, each with where it begins: what the group has committed
+    comes before ``kafka.start``."""
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
@@ -147,7 +149,9 @@ class _Known(beam.DoFn):
     def process(self, element: None) -> Iterator[Known]:
         with make_offsets(self._config) as offsets:
             names = offsets.partitions(source_topics(self._config))
-            yield tuple(offsets.start(Start.parse(self._config.kafka.start), names).items())
+            begin = {name: at.offset for name, at in offsets.committed(names).items()}
+            new = [name for name in names if name not in begin]
+            yield tuple({**begin, **offsets.start(Start.parse(self._config.kafka.start), new)}.items())
 
 
 class _Partitions(PollFn):

@@ -53,11 +53,10 @@ def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str) -> None:
 def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
     """Wait for a pipeline that was begun by ``run()``, as long as it moves.
 
-    A runner may go on saying that a job is running though its worker is gone: Prism does. Where no counter of the job
-    has moved for ``give_up_after`` the job is cancelled and `JobStalled` raised. The readers of an endless topic count
-    each look at it, so a topic to which nothing comes is no standstill. A runner that tells no counters is waited for
-    without an end. Raises what the runner raises for a job that
-    fails, ValueError for a bad duration.
+    A runner may go on saying that a job is running though its workers never came, or hang: Prism does. Where no counter
+    of the job has moved for ``give_up_after`` the job is cancelled and `JobStalled` raised. The readers of an endless
+    topic count each look at it, so a topic to which nothing comes is no standstill. A runner that tells no counters is
+    waited for without an end. Raises what the runner raises for a job that fails, ValueError for a bad duration.
     """
     patience = parse_duration(give_up_after) / 1e6
     seen, moved = _counters(result), time.monotonic()

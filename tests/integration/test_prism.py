@@ -191,7 +191,7 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(broker, topic, 
     camera.take(24)
     first = live.start(prism, "--environment_type=LOOPBACK")
     live.wait(camera, first)
-    camera.take(1, stream=camera.sent[0][1], age=60)
+    camera.take(1, stream=camera.sent[0][1], age=3600)
     camera.send(b"no event", "cam-01")
     with admin_client(broker.bootstrap) as admin:
         admin.create_partitions({name: 3})
@@ -222,12 +222,15 @@ def test_a_topic_is_labelled_without_an_end_and_no_event_is_lost(broker, topic, 
 
 POOL = """
 import sys
+import time
 
 import grpo_tta.beam.live
-from apache_beam.runners.worker.worker_pool_main import main
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
-main(sys.argv)
+server = BeamFnExternalWorkerPoolServicer.start(port=int(sys.argv[1]))
+time.sleep(3600)
 """
+"""Workers are threads of the pool's process, which can be killed."""
 
 
 def answers(port: int) -> bool:
@@ -235,23 +238,26 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_job_without_its_workers_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
+def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
     """Prism says for ever that it runs."""
     name = topic()
     live = live_of(name)
     camera = camera_of(live.settings, name)
     camera.take(4)
     (port,) = free_ports(1)
-    pool = [sys.executable, "-c", POOL, f"--service_port={port}"]
+    pool = [sys.executable, "-c", POOL, str(port)]
     workers = ChildProcess(pool, tmp_path / "workers.log")
     wait_for(lambda: answers(port), 120)
     external = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
-    submitter = live.start(prism, *external, give_up_after="20s")
-    live.wait(camera, submitter)
-    time.sleep(22)  # nothing comes: no standstill
-    assert submitter.alive, submitter.said()
-    workers.kill()
-    wait_for(lambda: not submitter.alive, 60)
+    try:
+        submitter = live.start(prism, *external, give_up_after="20s")
+        live.wait(camera, submitter)
+        time.sleep(22)  # nothing comes: no standstill
+        assert submitter.alive, submitter.said()
+        workers.pause()
+        wait_for(lambda: not submitter.alive, 60)
+    finally:
+        workers.kill()
     assert "no counter of the job has moved for 20 s, though its runner says RUNNING" in submitter.said()
 
 

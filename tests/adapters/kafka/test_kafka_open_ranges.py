@@ -202,21 +202,25 @@ class Calls:
         self.restriction, self.delay = deferred or (rest, None)
         self.state = clock.get_estimator_state()
         self.watermark = clock.current_watermark()
-        return [output.value[1].position for output in outputs]
+        self.spans = [output.value.value[1] for output in outputs if isinstance(output, beam.pvalue.TaggedOutput)]
+        return [output.value[1].position for output in outputs if not isinstance(output, beam.pvalue.TaggedOutput)]
 
 
 def test_an_open_range_waits_at_the_end_of_the_log_and_goes_on_when_it_grows():
     log = FakeConsumer(range(9), end=9, record=image)
     call = Calls(reader_of(log))
     assert call() == [5, 6, 7, 8]
+    assert call.spans == [(5, 5, 9, 4)]
     assert (call.restriction.start, call.restriction.size()) == (9, 0)
     assert 0 < float(call.delay) <= 0.5
     before = call.watermark
     assert before >= Timestamp(1_767_225_608)
     assert call() == []
+    assert call.spans == []
     assert call.watermark > before
     log.log, log.end = [*range(9), 9, 12], 14  # with gaps
     assert call() == [9, 12]
+    assert call.spans == [(5, 9, 14, 2)]
     assert call.restriction.start == 14
 
 
@@ -234,6 +238,7 @@ def test_a_call_ends_at_its_limit_and_tells_the_backlog(limits):
 def test_a_checkpoint_of_the_runner_ends_the_call_and_the_rest_is_read_by_the_next():
     call = Calls(reader_of(FakeConsumer(range(9), end=9, record=image)))
     assert call(interrupt_after=2) == [5, 6]
+    assert call.spans == [(5, 5, 7, 2)]
     assert call.restriction.start == 7
     assert call() == [7, 8]
 
@@ -243,7 +248,7 @@ def test_images_have_their_own_times_and_bad_records_that_of_their_reading():
     dofn = reader_of(log)
     tracker = RestrictionTrackerView(ThreadsafeRestrictionTracker(Ranges().create_tracker(OpenRange(5, 5))))
     before = Timestamp.now()
-    ref, bad = dofn.process(ELEMENT, tracker, dofn.create_watermark_estimator(INITIAL))
+    ref, bad, _ = dofn.process(ELEMENT, tracker, dofn.create_watermark_estimator(INITIAL))
     assert ref.timestamp == Timestamp(1_767_225_605)
     assert isinstance(bad.value[1], BadRecord)
     assert bad.timestamp >= before
