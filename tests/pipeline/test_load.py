@@ -47,11 +47,11 @@ def test_settings_reach_the_updates_of_a_whole_job(feed: Path, tmp_path: Path) -
 def test_a_transaction_is_not_handed_to_other_processes() -> None:
     check_runner(RunConfig(), transactional=True)
     portable = ("--job_endpoint=localhost:1", "--environment_type=LOOPBACK")
+    check_runner(RunConfig(beam_options=("--direct_running_mode=multi_processing",)))
     for run in (
         RunConfig(beam_options=("--direct_running_mode=multi_processing",)),
         RunConfig(runner="PortableRunner", beam_options=portable),
     ):
-        check_runner(run)
         with pytest.raises(ConfigurationError, match=r"kafka\.transactional: .* the steps must run in this one"):
             check_runner(run, transactional=True)
 

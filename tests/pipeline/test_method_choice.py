@@ -26,7 +26,7 @@ def of_method(**method: Any) -> JobConfig:
 
 def by_flags(*flags: str) -> JobConfig:
     parser = argparse.ArgumentParser()
-    add_job_flags(parser, label=True)
+    add_job_flags(parser, label=True, everything=True)
     return make_config(job_values(parser.parse_args(["--source", "/data", "--out", "/out", *flags]), []))
 
 
