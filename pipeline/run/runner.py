@@ -85,8 +85,8 @@ View = TypeVar("View", bound=PipelineOptions)
 
 
 class _Options(PipelineOptions):
-    """Options whose views are made once. Each view builds a parser of command lines, and Beam asks for some hundred and
-    seventy of them a slice."""
+    """Options whose views are made once: each view builds a parser of command lines, and Beam asks for them again and
+    again."""
 
     def view_as(self, cls: type[View]) -> View:
         """As Beam's; all views have their values in one place."""
@@ -105,8 +105,7 @@ _look: Callable[[Any], tuple[list[str], list[Any]]] = core.get_function_args_def
 
 
 def _remember_signatures() -> None:
-    """Beam looks some thousands of times a slice at what the methods of its steps take; of one method it is always the
-    same."""
+    """Beam looks again and again at what the methods of its steps take; of one method it is always the same."""
     core.get_function_args_defaults = _remembered
 
 
