@@ -391,8 +391,8 @@ def age(config, stream):
     name = CheckpointLog(store).latest().states[stream]
     reader = PackReader(store)
     states = {other: reader.read(name, other) for other in reader.streams(name)}
-    assert states[stream].count(b'\\"version\\":2') == 1
-    states[stream] = states[stream].replace(b'\\"version\\":2', b'\\"version\\":7')
+    assert states[stream].count(b'\\"version\\":3') == 1
+    states[stream] = states[stream].replace(b'\\"version\\":3', b'\\"version\\":7')
     digest = write_pack(store, name, states, reader.record(name))
     log = CheckpointLog(store)
     commit = log.latest()
@@ -407,7 +407,7 @@ def test_a_state_of_another_codec_version_fails_the_job(feed, tmp_path, label):
     config = half_done(feed, tmp_path, label)
     age(config, "north")
     before = output_files(tmp_path / "out")
-    with pytest.raises(JobError, match="stream state has codec version 7, this build reads 2"):
+    with pytest.raises(JobError, match="stream state has codec version 7, this build reads 3"):
         label(config)
     assert {name: data for name, data in output_files(tmp_path / "out").items() if name in before} == before
     assert CheckpointLog(ObjectStore(config.checkpoint_url)).latest().sequence == 0
