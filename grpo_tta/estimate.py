@@ -8,9 +8,10 @@ share is the accuracy on average over kinds of corruption [ours]; its width was 
 
 ``q``: the worst kind's 90 % quantile of the error, in windows of ``n0`` images, by a threshold of the other kinds;
 ``v``: the variance of a single image, ``p (1 - p)``; ``K``: the effective number of classes, 1 / (chance that two
-labels are equal), for a class is right or wrong of its own. [ours] Adapted and frozen encoder have a threshold each,
-and the gain, which is their difference, a ``q`` and ``c2`` of its own; two images' difference varies by as much as the
-encoders disagree.
+labels are equal), for a class is right or wrong of its own. [ours] Of the adapted encoder the smaller entropy of both
+encoders' is taken, where a method gives both: it errs less under a shift that flattens what adaptation gets right.
+[ours] Adapted and frozen encoder have a threshold each, and the gain, which is their difference, a ``q`` and ``c2`` of
+its own; two images' difference varies by as much as the encoders disagree.
 
 Where that is not worth saying, the answer is `Unknown`, with why.
 """
