@@ -1,6 +1,7 @@
 """Which Beam runners can run what, and waiting for one that may hang."""
 
 import logging
+import threading
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ _NO_STATE = {
     "DaskRunner": "it has no state and no timers",
 }
 _POLL = 1.0
+_CANCEL_SECONDS = 10
 
 
 class JobStalled(JobError):
@@ -59,27 +61,47 @@ def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:
     waited for without an end. Raises what the runner raises for a job that fails, ValueError for a bad duration.
     """
     patience = parse_duration(give_up_after) / 1e6
-    seen, moved = _counters(result), time.monotonic()
-    while not PipelineState.is_terminal(state := _state(result)):
-        time.sleep(_POLL)
-        now = _counters(result)
-        if now is None or now != seen:
-            seen, moved = now, time.monotonic()
-        elif time.monotonic() - moved > patience:
-            _cancel(result)
+    watch = _Watch(result)
+    watch.start()
+    while watch.is_alive():
+        watch.join(_POLL)
+        if watch.is_alive() and time.monotonic() - watch.moved > patience:
+            cancelling = threading.Thread(target=_cancel, args=(result,), daemon=True)
+            cancelling.start()
+            cancelling.join(_CANCEL_SECONDS)
             raise JobStalled(
-                f"no counter of the job has moved for {patience:.0f} s, though its runner says {state}: its workers "
-                "are gone or stuck. The job was cancelled; see to the workers, and start it again: it goes on from "
-                "the committed offsets"
+                f"no counter of the job has moved for {patience:.0f} s, though its runner says {watch.state}: its "
+                "workers are gone or stuck. The job was cancelled; see to the workers, and start it again: it goes on "
+                "from the committed offsets"
             )
+    if watch.failure is not None:
+        raise JobStalled(
+            f"the job's runner does not answer: {watch.failure!r}; start it, and the job, again"
+        ) from watch.failure
     result.wait_until_finish()
 
 
-def _state(result: Any) -> str:
-    try:
-        return str(result.state)
-    except Exception as error:  # the client library's own, of a server that is gone
-        raise JobStalled(f"the job's runner does not answer: {error!r}; start it, and the job, again") from error
+class _Watch(threading.Thread):
+    """Asks the runner again and again, in a thread of its own: it may not answer while a worker does not."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(name="watch-job", daemon=True)
+        self._result = result
+        self.state = "nothing"
+        self.failure: Exception | None = None
+        self.moved = time.monotonic()
+
+    def run(self) -> None:
+        """Until the job has come to its end."""
+        seen: dict[str, Any] | None = {}
+        try:
+            while not PipelineState.is_terminal(state := str(self._result.state)):
+                self.state, now = state, _counters(self._result)
+                if now is None or now != seen:
+                    seen, self.moved = now, time.monotonic()
+                time.sleep(_POLL)
+        except Exception as error:  # the client library's own, of a server that is gone
+            self.failure = error
 
 
 def _counters(result: Any) -> dict[str, Any] | None:
