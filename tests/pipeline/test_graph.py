@@ -559,7 +559,7 @@ def test_metrics_have_runinferences_names(tmp_path, use):
     (tmp_path / "feed" / "when.jpg").write_bytes(b"a name that tells no time")
     config = job_config(tmp_path / "feed", tmp_path / "out")
     use(config, job_labeler(config))
-    listing = run._listing(config, ObjectStore(config.checkpoint_url))
+    listing = run.job_listing(config, ObjectStore(config.checkpoint_url))
     partition = run.Partition("storage", CheckpointLog(ObjectStore(config.checkpoint_url)), OURS)
     plan = partition.new_plan(0, len(listing), CLOCK)
     pipeline = beam.Pipeline(runner="FnApiRunner")
