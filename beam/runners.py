@@ -93,11 +93,13 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         """Until the job has come to its end."""
-        seen: dict[str, Any] | None = {}
+        seen: dict[str, Any] = {}
         try:
             while not PipelineState.is_terminal(state := str(self._result.state)):
                 self.state, now = state, _counters(self._result)
-                if now is None or now != seen:
+                if now is None and not seen:  # a runner that tells none
+                    self.moved = time.monotonic()
+                elif now is not None and now != seen:
                     seen, self.moved = now, time.monotonic()
                 time.sleep(_POLL)
         except Exception as error:  # the client library's own, of a server that is gone
