@@ -25,7 +25,8 @@ import apache_beam.runners.portability.fn_api_runner  # noqa: E402, F401
 import grpo_tta.adapters.kafka.group_member  # noqa: E402
 import grpo_tta.pipeline.cli.label  # noqa: E402, F401
 from grpo_tta.adapters.storage import web  # noqa: E402
-from grpo_tta.pipeline.cli import _quiet, main  # noqa: E402
+from grpo_tta.pipeline.cli import main  # noqa: E402
+from grpo_tta.pipeline.cli.console import set_up  # noqa: E402
 from grpo_tta.pipeline.config.job import make_config  # noqa: E402
 from grpo_tta.pipeline.label import load  # noqa: E402
 from grpo_tta.pipeline.run import live  # noqa: E402
@@ -36,7 +37,7 @@ def run_job(request: dict[str, Any]) -> int:
     """0: it came to its end or was stopped between slices."""
     if "cli" in request:
         return main(request["cli"])
-    _quiet(verbose=False, log_format="text")
+    set_up()
     web._TIMEOUT = request.get("fetch_timeout", web._TIMEOUT)
     at, when, slices = request.get("kill_at"), request.get("kill_when", 0), request.get("slices")
     if at:
