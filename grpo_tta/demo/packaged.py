@@ -31,7 +31,7 @@ def reference_path() -> Path:
 
 def accuracy_path() -> Path:
     """The accuracy estimate's calibration for the packaged model and the default method: labelled clean frames of the
-    packaged pictures, and all kinds of corruption of them."""
+    packaged pictures, and the development kinds of corruption of them."""
     return assets_path() / "accuracy.json"
 
 
