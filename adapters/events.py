@@ -7,6 +7,7 @@ travels through shuffles instead of the image; only an event that came with inli
 
 from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 
 class ImageRef(NamedTuple):
@@ -61,3 +62,8 @@ def seed_of(event_id: str) -> int:
     """63 bits of the id's hash, ``0 <= seed < 2**63``: the same draw of views for the same image, in every run."""
     digest = blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def group_of(stream: str, groups: int) -> int:
+    """Which of so many groups of streams a stream is in: the same one on every machine, in every run."""
+    return crc32(stream.encode("utf-8", "surrogatepass")) % groups

@@ -28,7 +28,8 @@ from grpo_tta.beam.write import Written
 from grpo_tta.pipeline.config.kafka import settings_of
 
 _log = logging.getLogger(__name__)
-_EVENTS = ("labels", "dead_letters")
+EVENTS = ("labels", "dead_letters")
+"""Of an event there is one or the other."""
 Span = tuple[int, int, int, int]
 """Where the range began, the span's first offset, the one after its last, its records."""
 News = tuple[list[Span], list[int]]
@@ -84,7 +85,7 @@ class _Safe(beam.DoFn):
 
     def process(self, element: Written, timestamp: Any = beam.DoFn.TimestampParam) -> None:
         kind, coordinate = element
-        if kind in _EVENTS:
+        if kind in EVENTS:
             topic, partition, offset = parse_coordinate(coordinate)
             self._offsets.setdefault(partition_name(topic, partition), []).append(offset)
             self._latest = timestamp if self._latest is None else max(self._latest, timestamp)

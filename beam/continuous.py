@@ -81,15 +81,28 @@ class KeyByStream(KeyByShard):
             yield found if isinstance(found, beam.pvalue.TaggedOutput) else (stream_key(found[1].stream), found[1])
 
 
-class LabelContinuously(LabelStreams):
+class LabelHere(LabelStreams):
+    """`LabelStreams` in somebody's pipeline, whose streams are all of one partition without a log."""
+
+    def __init__(self, job: ResolvedJob) -> None:
+        super().__init__(job, {HERE: Origin(None, None)})
+        self._threads = job.config.model.threads
+
+    def setup(self) -> None:
+        """As `LabelStreams`, and torch's threads: no driver has set them in this process."""
+        super().setup()
+        if self._threads:
+            torch.set_num_threads(self._threads)
+
+
+class LabelContinuously(LabelHere):
     """``(stream's key, ImageRef)`` -> ``(partition, Row)``, and the tagged output ``states``. The time of an output is
     the end of its event's batch. ``states``: where the states of streams that this run has not seen may lie."""
 
     def __init__(self, job: ResolvedJob, states: str | None) -> None:
-        super().__init__(job, {HERE: Origin(None, None)})
+        super().__init__(job)
         config = job.config
         self.once = True
-        self._threads = config.model.threads
         self._states = states
         self._batch = parse_duration(config.checkpoint.slice_seconds)
         self._lateness = parse_duration(config.event_time.allowed_lateness)
@@ -97,11 +110,9 @@ class LabelContinuously(LabelStreams):
         self._forget = parse_duration(config.checkpoint.forget_after)
 
     def setup(self) -> None:
-        """As `LabelStreams`; no state is read before its stream comes."""
+        """As `LabelHere`; no state is read before its stream comes."""
         super().setup()
         self._snapshots = None if self._states is None else Snapshots(self._states)
-        if self._threads:
-            torch.set_num_threads(self._threads)
 
     def process(
         self,

@@ -8,17 +8,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import apache_beam as beam
-import torch
 from apache_beam.transforms.window import GlobalWindows, TimestampedValue
 
 import grpo_tta.beam.records  # noqa: F401  (registers how records travel)
-from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.events import BadRecord, ImageRef, group_of
 from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.beam.config import Config, config_of
-from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously
+from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, LabelHere
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
 from grpo_tta.beam.runners import check_continuous
@@ -27,7 +25,7 @@ from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import NOTED, KeyByShard, MonitorBad
-from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, LabelStreams, Origin, ShardKey
+from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, ShardKey
 from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
 from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.schemas import Counters, DeadLetter
@@ -258,17 +256,8 @@ class _ToRefs(beam.DoFn):
         yield HERE, to_ref(element)
 
 
-class _LabelGroups(LabelStreams):
+class _LabelGroups(LabelHere):
     """``(shard, (references, states))``: `LabelStreams` with states that came along instead of a checkpoint's."""
-
-    def __init__(self, job: ResolvedJob) -> None:
-        super().__init__(job, {HERE: Origin(None, None)})
-        self._threads = job.config.model.threads
-
-    def setup(self) -> None:
-        super().setup()
-        if self._threads:
-            torch.set_num_threads(self._threads)
 
     def process(self, element: Any) -> Iterator[Any]:
         key, (refs, states) = element
@@ -328,7 +317,7 @@ def _of_stream(changed: tuple[tuple[str, str], bytes]) -> State:
 
 
 def _state_by_shard(state: State, shards: int) -> tuple[ShardKey, State]:
-    return (HERE, crc32(state[0].encode("utf-8", "surrogatepass")) % shards), state
+    return (HERE, group_of(state[0], shards)), state
 
 
 def _without_states(key: ShardKey, refs: Iterable[ImageRef]) -> Any:

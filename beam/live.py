@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from grpo_tta.beam.commit import CommitOffsets
+from grpo_tta.adapters.rows import KINDS
+from grpo_tta.beam.commit import EVENTS, CommitOffsets
 from grpo_tta.beam.config import Config, config_of
 from grpo_tta.beam.label import LabelImages
 from grpo_tta.beam.read import ReadImagesFromKafka
@@ -20,9 +21,6 @@ from grpo_tta.beam.states import WriteStates
 from grpo_tta.beam.write import WriteRecords, WriteRecordsToKafka
 from grpo_tta.pipeline.config.job import is_kafka, parse_duration
 from grpo_tta.pipeline.errors import JobError
-
-_SAFE = ("labels", "dead_letters")
-"""Of an event there is one or the other."""
 
 
 def build(pipeline: beam.Pipeline, source: str, out: str, states: str, config: Config) -> None:
@@ -34,11 +32,11 @@ def build(pipeline: beam.Pipeline, source: str, out: str, states: str, config: C
     read = pipeline | ReadImagesFromKafka(source, kafka, endless=True, lateness=lateness)
     results = read.images | LabelImages(job, states=states).with_exception_handling()
     written = {}
-    for kind in ("labels", "drift", "adaptation", "dead_letters", "monitor"):
+    for kind in KINDS:
         sink = WriteRecordsToKafka(out, kafka) if is_kafka(out) else WriteRecords(out, job.output.format)
         written[kind] = getattr(results, kind) | f"Write {kind}" >> sink
     _ = results.states | WriteStates(states)
-    _ = read.spans | CommitOffsets(source, kafka, written=[written[kind] for kind in _SAFE])
+    _ = read.spans | CommitOffsets(source, kafka, written=[written[kind] for kind in EVENTS])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

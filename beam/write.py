@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
-from zlib import crc32
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how rows travel)
+from grpo_tta.adapters.events import group_of
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import FORMATS, FileFormat, RecordFiles
@@ -166,7 +166,7 @@ def _rows(records: Any, shards: int) -> Any:
 
 def _row(record: WireModel, shards: int) -> tuple[str, Row]:
     row = Row.of(record)
-    return str(crc32(row.stream.encode("utf-8", "surrogatepass")) % shards), row
+    return str(group_of(row.stream, shards)), row
 
 
 def _by_kind(pair: tuple[str, Row]) -> tuple[tuple[str, str], Row]:

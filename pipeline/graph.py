@@ -13,13 +13,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from zlib import crc32
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how events travel)
-from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.events import BadRecord, ImageRef, group_of
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka
 from grpo_tta.adapters.kafka.wire import parse_partition
@@ -119,7 +118,7 @@ class KeyByShard(beam.DoFn):
         cap, given = self._latest[partition], record
         if given.event_time > cap:
             record = given._replace(event_time=cap, time_capped=True)
-        yield (partition, crc32(record.stream.encode("utf-8", "surrogatepass")) % self._shards[partition]), record
+        yield (partition, group_of(record.stream, self._shards[partition])), record
         if record.time_capped:
             yield self._noted(partition, "time_capped", given)
         elif record.event_time < FIRST_PLAUSIBLE:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -142,8 +142,8 @@ class StreamLabeler:
                 images.begin(rounds.likely(parts))
                 learnt, late, shed = _sorted_out(parts)
                 self._done(learnt, self._stepped, self._take_all)
-                self._done(late, self._predicted, self._record_late)
-                self._done(shed, self._predicted, self._record_shed)
+                self._done(late, self._predicted, partial(self._record_unlearnt, late=True))
+                self._done(shed, self._predicted, partial(self._record_unlearnt, late=False))
                 del learnt, late, shed, parts
                 yield from ((lane.name, lane.out) for lane in [*done, *rounds.done()])
                 done = []
@@ -215,22 +215,19 @@ class StreamLabeler:
             for batch, prediction in zip(batches, predictions, strict=True)
         ]
 
-    def _record_late(self, parts: list[Part], predictions: list[Prediction]) -> None:
+    def _record_unlearnt(self, parts: list[Part], predictions: list[Prediction], *, late: bool) -> None:
+        """Note labels that nothing was learnt from: of late images, or of a partition that is too far behind."""
         for (lane, frames), prediction in zip(parts, predictions, strict=True):
-            out, counters = lane.out, lane.out.state.counters
-            counts = [counters.get("updates", 0)] * len(frames)
-            out.labels += self.make.labels([event for event, _ in frames], prediction, counts, late=True)
-            out.late += len(frames)
-            counters["late"] = counters.get("late", 0) + len(frames)
-
-    def _record_shed(self, parts: list[Part], predictions: list[Prediction]) -> None:
-        for (lane, frames), prediction in zip(parts, predictions, strict=True):
-            out, counters = lane.out, lane.out.state.counters
-            counts = [counters.get("updates", 0)] * len(frames)
-            events = self._advance([event for event, _ in frames], out.state)
-            out.labels += self.make.labels(events, prediction, counts, shed=True)
-            out.shed += len(frames)
-            counters["shed"] = counters.get("shed", 0) + len(frames)
+            out, count, events = lane.out, len(frames), [event for event, _ in frames]
+            counters, kind = out.state.counters, "late" if late else "shed"
+            if late:
+                out.late += count
+            else:
+                out.shed += count
+                events = self._advance(events, out.state)
+            updates = [counters.get("updates", 0)] * count
+            out.labels += self.make.labels(events, prediction, updates, late=late, shed=not late)
+            counters[kind] = counters.get(kind, 0) + count
 
     def _take(self, events: list[WindowedRef], stepped: Guarded, out: Labeled) -> None:
         """Note what a stream's part of a round gave."""

@@ -7,9 +7,8 @@ All of them have one ``--out`` and one checkpoint, which holds the source's list
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from zlib import crc32
 
-from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.events import BadRecord, ImageRef, group_of
 from grpo_tta.adapters.storage.listing import Listing, write_listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
@@ -74,7 +73,7 @@ class Shard:
 
     def _mine(self, record: ImageRef | BadRecord) -> bool:
         name = record.stream if isinstance(record, ImageRef) else record.coordinate
-        return crc32(name.encode("utf-8", "surrogatepass")) % self.count == self.index
+        return group_of(name, self.count) == self.index
 
     def totals(self) -> Totals:
         """Of all shards, as they are committed."""
