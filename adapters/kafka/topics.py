@@ -87,7 +87,8 @@ def ensure_topics(settings: KafkaSettings, names: Iterable[str], plan: TopicPlan
     """
     wanted = list(names)
     with settings.admin() as admin:
-        missing = [topic["name"] for topic in admin.describe_topics(wanted) if topic["error_code"]]
+        unknown = {topic["name"] for topic in admin.describe_topics(wanted) if topic["error_code"]}
+        missing = [name for name in wanted if name in unknown]  # the broker answers in an order of its own
         if missing and not plan.create:
             raise TopicMissing(f"topics {', '.join(missing)} do not exist: create them, or allow them to be created")
         for name in missing:
