@@ -38,14 +38,13 @@ from grpo_tta.pipeline.label.monitor import MonitorMaker, monitor_of
 from grpo_tta.pipeline.label.records import bad_record
 from grpo_tta.pipeline.sinks import SendRecords, WriteRecords, leftovers
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.notices import tell
 from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import Commit, Counters, DeadLetter, Plan, SliceRange
 from grpo_tta.state import read_header
 
 _log = logging.getLogger(__name__)
 _BAD, NOTED = "bad", "noted"
-_said: set[str] = set()
-"""Kinds of notices that this process has told of."""
 T = TypeVar("T")
 done: dict[tuple[str, str], SliceResult] = {}
 """What step 3 gave, by store and pack, where it ran in this process; who runs the slice takes it from here."""
@@ -99,7 +98,8 @@ class ReadListing(beam.DoFn):
 
 class KeyByShard(beam.DoFn):
     """``(partition, record)`` -> ``((partition, shard), ImageRef)``; what is no event goes, as ``(partition,
-    Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped.
+    Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped. Counts of
+    that, and of times that cannot be, go to the tagged output ``noted``.
 
     ``latest_times``, ``shards``: of each partition."""
 
@@ -125,11 +125,7 @@ class KeyByShard(beam.DoFn):
             yield self._noted(partition, "time_before_1980", given)
 
     def _noted(self, partition: str, kind: str, record: ImageRef) -> Any:
-        """Counted with the slice, and said once."""
-        if kind not in _said:
-            _said.add(kind)
-            when = to_datetime(record.event_time)
-            _log.warning("%s: %r is of %s; told once, counted in the summary", kind, record.coordinate, when)
+        tell(kind, record.coordinate, f"is of {to_datetime(record.event_time)}")
         return beam.pvalue.TaggedOutput(NOTED, (partition, Counters(notices={kind: 1})))
 
 

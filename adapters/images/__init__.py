@@ -62,6 +62,7 @@ __all__ = [
     "EmptyImage",
     "ImageError",
     "ImageLimits",
+    "Repaired",
     "TooManyBytes",
     "TooManyParts",
     "TooManyPixels",
@@ -71,6 +72,9 @@ __all__ = [
     "canvas_of",
     "decode",
 ]
+
+Repaired = Callable[[str], None]
+"""Takes the kind of a repair."""
 
 _DRAFT_GAP = 2
 _ORIENTATION = 0x0112
@@ -102,10 +106,13 @@ _OPENERS: dict[str, _Format] = {
 assert tuple(_OPENERS) == FORMATS
 
 
-def decode(data: bytes, spec: CanvasSpec, limits: ImageLimits | None = None) -> Canvas:
+def decode(
+    data: bytes, spec: CanvasSpec, limits: ImageLimits | None = None, repaired: Repaired | None = None
+) -> Canvas:
     """The canvas of an encoded image: uint8 ``[3, height, width]``, contiguous.
 
-    Raises `ImageError`; MemoryError where there is too little, for the caller to try again.
+    ``repaired`` is told where something was missing that the picture does not need. Raises `ImageError`; MemoryError
+    where there is too little, for the caller to try again.
     """
     limits = limits or ImageLimits()
     if not data:
@@ -115,6 +122,8 @@ def decode(data: bytes, spec: CanvasSpec, limits: ImageLimits | None = None) -> 
     deadline = Deadline(limits.max_seconds)
     try:
         name, bare = _bare(data, limits)
+        if repaired is not None and not bare.closed:
+            repaired("image_without_end")
         work = _Work(name, bare, spec, deadline)
         size = work.memory()
         if size > limits.memory:

@@ -31,6 +31,8 @@ class Bare:
     """The samples that stand for transparent, in the file's own depth."""
     memory: int = 0
     """Bytes that the decoder takes beside the picture."""
+    closed: bool = True
+    """Whether its end mark was there."""
 
 
 def _parts() -> Iterator[int]:
@@ -65,7 +67,7 @@ def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     kept += [(b"IDAT", b"".join(parts[b"IDAT"])), (b"IEND", b"")]
     more = 4 * width * height if key is not None and len(key) == 3 and depth == 16 else 0
     bare = data[:8] + b"".join(_png_chunk(kind, body) for kind, body in kept)
-    return Bare(bare, width, height, turn, depth, key=key, memory=more)
+    return Bare(bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]))
 
 
 def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
@@ -153,7 +155,7 @@ def bare_jpeg(data: bytes, limits: ImageLimits) -> Bare:
     if scans.count > 1 or frame[0] in _PROGRESSIVE:
         shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
         coefficients = 2 * width * height * sum(shares) // max(*shares, 1)
-    return Bare(data, width, height, metadata.orientation(), memory=coefficients)
+    return Bare(data, width, height, metadata.orientation(), memory=coefficients, closed=closed)
 
 
 class _Scans:

@@ -31,6 +31,8 @@ class Labeled:
     shed: int = 0
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     """Updates that were due and not made, by reason."""
+    notices: Counter[str] = field(default_factory=Counter)
+    """Images that were repaired, by kind."""
     batches: list[BatchTiming] = field(default_factory=list)
     """Those that began with an image of this stream."""
 
@@ -44,6 +46,7 @@ class Labeled:
             late=self.late,
             shed=self.shed,
             updates_skipped=dict(self.skipped),
+            notices=dict(self.notices),
             drift_events=Counter(event.signal for event in self.drift),
             resets=Counter(row.cause for row in self.adaptation if row.cause is not None),
             forward_equivalents=self.forward_equivalents,

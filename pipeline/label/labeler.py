@@ -34,6 +34,7 @@ from grpo_tta.pipeline.label.labeled import BatchTiming, Labeled
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
 from grpo_tta.pipeline.label.rounds import Asked, Lane, Rounds
+from grpo_tta.pipeline.watch.notices import tell
 from grpo_tta.pipeline.windows import Window, Windows
 from grpo_tta.schemas import SkipReason
 from grpo_tta.state import StreamState
@@ -345,11 +346,16 @@ def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
         event = lane.events[lane.next]
         lane.next += 1
         try:
-            frames.append((event, images.take(event)))
+            canvas, repairs = images.take(event)
         except (PermanentFetchError, ImageError) as error:
             stage = error.stage if isinstance(error, PermanentFetchError) else "decode_image"
             lane.out.dead_letters.append(dead_letter(event.ref, stage, error))
             images.begin(lane.events[lane.next : lane.next + most - len(frames)])
+            continue
+        frames.append((event, canvas))
+        for kind in repairs:
+            tell(kind, event.ref.coordinate, "lacks only its end mark, and is decoded")
+            lane.out.notices[kind] += 1
     return frames
 
 

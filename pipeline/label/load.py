@@ -17,7 +17,7 @@ import torch
 from grpo_tta import Classifier, create_method, keep_freed_memory, load_classifier
 from grpo_tta.adapters.canvases import CanvasReader
 from grpo_tta.adapters.events import ImageRef
-from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits
+from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageLimits, Repaired
 from grpo_tta.adapters.storage.fetch import Fetcher
 from grpo_tta.checks import ModelError
 from grpo_tta.device import resolve_device
@@ -218,6 +218,6 @@ class ImageReader:
             ImageLimits(max_bytes=config.source.max_image_bytes, max_pixels=config.source.max_image_pixels),
         )
 
-    def __call__(self, ref: ImageRef) -> Canvas:
+    def __call__(self, ref: ImageRef, repaired: Repaired | None = None) -> Canvas:
         """uint8 ``[3, H, W]``."""
-        return self._read(ref, self.spec)
+        return self._read(ref, self.spec, repaired)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.images import Repaired
 from grpo_tta.guard import DriftGuard, GuardSettings
 from grpo_tta.pipeline.label.labeler import Read, StreamLabeler
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef
@@ -121,7 +122,7 @@ def reading(errors: Mapping[str, Exception] | None = None) -> Read:
     """A reader of grey canvases that raises ``errors`` by id."""
     broken = dict(errors or {})
 
-    def read(ref: ImageRef) -> np.ndarray:
+    def read(ref: ImageRef, repaired: Repaired) -> np.ndarray:
         if ref.id in broken:
             raise broken[ref.id]
         return canvas(level_of(ref))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from grpo_tta import Classifier, PreprocessCfg
 from grpo_tta.adapters.events import ImageRef, seed_of
+from grpo_tta.adapters.images import Repaired
 
 SIZE = 16
 WIDTH = 16
@@ -37,7 +38,7 @@ def tiny_classifier(names: Sequence[str] = CLASSES) -> Classifier:
     return Classifier(tower.eval(), list(names), vectors, preprocess, logit_scale=20.0)
 
 
-def blobs(ref: ImageRef) -> np.ndarray:
+def blobs(ref: ImageRef, repaired: Repaired | None = None) -> np.ndarray:
     """Blobs of colour, by the id."""
     generator = torch.Generator().manual_seed(seed_of(ref.id))
     coarse = torch.rand(1, 3, 4, 4, generator=generator) * 255

@@ -19,6 +19,7 @@ from pipeline_jobs import outputs
 from grpo_tta.demo import class_prompts, pictures, render_scene
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.watch import notices
 
 NAMES = list(class_prompts())
 TIMES = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"
@@ -104,6 +105,24 @@ def test_bad_files_are_dead_letters_and_change_nothing_else(good: tuple[Path, di
     assert "30000" in letters["bomb.png"].error_message
     summary = result.summary
     assert (summary.events, summary.labels, summary.dead_letters) == (GOOD + 5, GOOD, 5)
+
+
+def test_what_is_repaired_is_labelled_the_same_counted_and_told_once(
+    good: tuple[Path, dict[str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "_told", set())
+    folder, expected = good
+    shutil.copytree(folder, tmp_path / "feed")
+    without_end = sorted((tmp_path / "feed/cam").iterdir())[3:6]
+    for path in without_end:
+        assert path.read_bytes().endswith(b"\xff\xd9")
+        path.write_bytes(path.read_bytes()[:-2])
+    result = run_label_job(config(tmp_path / "feed", tmp_path / "out"))
+    assert labels_by_id(tmp_path / "out") == expected
+    assert result.summary.notices == {"image_without_end": 3}
+    told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
+    assert [line.partition(":")[0] for line in told] == ["image_without_end"]
+    assert without_end[0].name in told[0]
 
 
 def test_a_file_that_vanishes_between_listing_and_reading(good: tuple[Path, dict[str, str]], tmp_path: Path) -> None:

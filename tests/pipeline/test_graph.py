@@ -150,7 +150,7 @@ def test_a_shard_gives_what_its_streams_give_alone_in_whatever_order_it_comes(us
 def test_images_are_read_ahead_over_the_streams_of_a_shard(use, tmp_path):
     started, release = [], threading.Event()
 
-    def read(ref):
+    def read(ref, repaired):
         started.append(ref.stream)
         if ref.stream == "cam-0":
             assert release.wait(10)

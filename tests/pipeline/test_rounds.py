@@ -55,7 +55,7 @@ def test_a_round_is_filled_from_streams_in_their_order_each_up_to_its_border() -
 
 @pytest.mark.parametrize("size", [1, 3, 10, 64])
 def test_every_stream_comes_out_as_it_does_alone_whatever_the_rounds(size: int) -> None:
-    def unreadable(ref):
+    def unreadable(ref, repaired):
         if ref.id in ("cam-01/0003.png", "cam-03/0000.png"):
             raise CorruptImage("cut off")
         return canvas(level_of(ref))
@@ -82,7 +82,7 @@ def test_the_same_slice_makes_the_same_rounds() -> None:
 def test_an_image_at_fault_is_a_dead_letter_of_its_own_stream_alone() -> None:
     method = CountingMethod(fail_at=252)
 
-    def read(ref):
+    def read(ref, repaired):
         return canvas(252 if ref.id == "cam-01/0002.png" else level_of(ref))
 
     labeler = make_labeler(method, read=read, max_batch_size=12)

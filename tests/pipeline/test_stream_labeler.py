@@ -174,7 +174,7 @@ def test_an_unreadable_event_leaves_the_batch_as_if_it_had_not_been_there(number
         method = create_method("grpo", classifier, GrpoSettings(update_every=4, group_size=4))
         return make_labeler(method, GUARD, read, vectors=classifier.class_vectors, names=CLASSES)
 
-    def read(ref):
+    def read(ref, repaired):
         if ref.id == f"cam/{number:04d}.png":
             raise CorruptImage("cut off")
         return blobs(ref)
@@ -333,7 +333,7 @@ def test_an_image_that_even_the_frozen_encoder_cannot_take_is_a_dead_letter():
 def test_images_are_read_ahead_within_a_bound():
     started, release, lock = [], threading.Event(), threading.Lock()
 
-    def read(ref):
+    def read(ref, repaired):
         with lock:
             started.append(ref.id)
         if ref.id == "cam/0000.png":
@@ -558,7 +558,7 @@ def test_a_collapse_of_the_packaged_model_under_a_huge_learning_rate_resets():
     labeler = make_labeler(
         create_method("grpo", classifier, GrpoSettings(update_every=8, learning_rate=1.0, pull=0.0)),
         GuardSettings(probe_frames=16, collapse_probes=2),
-        lambda ref: frames[int(ref.id[4:8])],
+        lambda ref, repaired: frames[int(ref.id[4:8])],
         vectors=classifier.class_vectors,
         names=classifier.class_names,
         max_batch_size=16,
@@ -570,14 +570,14 @@ def test_a_collapse_of_the_packaged_model_under_a_huge_learning_rate_resets():
     check_reset(labeler, check, "collapse", first)
 
 
-def shifted(ref):
+def shifted(ref, repaired=None):
     """From image 16 on always of one class."""
     number = int(ref.id[4:8])
     return canvas(number if number < 16 else 2)
 
 
 def test_a_camera_that_always_shows_the_same_is_no_shift():
-    labeler = make_labeler(guard=GUARD, read=lambda ref: canvas(2))
+    labeler = make_labeler(guard=GUARD, read=lambda ref, repaired: canvas(2))
     out = run(labeler, [events(80)])[0]
     assert out.drift == []
     assert len(out.labels) == 80

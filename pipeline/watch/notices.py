@@ -1,0 +1,15 @@
+"""What was capped, odd or repaired of events that are taken: told once a process here, counted with the slice by who
+finds it."""
+
+import logging
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
+"""Kinds that this process has told of."""
+
+
+def tell(kind: str, coordinate: str, said: str) -> None:
+    """Say the first of each ``kind`` in the log: which event it was, and ``said``, what it is."""
+    if kind not in _told:
+        _told.add(kind)
+        _log.warning("%s: %r %s; told once, counted in the summary", kind, coordinate, said)
