@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, PlainSerializer
 
 from grpo_tta.schemas.base import SchemaVersion, Time, WireModel
 from grpo_tta.schemas.outputs import DriftSignal, ResetCause
@@ -27,18 +27,15 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 def _sorted(counts: dict[Any, int]) -> dict[Any, int]:
-    if 0 in counts.values():
-        counts = {name: count for name, count in counts.items() if count}
-    names = sorted(counts)
-    if names == list(counts):  # as every record is that was written by its model
-        return counts
-    return {name: counts[name] for name in names}
+    return {name: count for name, count in sorted(counts.items()) if count}
 
 
-Counts = Annotated[dict[str, Count], AfterValidator(_sorted)]
-"""By name, sorted, none of them 0: equal counts have equal bytes."""
-ProbabilityHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=PROBABILITY_BINS)], Count], AfterValidator(_sorted)]
-EntropyHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=ENTROPY_BINS)], Count], AfterValidator(_sorted)]
+_Sorted = PlainSerializer(_sorted, return_type=dict)
+"""When a record is written, and not whenever one is read."""
+Counts = Annotated[dict[str, Count], _Sorted]
+"""By name, written sorted and without those that are 0: equal counts have equal bytes."""
+ProbabilityHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=PROBABILITY_BINS)], Count], _Sorted]
+EntropyHistogram = Annotated[dict[Annotated[int, Field(ge=0, lt=ENTROPY_BINS)], Count], _Sorted]
 """By bin, from 0; most slices fill few of them."""
 
 
@@ -176,7 +173,8 @@ def _sum(records: Sequence[MonitorRecord], same: dict[str, Any]) -> MonitorRecor
         counts: dict[Any, int] = {}
         for record in records:
             for key, count in getattr(record, name).items():
-                counts[key] = counts.get(key, 0) + count
+                if count:
+                    counts[key] = counts.get(key, 0) + count
         values[name] = counts
     values["coordinate"] = min(record.coordinate for record in records)
     shifts = [shift for record in records for shift in record.shifts]

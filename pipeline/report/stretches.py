@@ -7,7 +7,6 @@ Many streams are held at once, so a record is kept as some numbers in buffers (`
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -203,10 +202,8 @@ class Packed:
 
 def _smallest(numbers: Any) -> Any:
     """In as few bytes as hold them; none is negative."""
-    for code in "BI":
-        with suppress(OverflowError):
-            return array(code, numbers)
-    return array("q", numbers)
+    most = max(numbers)
+    return array("B" if most < 2**8 else "I" if most < 2**32 else "q", numbers)
 
 
 def microseconds(time: datetime) -> int:
