@@ -107,7 +107,8 @@ class _Watch(threading.Thread):
 
 
 def _counters(result: Any) -> dict[str, Any] | None:
-    """All counters by name; None where the runner does not tell."""
+    """The steps' own counters by name; None where the runner does not tell. A runner's counters of elements are not
+    among them: Prism's move though its workers are halted."""
     if hasattr(result, "_metrics"):
         result._metrics = None  # Beam asks a job server once, and remembers
     try:
@@ -115,7 +116,7 @@ def _counters(result: Any) -> dict[str, Any] | None:
     except Exception as error:  # each runner has errors of its own
         _log.debug("no metrics: %r", error)
         return None
-    return {str(metric.key): metric.result for metric in found}
+    return {str(metric.key): metric.result for metric in found if metric.key.metric.namespace != "beam"}
 
 
 def _cancel(result: Any) -> None:

@@ -238,9 +238,6 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.skip(
-    reason="not solved: with a halted worker Prism's counters are still told, or its server does not let go"
-)
 def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
     """Prism says for ever that it runs."""
     name = topic()
