@@ -3,6 +3,7 @@ need Java and, once, Maven; Prism needs ``make prism``."""
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,6 @@ def prism(prism_binary: str, tmp_path: Path) -> Iterator[str]:
     process = ChildProcess([prism_binary, f"-job_port={job}", f"-web_port={web}"], tmp_path / "prism.log")
     yield f"127.0.0.1:{job}"
     process.kill()
+    for thread in threading.enumerate():  # of workers in this process, which die of it now and not in a later test
+        if thread.name == "read_state":
+            thread.join(10)
