@@ -1,6 +1,7 @@
 """The examples of how to add a method, a source and a sink are tests: they inherit what each of these owes."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 assert len(BLOCKS) == 3
 for _block in BLOCKS:
     exec(_block)
+globals()["load_classifier"] = cache(globals()["load_classifier"])
+"""The model of the first example is the same for all its tests."""
 
 
 @pytest.fixture(autouse=True)
