@@ -9,7 +9,6 @@ files: it is step 3 of the order of writing (`pipeline.checkpoint.partition`). O
 slice.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,7 +42,6 @@ from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas import Commit, Counters, DeadLetter, Plan, SliceRange
 from grpo_tta.state import read_header
 
-_log = logging.getLogger(__name__)
 _BAD, NOTED = "bad", "noted"
 T = TypeVar("T")
 done: dict[tuple[str, str], SliceResult] = {}

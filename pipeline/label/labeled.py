@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from grpo_tta.pipeline.watch.notices import tell
 from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, SkipReason
 from grpo_tta.state import StreamState
 
@@ -35,6 +36,11 @@ class Labeled:
     """Images that were repaired, by kind."""
     batches: list[BatchTiming] = field(default_factory=list)
     """Those that began with an image of this stream."""
+
+    def repaired(self, kind: str, coordinate: str) -> None:
+        """Count an image that was repaired, and tell of the first."""
+        tell(kind, coordinate, "lacks only its end mark, and is decoded")
+        self.notices[kind] += 1
 
     def counters(self) -> Counters:
         """Their totals."""

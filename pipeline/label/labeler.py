@@ -34,7 +34,6 @@ from grpo_tta.pipeline.label.labeled import BatchTiming, Labeled
 from grpo_tta.pipeline.label.reader import Canvas, Read, ReadAhead
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_letter
 from grpo_tta.pipeline.label.rounds import Asked, Lane, Rounds
-from grpo_tta.pipeline.watch.notices import tell
 from grpo_tta.pipeline.windows import Window, Windows
 from grpo_tta.schemas import SkipReason
 from grpo_tta.state import StreamState
@@ -354,8 +353,7 @@ def _readable(lane: Lane, most: int, images: ReadAhead) -> list[Frame]:
             continue
         frames.append((event, canvas))
         for kind in repairs:
-            tell(kind, event.ref.coordinate, "lacks only its end mark, and is decoded")
-            lane.out.notices[kind] += 1
+            lane.out.repaired(kind, event.ref.coordinate)
     return frames
 
 

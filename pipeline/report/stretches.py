@@ -202,7 +202,7 @@ class Packed:
 
 def _smallest(numbers: Any) -> Any:
     """In as few bytes as hold them; none is negative."""
-    most = max(numbers)
+    most = max(numbers, default=0)
     return array("B" if most < 2**8 else "I" if most < 2**32 else "q", numbers)
 
 

@@ -222,6 +222,12 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
     assert late.totals["n"].sum() == sum(record.n for record in whole if record.bucket_start >= START + HOUR * 4)
 
 
+def test_many_counts_without_a_label_are_packed_too() -> None:
+    counts = {"entropy": dict.fromkeys(range(100), 1), "labels": {}}
+    records = [stretch(hour, 100).model_copy(update=counts) for hour in range(120)]
+    assert stretches(records).histograms["entropy"].sum() == 12_000
+
+
 @pytest.mark.parametrize("state", JUDGED)
 def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
     records, drift, newest = JUDGED[state]
