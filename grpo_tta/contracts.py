@@ -1,4 +1,4 @@
-"""What a method owes its callers, as tests that every method inherits.
+"""What a method, and a drift signal, owes its callers, as tests that every one inherits.
 
     class TestMine(MethodContract):
         def make(self) -> Method:
@@ -7,10 +7,13 @@
 pytest collects them; nothing here needs it. A source and a sink have theirs in `grpo_tta.beam.contracts`.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from grpo_tta.guard import Decision, DriftGuard, GuardSettings, Reference, Signal
 from grpo_tta.state import StreamState, decode_state, encode_state
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
@@ -102,6 +105,117 @@ class MethodContract:
         for after in (method.pull(state, 0.5), *(method.after_shift(state, reset=reset) for reset in (True, False))):
             assert after.keys() == state.keys()
             assert bool(torch.isfinite(method.step(self.batch(4, 20), after)[0].probabilities).all())
+
+
+class DriftSignalContract:
+    """Inherit it, name the signal, and say what it is to notice. ``reference``: a shared one, for the signals that
+    compare with it; of `frames`, if any."""
+
+    signal: type[Signal]
+    reference: Reference | None = None
+    settings = GuardSettings(probe_frames=8, reference_probes=20, collapse_probes=4, backstop_frames=0)
+    classes, dimensions = 6, 16
+
+    def changed(self, report: Report) -> Report:
+        """The same frames, with what the signal is for."""
+        raise NotImplementedError
+
+    def frames(self, count: int, seed: int) -> Report:
+        """Of a stream as it is, through an adapted encoder that is as the frozen one."""
+        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.randint(self.classes, (count,), generator=generator)
+        noise = 0.1 * torch.randn(count, self.dimensions, generator=generator)
+        probabilities = 0.9 * F.one_hot(numbers, self.classes) + 0.1 / self.classes
+        return Report(probabilities, probabilities, 0.25 * self.class_vectors()[numbers] + noise)
+
+    def class_vectors(self) -> Tensor:
+        """Unit rows ``[C, D]``."""
+        generator = torch.Generator().manual_seed(1)
+        return F.normalize(torch.randn(self.classes, self.dimensions, generator=generator), dim=1)
+
+    def make(self) -> DriftGuard:
+        """A guard that watches this signal alone."""
+        return DriftGuard(self.settings, self.class_vectors(), self.reference, [self.signal])
+
+    def run(self, report: Report, state: State, batch: int = 8) -> tuple[list[tuple[int, Decision]], State]:
+        """Frames in batches that end at probes: what was decided after how many of them, and the last state."""
+        guard, found, start = self.make(), [], 0
+        while start < len(report):
+            room = self.settings.probe_frames - int(state["frames"]) % self.settings.probe_frames
+            stop = min(len(report), start + min(batch, room))
+            decision, state = guard.step(_part(report, start, stop), state)
+            start = stop
+            if decision.events:
+                found.append((start, decision))
+        return found, state
+
+    def ready(self) -> State:
+        """The state of a stream that stayed as it is for 40 probes."""
+        return self.run(self.frames(320, 0), self.make().initial_state())[1]
+
+    def test_a_stream_that_stays_as_it_is_raises_nothing(self) -> None:
+        """In 200 probes; and there is something to say of it."""
+        found, state = self.run(self.frames(1600, 5), self.make().initial_state())
+        assert found == []
+        assert self.make().standing(state).statistics.keys() == {self.signal.name}
+
+    def test_what_it_is_for_is_told(self) -> None:
+        """Within 20 probes, with the statistic that stands over the threshold."""
+        found, _ = self.run(self.changed(self.frames(160, 9)), self.ready())
+        decision = found[0][1]
+        (event,) = decision.events
+        assert (event.signal, event.message) == (self.signal.cause, self.signal.message)
+        assert event.threshold == self.make().thresholds()[self.signal.name] < event.statistic
+        assert (decision.action, event.reset) == (("none", False) if event.signal == "shift" else ("reset", True))
+
+    def test_batches_change_nothing(self) -> None:
+        """Decisions fall on the same frames."""
+        parts = self.frames(160, 5), self.changed(self.frames(160, 9))
+        once = [self.run(part, self.ready())[0] for part in parts]
+        again = [self.run(part, self.ready(), batch=3)[0] for part in parts]
+        frames = [[(frame, decision.action) for frame, decision in found] for found in once]
+        assert frames == [[(frame, decision.action) for frame, decision in found] for found in again]
+        assert frames[1]
+
+    def test_a_state_is_left_alone_and_survives_a_checkpoint(self) -> None:
+        """A failed slice is run again from the same state, maybe by another process."""
+        state = self.ready()
+        before = _encoded(state)
+        back = decode_state(before).method
+        later = self.changed(self.frames(24, 9))
+        assert _encoded(self.run(later, state)[1]) == _encoded(self.run(later, back)[1])
+        assert _encoded(state) == before
+
+    def test_streams_do_not_see_each_other(self) -> None:
+        """Together in one step as alone."""
+        guard, states = self.make(), [self.ready(), self.make().initial_state()]
+        reports = [self.frames(8, 3), self.changed(self.frames(5, 9))]
+        together = [after for _, after in guard.step_many(reports, states)]
+        alone = [guard.step(report, state)[1] for report, state in zip(reports, states, strict=True)]
+        assert [_encoded(state) for state in together] == [_encoded(state) for state in alone]
+
+    def test_a_signal_looks_at_what_its_cause_says(self) -> None:
+        """A shift is of what the frozen encoder sees; an encoder that is as the frozen one has not collapsed."""
+        guard, plain, changed = self.make(), self.frames(160, 3), self.changed(self.frames(160, 9))
+        if self.signal.cause == "shift":
+            other = replace(plain, probabilities=plain.probabilities.roll(1, 1))
+            one, two = (self.run(report, self.ready())[1] for report in (plain, other))
+            assert guard.standing(one).statistics == guard.standing(two).statistics
+            return
+        assert changed.frozen_probabilities is not None
+        _, state = self.run(replace(changed, probabilities=changed.frozen_probabilities), self.ready())
+        assert guard.standing(state).statistics[self.signal.name] <= 1e-6
+
+
+def _part(report: Report, start: int, stop: int) -> Report:
+    assert report.frozen_probabilities is not None
+    assert report.frozen_features is not None
+    return replace(
+        report,
+        probabilities=report.probabilities[start:stop],
+        frozen_probabilities=report.frozen_probabilities[start:stop],
+        frozen_features=report.frozen_features[start:stop],
+    )
 
 
 def _encoded(state: State) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from grpo_tta.types import State
 
-VERSION = 3
+VERSION = 4
 _FORMAT = "grpo-tta-stream-state"
 _LENGTH = struct.Struct("<Q")
 _SOMEWHERE = array("B", b"\0")

@@ -1,17 +1,21 @@
 """How an adapted encoder that went wrong is told from one that works: by the frozen encoder on the same images. [ours]
 
-Two statistics, both 0 for an encoder that equals the frozen one: `lost_diversity` of the predictions, and the `regret`:
-how much more often the adapted labels are wrong by the frozen encoder's own belief, its bias divided out.
+Two signals, of pairs of predictions, so that a stream of few classes cancels out, and 0 for an encoder that equals the
+frozen one: `LostDiversity` of the predictions, and `Regret`: how much more often the adapted labels are wrong by the
+frozen encoder's own belief, its bias divided out.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from grpo_tta.guard.signal import Seen, Signal, number_of, tensor_of
 from grpo_tta.owners import of_owner
 from grpo_tta.policy import entropy
 from grpo_tta.rewards import kept_after, marginal_ratio, trust
+from grpo_tta.types import State
 
 _BIAS_FRAMES = 1000
 """Memory of the frozen encoder's bias."""
@@ -22,6 +26,92 @@ _ENOUGH_CLASSES = 20.0
 """Classes that a stream must show for its bias to be divided out whole."""
 _LEAST_ERROR = 0.3
 """Expected error under which the regret is measured against this one: few frames would decide otherwise."""
+_REGRET_PROBES = 4
+"""Memory of the regret."""
+_BIAS_TYPE = torch.float16
+
+
+class LostDiversity(Signal):
+    """`lost_diversity` over the last ``collapse_probes`` probes. Columns: ``unsure`` ``[2]``, mean entropies of frozen
+    and adapted predictions, and the sums of the probe under way."""
+
+    name = "collapse"
+    cause = "collapse"
+    message = "the adapted predictions lost diversity against the frozen encoder's"
+    sums = ("unsure_sums",)
+
+    @property
+    def threshold(self) -> float:
+        """``collapse_threshold``, over ln C."""
+        return self.settings.collapse_threshold
+
+    def begun(self) -> State:
+        """Nothing known."""
+        return {"unsure": torch.zeros(2), "unsure_sums": torch.zeros(2)}
+
+    def of_frames(self, seen: Seen, states: Sequence[State]) -> dict[str, Tensor]:
+        """Entropies ``[B, 2]`` in nats."""
+        del states
+        return {"unsure_sums": torch.stack([entropy(seen.frozen), entropy(seen.adapted)], 1)}
+
+    def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
+        """A mean of few probes, a running mean of more."""
+        rate = 1.0 / min(number_of(state, "probes"), self.settings.collapse_probes)
+        return {**state, "unsure": torch.lerp(tensor_of(state, "unsure"), means["unsure_sums"], rate)}
+
+    def statistic(self, state: State) -> float | None:
+        """Over ln C; ``None`` before ``collapse_probes`` probes."""
+        if number_of(state, "probes") < self.settings.collapse_probes:
+            return None
+        return lost_diversity(tensor_of(state, "marginals").float(), tensor_of(state, "unsure"))
+
+    def cleared(self, state: State) -> State:
+        """Nothing known."""
+        return {**state, **self.begun()}
+
+
+class Regret(Signal):
+    """`regret` over the last four probes. Columns: ``bias`` ``[C]`` float16, the frozen encoder's; ``mistakes``
+    ``[2]``, mean `errors`, and the sums of the probe under way."""
+
+    name = "regret"
+    cause = "collapse"
+    message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
+    sums = ("mistake_sums",)
+
+    @property
+    def threshold(self) -> float:
+        """``regret_threshold``, a share."""
+        return self.settings.regret_threshold
+
+    def begun(self) -> State:
+        """No bias."""
+        classes = len(self.class_vectors)
+        return {"bias": torch.full((classes,), 1.0 / classes, dtype=_BIAS_TYPE), **self._empty()}
+
+    def of_frames(self, seen: Seen, states: Sequence[State]) -> dict[str, Tensor]:
+        """Of each frame, ``[B, 2]``."""
+        bias = torch.stack([tensor_of(state, "bias") for state in states]).float()
+        return {"mistake_sums": errors(seen.frozen, seen.adapted, bias, seen.owner)}
+
+    def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
+        """The mean, and the bias that the next frames are judged by."""
+        probes, frames = number_of(state, "probes"), self.settings.probe_frames
+        bias = learnt_bias(tensor_of(state, "bias").float(), means["marginal_sums"][0], frames, probes * frames)
+        mistakes = torch.lerp(tensor_of(state, "mistakes"), means["mistake_sums"], 1.0 / min(probes, _REGRET_PROBES))
+        return {**state, "bias": bias.to(_BIAS_TYPE), "mistakes": mistakes}
+
+    def statistic(self, state: State) -> float | None:
+        """A share; ``None`` before four probes."""
+        return regret(tensor_of(state, "mistakes")) if number_of(state, "probes") >= _REGRET_PROBES else None
+
+    def cleared(self, state: State) -> State:
+        """The bias stays, also where the input is another: the next one begins there."""
+        return {**state, **self._empty()}
+
+    @staticmethod
+    def _empty() -> State:
+        return {"mistakes": torch.zeros(2), "mistake_sums": torch.zeros(2)}
 
 
 def entropy_ratio(marginal: Tensor) -> float:

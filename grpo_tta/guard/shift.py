@@ -15,8 +15,9 @@ When the input has shifted the mean is made anew of the next four probes, from t
 second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the
 stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
 
-Columns. While the stream makes a reference of its own: ``rows``, the mean residuals so far ``[n, D]``, and ``squares``,
-sums over frames ``[2, D]``, of whole probes and of the one under way. Then ``metric``, ``expected``, ``deviation`` of
+Columns: ``residual_sums`` ``[D]`` of the probe under way. While the stream makes a reference of its own: ``rows``, the
+mean residuals so far ``[n, D]``, ``squares`` ``[D]``, their frames' mean squares summed over them, and ``square_sums``
+``[D]`` of the probe under way. Then ``metric``, ``expected``, ``deviation`` of
 that one, and of any reference: ``mean``, as the stream goes on with it, ``[D]``, of ``known`` probes that showed
 ``mean_classes``; ``making``, 1 while it is made anew; ``middle``, running mean of rows ``[D]``; ``last`` row ``[D]``;
 ``course``, a `Course`, and ``settled``, that of when Page-Hinkley was last at 0; its ``statistic``; ``excess``, the sum
@@ -24,13 +25,17 @@ of ``d - e`` over the ``raised`` probes since.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from grpo_tta.guard.reference import Reference, shown_classes
+from grpo_tta.guard.signal import Seen, Signal, tensor_of
+from grpo_tta.settings import GuardSettings
 from grpo_tta.types import State
+from grpo_tta.whitening import unexplained
 
 _ROW_TYPE = torch.float16
 """Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
@@ -45,22 +50,6 @@ _HIGHEST_SCORE = 8.0
 _ENOUGH_CLASSES = 40.0
 _ENOUGH_SHARE = 0.9
 _MOST_LIKE = 0.99
-
-
-class Settings(Protocol):
-    """What is asked of `grpo_tta.guard.GuardSettings`."""
-
-    @property
-    def probe_frames(self) -> int:
-        """Of a row."""
-
-    @property
-    def reference_probes(self) -> int:
-        """That a mean is made of."""
-
-    @property
-    def shift_delta(self) -> float:
-        """Allowance of Page-Hinkley, a probe."""
 
 
 class Course(NamedTuple):
@@ -111,19 +100,73 @@ class Course(NamedTuple):
         ), middle
 
 
+class Shift(Signal):
+    """The test of this module, over residuals in a shared reference or in one of the stream's own."""
+
+    name = "shift"
+    cause = "shift"
+    message = "the frozen encoder sees another input than the reference's"
+    sums = ("residual_sums", "square_sums")
+
+    def __init__(self, settings: GuardSettings, class_vectors: Tensor, reference: Reference | None) -> None:
+        super().__init__(settings, class_vectors, reference)
+        dimensions = class_vectors.shape[1]
+        if reference is not None and reference.mean.shape != class_vectors.shape[1:]:
+            raise ValueError(
+                f"the reference has {reference.mean.numel()} dimensions, the class vectors {dimensions}: "
+                "calibrate it with this model"
+            )
+        if reference is not None and reference.probe_frames != settings.probe_frames:
+            raise ValueError(
+                f"the reference has probes of {reference.probe_frames} frames, probe_frames is "
+                f"{settings.probe_frames}: calibrate it with these settings"
+            )
+
+    @property
+    def threshold(self) -> float:
+        """``shift_lambda``, in deviations of a probe's distance."""
+        return self.settings.shift_lambda
+
+    def begun(self) -> State:
+        """Compared with the shared reference from the start, or with one of its own still to make."""
+        dimensions = self.class_vectors.shape[1]
+        columns = nothing(dimensions) if self.reference is None else begun(self.reference)
+        return {"residual_sums": torch.zeros(dimensions), **columns}
+
+    def of_frames(self, seen: Seen, states: Sequence[State]) -> dict[str, Tensor]:
+        """Residuals and their squares, ``[B, D]``."""
+        residuals_of = unexplained if self.reference is None else self.reference.residuals
+        residuals = residuals_of(seen.features, seen.frozen, self.class_vectors)
+        making = any("rows" in state for state in states)
+        return {"residual_sums": residuals, **({"square_sums": residuals.square()} if making else {})}
+
+    def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
+        """The probe compared, or taken into the reference that is being made."""
+        row, shown = means["residual_sums"], tensor_of(state, "shown").float()
+        return after_row(row, means.get("square_sums"), shown, self.reference, state, self.settings)
+
+    def statistic(self, state: State) -> float | None:
+        """Page-Hinkley's; ``None`` while the stream has no reference."""
+        return None if "rows" in state else float(state["statistic"])
+
+    def size(self, state: State) -> float:
+        """`size`."""
+        return size(state)
+
+    def cleared(self, state: State) -> State:
+        """At rest; the reference, made or in the making, stays."""
+        empty = {name: torch.zeros_like(tensor_of(state, name)) for name in self.sums if name in state}
+        return {**state, **empty, **at_rest()}
+
+    def anew(self, state: State) -> State:
+        """`anew`."""
+        return anew(state)
+
+
 def nothing(dimensions: int) -> State:
     """Columns of a stream that has a reference of its own still to make."""
-    squares = torch.zeros(2, dimensions)
-    return {"rows": torch.zeros(0, dimensions, dtype=_ROW_TYPE), "squares": squares, **at_rest()}
-
-
-def cleared(state: State) -> State:
-    """Columns without the frames of the probe under way."""
-    if "rows" not in state:
-        return {**state, **at_rest()}
-    squares = _tensor(state["squares"]).clone()
-    squares[1] = 0
-    return {**state, "squares": squares, **at_rest()}
+    rows = torch.zeros(0, dimensions, dtype=_ROW_TYPE)
+    return {"rows": rows, "squares": torch.zeros(dimensions), "square_sums": torch.zeros(dimensions), **at_rest()}
 
 
 def begun(reference: Reference) -> State:
@@ -152,46 +195,37 @@ def anew(state: State) -> State:
     return {**state, "known": 0, "making": 1, "course": state["settled"], **at_rest()}
 
 
-def after_frames(squared: Tensor, state: State) -> State:
-    """The columns with frames taken in whose residuals' squares sum to ``squared`` ``[D]``; `after_row` gets their
-    mean."""
-    if "rows" not in state:
-        return state
-    squares = _tensor(state["squares"]).clone()
-    squares[1] += squared
-    return {**state, "squares": squares}
-
-
-def after_row(row: Tensor, shown: Tensor, shared: Reference | None, state: State, settings: Settings) -> State:
+def after_row(
+    row: Tensor, squares: Tensor | None, shown: Tensor, shared: Reference | None, state: State, settings: GuardSettings
+) -> State:
     """The columns with one more probe, whose mean residual is ``row`` ``[D]``, compared with the ``shared`` reference
-    or the stream's own, or taken into one that is still to be made. ``shown`` ``[C]``: fading sums of the frozen
-    probabilities."""
+    or the stream's own, or taken, with its mean ``squares`` ``[D]``, into one that is still to be made. ``shown``
+    ``[C]``: fading sums of the frozen probabilities."""
     if "rows" in state:
-        return _made(row, shown, state, settings)
+        assert squares is not None
+        return _made(row, squares, shown, state, settings)
     if shared is not None:
         return _compared(shared.placed(row), shown, shared, state, settings)
     numbers = float(state["expected"]), float(state["deviation"])
-    own = Reference(_tensor(state["mean"]), _tensor(state["metric"]), *numbers, 1.0, 1, settings.probe_frames)
+    own = Reference(tensor_of(state, "mean"), tensor_of(state, "metric"), *numbers, 1.0, 1, settings.probe_frames)
     return _compared(own.placed(row), shown, own, state, settings)
 
 
-def _made(row: Tensor, shown: Tensor, state: State, settings: Settings) -> State:
-    rows = torch.cat([_tensor(state["rows"]), row[None].to(_ROW_TYPE)])
-    squares = _tensor(state["squares"])
-    squares = torch.stack([squares.sum(0), torch.zeros_like(squares[1])])
+def _made(row: Tensor, squares: Tensor, shown: Tensor, state: State, settings: GuardSettings) -> State:
+    rows = torch.cat([tensor_of(state, "rows"), row[None].to(_ROW_TYPE)])
+    squares = tensor_of(state, "squares") + squares
     if len(rows) < settings.reference_probes:
         return {**state, "rows": rows, "squares": squares}
-    mean_squares = squares[0] / (len(rows) * settings.probe_frames)
-    variances = (mean_squares - rows.float().mean(0).square()).clamp_min(0)
+    variances = (squares / len(rows) - rows.float().mean(0).square()).clamp_min(0)
     made = Reference.from_probes(rows, variances, shown_classes(shown), settings.probe_frames)
-    rest = {name: value for name, value in state.items() if name not in ("rows", "squares")}
+    rest = {name: value for name, value in state.items() if name not in ("rows", "squares", "square_sums")}
     own: State = {"metric": made.metric, "expected": made.expected, "deviation": made.deviation}
     return {**rest, **own, **begun(made)}
 
 
-def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, settings: Settings) -> State:
+def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, settings: GuardSettings) -> State:
     classes, known = shown_classes(shown), int(state["known"])
-    mean, course = _tensor(state["mean"]), Course(*_tensor(state["course"]).tolist())
+    mean, course = tensor_of(state, "mean"), Course(*tensor_of(state, "course").tolist())
     if not known:
         return {**state, "mean": row, "middle": row, "last": row, "known": 1, "mean_classes": classes}
     variance, deviation, like = course.spread(reference)
@@ -203,7 +237,7 @@ def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, se
     enough = min(_ENOUGH_CLASSES, _ENOUGH_SHARE * len(shown))
     weight = min(1.0, min(classes, mean_classes) / enough) ** 2 * (1 - like) / (1 + like)
     statistic = max(0.0, float(state["statistic"]) + weight * (score - settings.shift_delta))
-    course, middle = course.after(row, _tensor(state["last"]), _tensor(state["middle"]), reference)
+    course, middle = course.after(row, tensor_of(state, "last"), tensor_of(state, "middle"), reference)
     numbers = torch.tensor(course, dtype=torch.float64)
     if state["making"] and not statistic:
         mean, known, mean_classes = mean + (row - mean) / (known + 1), known + 1, classes
@@ -228,9 +262,3 @@ def size(state: State) -> float:
     frame in the reference; comparable over streams. 0 while the test is at rest."""
     raised = int(state["raised"])
     return math.sqrt(max(0.0, float(state["excess"]) / raised)) if raised else 0.0
-
-
-def _tensor(value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"must be a tensor, got {type(value).__name__}")
-    return value

@@ -1,4 +1,4 @@
-"""The examples of how to add a method, a source and a sink are tests: they inherit what each of these owes."""
+"""The examples of how to add a method, a source, a sink and a drift signal are tests: they inherit what each of these owes."""
 
 import re
 from functools import cache
@@ -8,7 +8,7 @@ import pytest
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-assert len(BLOCKS) == 3
+assert len(BLOCKS) == 4
 for _block in BLOCKS:
     exec(_block)
 globals()["load_classifier"] = cache(globals()["load_classifier"])

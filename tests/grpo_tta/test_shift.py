@@ -31,7 +31,7 @@ def row_at(distance: float) -> Tensor:
 
 
 def after(state: State, row: Tensor, shown: Tensor = ALL) -> State:
-    return shift.after_row(row, shown, REFERENCE, state, SETTINGS)
+    return shift.after_row(row, None, shown, REFERENCE, state, SETTINGS)
 
 
 def test_a_score_is_the_excess_over_what_is_expected_in_deviations_of_it() -> None:
@@ -126,16 +126,16 @@ def test_a_reference_of_a_stream_s_own_is_made_of_its_first_rows() -> None:
     frames = torch.randn(3, 8, DIMENSIONS, generator=torch.Generator().manual_seed(3))
     for number, probe in enumerate(frames):
         assert "rows" in state
-        state = shift.after_row(probe.mean(0), ALL, None, shift.after_frames(probe.square().sum(0), state), SETTINGS)
+        state = shift.after_row(probe.mean(0), probe.square().mean(0), ALL, None, state, SETTINGS)
         assert ("rows" in state) == (number < 2)
     whole = frames.flatten(0, 1)
     made = Reference.from_probes(frames.mean(1).half(), whole.var(0, unbiased=False), float(CLASSES), 8)
     for name in ("metric", "mean"):
         torch.testing.assert_close(state[name], getattr(made, name), rtol=1e-2, atol=1e-3)
     assert state["known"] == 3
-    far: dict[str, Any] = shift.after_row(10 + whole.mean(0), ALL, None, state, SETTINGS)
+    far: dict[str, Any] = shift.after_row(10 + whole.mean(0), None, ALL, None, state, SETTINGS)
     assert far["statistic"] == pytest.approx(7.0)
-    again = shift.after_row(10 + whole.mean(0), ALL, None, replace_numbers(state), SETTINGS)
+    again = shift.after_row(10 + whole.mean(0), None, ALL, None, replace_numbers(state), SETTINGS)
     assert again["statistic"] == far["statistic"]
 
 
@@ -148,24 +148,18 @@ def test_a_calibrated_reference_s_metric_is_no_part_of_a_stream() -> None:
     matrix = replace(REFERENCE, metric=2 * torch.eye(DIMENSIONS))
     state = shift.begun(matrix)
     assert "metric" not in state
-    one = shift.after_row(row_at(0.05), ALL, matrix, state, SETTINGS)
+    one = shift.after_row(row_at(0.05), None, ALL, matrix, state, SETTINGS)
     other = after(shift.begun(REFERENCE), row_at(0.2))
     assert one["statistic"] == pytest.approx(other["statistic"])
 
 
 def test_frames_of_a_probe_that_was_cleared_do_not_widen_the_reference_in_the_making() -> None:
-    rows = torch.randn(24, DIMENSIONS, generator=torch.Generator().manual_seed(0))
+    signal = shift.Shift(SETTINGS, torch.eye(DIMENSIONS), None)
+    begun = signal.begun()
+    assert all(equal(begun, signal.cleared({**begun, name: 1 + torch.as_tensor(begun[name])})) for name in signal.sums)
 
-    def made(*, interrupted: bool) -> State:
-        state = shift.nothing(DIMENSIONS)
-        for number, probe in enumerate(rows.split(8)):
-            if interrupted and number == 1:
-                state = shift.cleared(shift.after_frames((10 * rows[:5]).square().sum(0), state))
-            state = shift.after_frames(probe.square().sum(0), state)
-            state = shift.after_row(probe.mean(0), ALL, None, state, SETTINGS)
-        return state
 
-    plain, interrupted = made(interrupted=False), made(interrupted=True)
-    assert plain.keys() == interrupted.keys()
-    for name in ("metric", "mean"):
-        assert torch.equal(torch.as_tensor(plain[name]), torch.as_tensor(interrupted[name]))
+def equal(one: State, two: State) -> bool:
+    return one.keys() == two.keys() and all(
+        torch.equal(torch.as_tensor(value), torch.as_tensor(two[name])) for name, value in one.items()
+    )
