@@ -71,7 +71,7 @@ class _Batch:
     def __init__(self, batch: Any) -> None:
         self._batch = batch
         self._next = batch.base_offset
-        self._left = batch.records_count
+        self._left = min(batch.records_count, batch.last_offset - batch.base_offset + 1)
         self._broken: str | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -105,16 +105,26 @@ class _Batch:
             if self._next > self.last_offset:
                 raise StopIteration
             return self._lost(self._next, b"", self._broken)
+        data, start = self._batch._buffer, self._batch._pos
         if self._left <= 0:
-            raise StopIteration
+            if start >= len(data) or self._next > self.last_offset:
+                raise StopIteration
+            self._broken = "the batch holds more records than it says"
+            return self._lost(self._next, bytes(data[start:]), self._broken)
         self._left -= 1
-        start = self._batch._pos
         try:
             record = self._batch._read_msg()
         except Exception as error:
             return self._passed_over(start, f"{error!r}")
+        if not self._may_be(record.offset):
+            reason = f"its offset, {record.offset}, is another record's"
+            return self._lost(self._next, bytes(data[start : self._batch._pos]), reason)
         self._next = record.offset + 1
         return record
+
+    def _may_be(self, offset: int) -> bool:
+        """Offsets rise and leave one to each record that follows; in a compacted topic some are missing."""
+        return self._next <= offset <= self.last_offset - self._left
 
     def _passed_over(self, start: int, reason: str) -> Any:
         """By its own length; where that lies, the rest of the batch is lost."""
@@ -127,7 +137,7 @@ class _Batch:
         except Exception:
             length = begin = delta = 0
         offset = self._batch.base_offset + delta
-        if length <= 0 or begin + length > len(data) or not self._next <= offset <= self._batch.last_offset:
+        if length <= 0 or begin + length > len(data) or not self._may_be(offset):
             self._broken = f"a record before it has a wrong length: {reason}"
             return self._lost(self._next, bytes(data[start:]), reason)
         self._batch._pos = begin + length

@@ -118,6 +118,19 @@ def test_whatever_is_damaged_in_a_batch_all_of_its_records_are_named_and_no_othe
             assert lost == list(range(4, 8)) or (at == MAGIC and lost == []), (at, bit)
 
 
+def test_whatever_is_sealed_into_records_each_offset_is_given_once():
+    """Each bit of the count and of the records, the checksum made to fit: lengths that lie, offsets that are another's.
+    No broker takes the latter, so it is the tolerant reader alone that is asked."""
+    data, consumer = batch(), SimpleNamespace(_fetcher=SimpleNamespace())
+    with tolerant(consumer):
+        for at in range(BODY - 4, len(data)):
+            for bit in range(8):
+                damaged = bytearray(data)
+                damaged[at] ^= 1 << bit
+                parsed = consumer._fetcher.PartitionRecords(0, PARTITION, MemoryRecords(sealed(damaged)))
+                assert [record.offset for record in parsed.take(5)] == [0, 1, 2, 3], (at, bit)
+
+
 def test_a_large_zstd_batch_whose_frame_does_not_tell_its_size_is_read():
     data = bytearray(batch(value=b"x" * 2**20))
     packer = zstandard.ZstdCompressor(write_content_size=False).compressobj()
