@@ -1,4 +1,4 @@
-"""The examples of how to add a method, a source, a sink and a drift signal are tests: they inherit what each of these owes."""
+"""The examples of how to add a method, a source, a sink or a drift signal are tests: they inherit what each owes."""
 
 import re
 from functools import cache
