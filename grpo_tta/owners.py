@@ -26,10 +26,29 @@ def stack(states: Sequence[State], device: torch.device) -> Columns:
 def unstack(columns: Columns) -> list[State]:
     """The inverse of `stack`, on the CPU. Tensors are rows of shared ones, which are nobody's to modify."""
     values: list[Sequence[StateValue]] = []
-    for column in columns.values():
+    for column in to_cpu(columns).values():
         number = column.ndim == 1 and column.dtype in (torch.int64, torch.float64)
-        values.append(column.tolist() if number else column.cpu().unbind())
+        values.append(column.tolist() if number else column.unbind())
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def to_cpu(columns: Columns) -> Columns:
+    """The columns, ``[S, ...]`` of one S, in one copy from the device where they are on one."""
+    there = {name: column for name, column in columns.items() if column.device.type != "cpu"}
+    return {**columns, **as_columns(as_bytes(there).cpu(), there)} if there else columns
+
+
+def as_bytes(columns: Columns) -> Tensor:
+    """The bytes of columns, uint8 ``[S, ...]``."""
+    rows = [column.reshape(len(column), column[0].numel()).contiguous() for column in columns.values()]
+    return torch.cat([row.view(torch.uint8) for row in rows], 1)
+
+
+def as_columns(data: Tensor, like: Columns) -> Columns:
+    """The inverse of `as_bytes`, with the names, kinds and shapes of ``like``."""
+    widths = [column[0].numel() * column.element_size() for column in like.values()]
+    parts = zip(like.items(), torch.split(data, widths, 1), strict=True)
+    return {name: part.flatten().clone().view(column.dtype).reshape(column.shape) for (name, column), part in parts}
 
 
 def chosen(columns: Columns, streams: Sequence[int]) -> Columns:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grpo_tta.classifier import Classifier
 from grpo_tta.methods.online import TunesFastWeights, check_not_empty
-from grpo_tta.owners import Columns, Stretch, chosen, put, stack, stretches, sums_of, unstack
+from grpo_tta.owners import Columns, Stretch, chosen, put, stack, stretches, sums_of, to_cpu, unstack
 from grpo_tta.per_image import PerImageTower
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Method, Prediction, Report, State, Update
@@ -210,9 +210,4 @@ class _Rows:
 def _on_cpu(given: Given) -> dict[str, Tensor]:
     """Rows by name, in one copy from the device."""
     named = {name: getattr(given, name) for name in ("served", "probabilities", "frozen", "features")}
-    there = {name: tensor for name, tensor in named.items() if tensor is not None}
-    if given.served.device.type == "cpu":
-        return there
-    widths = [tensor.shape[1] for tensor in there.values()]
-    together = torch.cat(list(there.values()), 1).cpu()
-    return dict(zip(there, torch.split(together, widths, 1), strict=True))
+    return to_cpu({name: tensor for name, tensor in named.items() if tensor is not None})
