@@ -46,16 +46,18 @@ class Moments(NamedTuple):
     mean: Tensor
     """``[S, D]``."""
     factor: Tensor
-    """Float16 ``[S, R, D]``, orthogonal rows: the sum of their outer products is the covariance along its largest
-    directions."""
+    """The covariance's largest directions, `in_bytes` ``[S, R, D]``."""
+    energies: Tensor
+    """Variances along them, ``[S, R]``."""
     rest: Tensor
     """Mean variance a dimension of what the factor leaves out, ``[S]``."""
 
     @classmethod
     def empty(cls, dimensions: int, rank: int = RANK) -> "Moments":
         """Of one stream and ``dimensions`` = D."""
-        factor = torch.zeros(1, min(rank, dimensions), dimensions, dtype=torch.float16)
-        return cls(torch.zeros(1), torch.zeros(1, dimensions), factor, torch.zeros(1))
+        rank = min(rank, dimensions)
+        factor = torch.zeros(1, rank, dimensions, dtype=torch.int8)
+        return cls(torch.zeros(1), torch.zeros(1, dimensions), factor, torch.zeros(1, rank), torch.zeros(1))
 
     def after(self, features: Tensor, weights: Tensor, kept: float) -> "Moments":
         """With ``features`` ``[S, n, D]`` that count ``weights`` ``[S, n]``; what was known before counts ``kept``."""
@@ -64,13 +66,15 @@ class Moments(NamedTuple):
         share = (before / mass.clamp_min(_SMALLEST))[:, None]
         shares = (weights / mass.clamp_min(_SMALLEST)[:, None])[..., None]
         mean = share * self.mean + (shares * features).sum(1)
-        old = share[..., None].sqrt() * torch.cat([self.factor.float(), (self.mean - mean)[:, None]], 1)
+        factor = unit_rows(self.factor) * self.energies.sqrt()[..., None]
+        old = share[..., None].sqrt() * torch.cat([factor, (self.mean - mean)[:, None]], 1)
         rows = torch.cat([old, shares.sqrt() * (features - mean[:, None])], 1).double()
         energies, vectors = torch.linalg.eigh(rows @ rows.mT)
         rank, dimensions = self.factor.shape[1:]
-        factor = _signed(vectors[..., -rank:].mT.flip(1) @ rows).to(self.factor.dtype)
+        factor = in_bytes(_signed(vectors[..., -rank:].mT.flip(1) @ rows))
+        largest = energies[:, -rank:].clamp_min(0).flip(1).float()
         left = (energies[:, :-rank].clamp_min(0).sum(1) / dimensions).float()
-        return Moments(mass, mean, factor, share[:, 0] * self.rest + left)
+        return Moments(mass, mean, factor, largest, share[:, 0] * self.rest + left)
 
 
 class Metric(NamedTuple):
@@ -137,14 +141,13 @@ class Similarity(NamedTuple):
 
 def metric_of(moments: Moments, weight: Tensor, class_vectors: Tensor) -> Metric:
     """The metrics at ``weight`` ``[S]`` in [0, 1], of unit class vectors ``[C, D]``."""
-    factor, weight = moments.factor.float(), weight[:, None]
-    energies, dimensions = factor.square().sum(2), factor.shape[2]
+    energies, dimensions, weight = moments.energies, moments.factor.shape[2], weight[:, None]
     rest = moments.rest[:, None]
     shrunk = rest + _SHRINKAGE * (energies.sum(1, keepdim=True) / dimensions + rest)
     squeezed = energies / (energies + shrunk).clamp_min(_SMALLEST)
     inverse = weight * dimensions / (dimensions - squeezed.sum(1, keepdim=True))
     stretch = -inverse * squeezed / (inverse + 1 - weight)
-    directions = F.normalize(factor, dim=-1)
+    directions = unit_rows(moments.factor)
     class_centre = weight * class_vectors.mean(0)
     along = directions @ class_vectors.T - directions @ class_centre[..., None]
     plain = class_vectors.square().sum(1) - 2 * class_centre @ class_vectors.T
@@ -156,6 +159,17 @@ def metric_of(moments: Moments, weight: Tensor, class_vectors: Tensor) -> Metric
 def unexplained(features: Tensor, probabilities: Tensor, class_vectors: Tensor) -> Tensor:
     """What `Moments` are of: ``[..., D]`` of features ``[..., D]`` whose predictions are ``[..., C]``."""
     return features - _EXPLAINED * (probabilities @ class_vectors - class_vectors.mean(0))
+
+
+def in_bytes(rows: Tensor) -> Tensor:
+    """The directions of rows ``[..., D]`` as int8, the largest entry of each 127; see `unit_rows`."""
+    largest = rows.abs().amax(-1, keepdim=True)
+    return torch.where(largest > 0, rows * (127 / largest), 0.0).round().to(torch.int8)
+
+
+def unit_rows(kept: Tensor) -> Tensor:
+    """Unit rows ``[..., D]`` of the directions that `in_bytes` kept; zero of zero."""
+    return F.normalize(kept.float(), dim=-1)
 
 
 def weight(independent: Tensor, variety: Tensor) -> Tensor:

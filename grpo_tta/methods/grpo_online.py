@@ -32,29 +32,31 @@ from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, figures
 from grpo_tta.methods.known import Known, Window, memory
 from grpo_tta.methods.look import Look
+from grpo_tta.methods.online import check_strength, tensor_of
 from grpo_tta.methods.packed import Frames, Given, TunedMethod
-from grpo_tta.optimiser import adam
+from grpo_tta.optimiser import adam_in_bytes, no_moments
 from grpo_tta.owners import Columns, Stretch, chosen, of_owner, put, stack, sums_of, unstack, where
 from grpo_tta.settings import GrpoSettings
 from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
+from grpo_tta.whitening import unit_rows
 
 _ENTROPY = SUMS.index("entropy")
-_SMALL_TYPE = torch.bfloat16
-"""Of the first moment, which fades fast; the second moment would stand still in it."""
-_SUM_TYPE = torch.float16
-"""Of the gradients' sum."""
+_SMALL_TYPE = torch.float16
+"""Of the gradients' sum, and of what the parameters differ from their start by."""
 _DISTRUST = 10.0
 """How much stronger the pull is on a stream that is not to be trusted at all. [ours]"""
 
 
 class OnlineGrpo(TunedMethod):
-    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``theta``, ``adam_v``
-    float32, ``adam_m`` bfloat16 and ``grad`` float16 ``[P]`` (the sum of the frames' gradients since the last update),
-    ``marginal``, ``own_marginal`` ``[C]`` (means of the teacher's and of the adapted encoder's runners-up), ``sums``
-    ``[7]`` over the window's frames in the order of ``SUMS``, ``ring_classes`` int64 ``[E]`` (the teacher's classes of
-    the frames in the rings), ``squeezed`` ``[]`` (running mean of `grpo_tta.rewards.squeeze` of the adapted features),
-    and the columns of `Known`.
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``learnt`` float16 (what
+    the parameters differ from their start by), ``adam_m`` int8 and ``adam_v`` uint8 (of
+    `grpo_tta.optimiser.adam_in_bytes`) and ``grad`` float16 ``[P]`` (the sum of the frames' gradients since the last
+    update), ``marginal``, ``own_marginal`` ``[C]`` (means of the teacher's and of the adapted encoder's runners-up),
+    ``sums`` ``[7]`` over the window's frames in the order of ``SUMS``, ``ring_classes`` int64 ``[E]`` (the teacher's
+    classes of the frames in the rings), ``squeezed`` ``[]`` (running mean of `grpo_tta.rewards.squeeze` of the adapted
+    features), and the columns of `Known`. What is kept is rounded where an update is made, so that a state in memory is
+    one that was stored. [ours, docs/decisions/0027]
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
     is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
@@ -80,15 +82,16 @@ class OnlineGrpo(TunedMethod):
     def initial_state(self) -> State:
         """The frozen encoder's own parameters, uniform marginals, zero moments and accumulators, nothing known."""
         zeros, classes = torch.zeros(self.fast_weights.size), self.classifier.classes
+        first, second = no_moments(self.fast_weights.size)
         uniform = torch.full((classes,), 1.0 / classes)
         (known,) = unstack(Known.nothing(self.classifier, self.cadence, adapted=True).columns())
         return {
             "frames": 0,
             "updates": 0,
-            "theta": self.fast_weights.start.cpu().clone(),
-            "adam_m": zeros.to(_SMALL_TYPE),
-            "adam_v": zeros,
-            "grad": zeros.to(_SUM_TYPE),
+            "learnt": zeros.to(_SMALL_TYPE),
+            "adam_m": first,
+            "adam_v": second,
+            "grad": zeros.to(_SMALL_TYPE),
             "sums": torch.zeros(len(SUMS)),
             "marginal": uniform,
             "own_marginal": uniform.clone(),
@@ -102,7 +105,7 @@ class OnlineGrpo(TunedMethod):
         """A gated stream learns from the next ``gate_frames`` frames. With a reset the parameters are kept, and all
         else is the initial state's: moments and marginals are of the input that is gone. [ours, docs/benchmarks.md]"""
         if reset:
-            return {**self.initial_state(), "theta": state["theta"]}
+            return {**self.initial_state(), "learnt": state["learnt"]}
         first = self.settings.gate_frames
         if first is None:
             return state
@@ -110,6 +113,12 @@ class OnlineGrpo(TunedMethod):
         columns = stack([{name: state[name] for name in numbers}], self.classifier.device)
         served = bool(int(state["frames"]) % self.cadence) and not self._learns(columns)[0]
         return {**state, **_numbers(_gates(columns)[0].anew(first // self.cadence, served=served))}
+
+    def pull(self, state: State, strength: float) -> State:
+        """What was learnt shrinks by ``strength``; the rest stays. [ours] Raises ``ValueError`` outside [0, 1]."""
+        check_strength(strength)
+        learnt = tensor_of(state, "learnt")
+        return {**state, "learnt": (learnt.float() * (1 - strength)).to(learnt.dtype)}
 
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with the parameters and marginals of ``state``; one forward, nothing is learnt."""
@@ -155,6 +164,10 @@ class OnlineGrpo(TunedMethod):
         part, updates = self._update(part)
         return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
+    def _theta(self, columns: Columns) -> Tensor:
+        """The streams' parameters ``[S, P]``."""
+        return self.fast_weights.start + columns["learnt"].float()
+
     def _learns(self, columns: Columns) -> list[bool]:
         """Whether the window of each stream's next frame is learnt from."""
         if self.settings.gate_frames is None:
@@ -187,7 +200,7 @@ class OnlineGrpo(TunedMethod):
     def _label(self, batch: Batch, owner: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
         """Probabilities ``[B, C]`` of the adapted encoder, and those that labels come from; one forward."""
         pixels = self.classifier.normalise(batch.canvases)[:, None]
-        features = self.tower.features(pixels, columns["theta"], owner)
+        features = self.tower.features(pixels, self._theta(columns), owner)
         served = self._log_policy(features, owner, columns, Known.of(columns)).exp()
         return self.classifier.probabilities(features[:, 0]), served[:, 0]
 
@@ -216,7 +229,7 @@ class OnlineGrpo(TunedMethod):
         owner, seeds, known = frames.owner, frames.batch.seeds, Known.of(columns)
         look = self._maker.look(frames.batch.canvases, seeds, keep_plain=True)
         teacher = self._teacher(look, owner, known)
-        theta = columns["theta"].detach().requires_grad_()
+        theta = self._theta(columns).requires_grad_()
         features = self.tower.features(look.trained(look.views), theta, owner)
         log_policy = self._log_policy(features, owner, columns, known)
         log_old = log_policy.detach()
@@ -231,7 +244,7 @@ class OnlineGrpo(TunedMethod):
         (gradient,) = torch.autograd.grad(losses.sum() + others.sum(), theta)
         served = log_old[:, 0].exp()
         sums = sums_of(figures(losses.detach(), group, served, frozen), frames.counts)
-        grad = (columns["grad"].float() + gradient).to(_SUM_TYPE)
+        grad = (columns["grad"].float() + gradient).to(_SMALL_TYPE)
         finite = torch.isfinite(grad).all(1) & torch.isfinite(sums).all(1)
         given = Given(
             served, self.classifier.probabilities(plain.detach()), frozen, frozen_features, finite.cpu(), self._cost
@@ -269,7 +282,7 @@ class OnlineGrpo(TunedMethod):
         """What adapted features ``[B, D]`` lose for being like the last ones of other classes, ``[B]``: twice, for each
         pair of frames is met by one of them only. ``now`` is ``before`` with these frames in its rings. [ours]"""
         owner, place = frames.owner, frames.place[:, None]
-        others = of_owner(torch.cat([before["own_ring"], now["own_ring"]], 1).float(), owner)
+        others = of_owner(unit_rows(torch.cat([before["own_ring"], now["own_ring"]], 1)), owner)
         of_others = of_owner(torch.cat([before["ring_classes"], now["ring_classes"]], 1), owner)
         number = torch.arange(self.cadence, device=features.device)
         seen = torch.cat([number >= place, number < place], 1) & (others.square().sum(2) > 0)
@@ -283,10 +296,9 @@ class OnlineGrpo(TunedMethod):
         gradient, number = columns["grad"].float() / count, columns["updates"] + 1
         known, window = self._after_window(Known.of(columns), number)
         trust = known.trust[:, None]
-        theta, first, second = adam(
-            columns["theta"],
+        change, first, second = adam_in_bytes(
             gradient,
-            columns["adam_m"].float(),
+            columns["adam_m"],
             columns["adam_v"],
             step=number[:, None].to(trust.device, torch.float64),
             rate=settings.step_size * trust,
@@ -297,8 +309,8 @@ class OnlineGrpo(TunedMethod):
             **columns,
             **known.columns(),
             "updates": number,
-            "theta": torch.lerp(theta, self.fast_weights.start.expand_as(theta), self._pull(trust)),
-            "adam_m": first.to(_SMALL_TYPE),
+            "learnt": ((columns["learnt"].float() + change) * (1 - self._pull(trust))).to(_SMALL_TYPE),
+            "adam_m": first,
             "adam_v": second,
             "marginal": window.marginal_after(columns["marginal"], taught, self._horizon),
             "own_marginal": window.marginal_after(columns["own_marginal"], window.own, self._horizon),
@@ -328,14 +340,14 @@ class OnlineGrpo(TunedMethod):
     def _after_window(self, known: Known, number: Tensor) -> tuple[Known, Window]:
         after, window = known.after_window(self.classifier, number, self._horizon)
         if self.settings.similarity == "plain" and known.own_ring is not None:
-            window = replace(window, own=self.classifier.probabilities(known.own_ring.float()))
+            window = replace(window, own=self.classifier.probabilities(unit_rows(known.own_ring)))
         return after, window
 
     def _squeezed(self, columns: Columns, known: Known, counted: Tensor) -> Tensor:
         """A mean of the first windows, and a running mean over the memory of the adapted features' statistics then."""
         assert known.own is not None
         assert known.own_ring is not None
-        found, any_pair = rewards.squeeze(known.own_ring.float(), columns["ring_classes"], counted)
+        found, any_pair = rewards.squeeze(unit_rows(known.own_ring), columns["ring_classes"], counted)
         rate = any_pair * counted.sum(1) / known.own.moments.mass.clamp_min(1)
         return torch.lerp(columns["squeezed"], found, rate)
 

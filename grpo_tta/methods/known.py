@@ -16,13 +16,12 @@ from grpo_tta.classifier import Classifier
 from grpo_tta.diversity import Diversity
 from grpo_tta.owners import Columns
 from grpo_tta.rewards import kept_after, runner_up, update_marginal
-from grpo_tta.whitening import Moments, Similarity, weight
+from grpo_tta.whitening import Moments, Similarity, in_bytes, unit_rows, weight
 
 _FROZEN_MEMORY, _OWN_MEMORY = 1500.0, 600.0
 """Of the statistics of frozen and of adapted features, in frames: the latter move as the encoder learns. [ours]"""
 _SHORTEST_MEMORY = 10
 """In windows."""
-_RING_TYPE = torch.float16
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Known:
     """On the model's device. ``own`` and ``own_ring`` are ``None`` where nothing is tuned."""
 
     ring: Tensor
-    """Frozen unit features of the last frames, float16 ``[S, E, D]``; zero where there is none."""
+    """Frozen unit features of the last frames, `in_bytes` ``[S, E, D]``; zero where there is none."""
     frozen: Similarity
     diversity: Diversity
     trust: Tensor
@@ -68,7 +67,7 @@ class Known:
     def nothing(cls, classifier: Classifier, window: int, *, adapted: bool) -> "Known":
         """Of one stream that showed nothing, on CPU."""
         classes, width = classifier.class_vectors.shape
-        ring = torch.zeros(1, window, width, dtype=_RING_TYPE)
+        ring = torch.zeros(1, window, width, dtype=torch.int8)
         zero = torch.zeros(1)
         known = cls(ring, Similarity.empty(width), Diversity.empty(classes, width), zero, zero.clone())
         return replace(known, own_ring=ring.clone(), own=Similarity.empty(width)) if adapted else known
@@ -121,7 +120,7 @@ class Known:
         ``horizon``: memory of the classes shown, in frames.
         """
         size, each = self.ring.shape[1], torch.arange(len(self.ring), device=self.ring.device)
-        frozen = self.ring.float()
+        frozen = unit_rows(self.ring)
         counted = (frozen.square().sum(2) > 0).float()
         plain, teacher = classifier.probabilities(frozen), self.teacher(frozen, each, classifier).exp()
         diversity = self.diversity.after(frozen, plain, counted, number, kept_after(size, horizon))
@@ -134,7 +133,7 @@ class Known:
         )
         if self.own is None or self.own_ring is None:
             return known, Window(plain, teacher, None, counted)
-        adapted = self.own_ring.float()
+        adapted = unit_rows(self.own_ring)
         own = self.served(adapted, each, classifier).exp()
         kept = kept_after(size, _OWN_MEMORY)
         known = replace(known, own=self.own.after(adapted, own, plain, counted, classifier, kept))
@@ -145,7 +144,7 @@ def _placed(ring: Tensor, owner: Tensor, place: Tensor, features: Tensor) -> Ten
     """A row that is not finite is as if it had not been there."""
     finite = torch.isfinite(features).all(1, keepdim=True)
     placed = ring.clone()
-    placed[owner, place] = torch.where(finite, features, 0).to(ring.dtype)
+    placed[owner, place] = in_bytes(torch.where(finite, features, 0))
     return placed
 
 

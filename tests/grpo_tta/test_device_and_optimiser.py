@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grpo_tta.device import autocast, keep_freed_memory, resolve_device
-from grpo_tta.optimiser import adam
+from grpo_tta.optimiser import adam, adam_in_bytes, no_moments
 
 
 def test_devices_by_name() -> None:
@@ -54,3 +54,23 @@ def test_adam_is_torchs_adam_and_changes_no_argument() -> None:
         assert all(torch.equal(a, b) for a, b in zip((theta, gradient, first, second), kept, strict=True))
         theta, first, second = new
     torch.testing.assert_close(theta, reference.detach())
+
+
+def test_adam_in_bytes_is_adam_in_the_mean() -> None:
+    generator, size = torch.Generator().manual_seed(0), 4000
+    usual = torch.logspace(-5, 1, size)
+    first, second = no_moments(size)
+    m, v, learnt, expected = torch.zeros(size), torch.zeros(size), torch.zeros(size), torch.zeros(size)
+    for step in range(1, 401):
+        gradient = usual * (0.3 + torch.randn(size, generator=generator)) * (torch.arange(size) > 0)
+        moved, m, v = adam(expected, gradient, m, v, step=step, rate=1e-3)
+        count, rate = torch.tensor(float(step), dtype=torch.float64), torch.tensor(1e-3)
+        change, first, second = adam_in_bytes(gradient, first, second, step=count, rate=rate)
+        expected, learnt = moved, learnt + change
+        assert (first.dtype, second.dtype) == (torch.int8, torch.uint8)
+    assert learnt[0] == 0
+    size_kept, exact = torch.exp2(second[1:].float() / 8 - 20), (v[1:] / (1 - 0.999**400)).sqrt()
+    assert float((size_kept / exact).log().mean()) == pytest.approx(0, abs=0.02)
+    assert float((size_kept / exact).log().std()) < 0.15
+    assert float(learnt @ expected / (learnt.norm() * expected.norm())) > 0.99
+    assert float(learnt.norm() / expected.norm()) == pytest.approx(1, abs=0.03)

@@ -52,7 +52,7 @@ def test_resets_asked_for_are_those_of_a_shift(hybrid: Classifier, batches: Batc
 
     class Watched(OnlineGrpo):
         def after_shift(self, state: State, *, reset: bool) -> State:
-            kept.append(float((tensor_of(state, "theta") - self.fast_weights.start).abs().sum()))
+            kept.append(float(tensor_of(state, "learnt").float().abs().sum()))
             return super().after_shift(state, reset=reset)
 
     run_stream(Watched(hybrid, SETTINGS), parts(batches, 40, 16), reset_at=[20, 33])

@@ -50,7 +50,7 @@ def test_the_first_frames_are_learnt_from_and_then_one_window_in_eight(
         assert report.forward_equivalents == 8
         assert torch.equal(prediction.probabilities, method.predict(piece, before).probabilities)
         for name in (
-            "theta",
+            "learnt",
             "adam_m",
             "marginal",
             "own_marginal",

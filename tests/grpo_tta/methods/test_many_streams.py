@@ -76,7 +76,7 @@ def test_a_stream_that_is_not_finite_leaves_the_others_as_they_were(
     method = made(name, {}, vit)
     assert isinstance(method, PackedMethod)
     state = run(method, batches(9), 9)[1]
-    broken = "theta" if "theta" in state else "marginal"
+    broken = next(name for name in ("learnt", "theta", "marginal") if name in state)
     ill: State = {**state, broken: state[broken] * float("nan")}
     parts = [batches(4, start=20), batches(4, start=40), batches(4, start=60)]
     first, middle, last = method.step_many(parts, [state, ill, state])
