@@ -54,7 +54,7 @@ def test_moments_are_mean_and_covariance_however_the_frames_came() -> None:
         expected = (features - mean).T @ (count[:, None] * (features - mean)) / count.sum()
         assert found.mass == pytest.approx(float(count.sum()), rel=1e-5)
         torch.testing.assert_close(found.mean[0], mean, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(covariance(found), expected, atol=1e-2 * float(expected.max()), rtol=0)
+        torch.testing.assert_close(covariance(found), expected, atol=2e-2 * float(expected.max()), rtol=0)
         gram = unit_rows(found.factor[0]) @ unit_rows(found.factor[0]).T
         torch.testing.assert_close(gram, torch.eye(WIDTH), atol=3e-2, rtol=0)
 
@@ -74,7 +74,7 @@ def test_the_metric_is_the_written_one() -> None:
     x, t = features - 0.7 * moments.mean, vectors() - 0.7 * vectors().mean(0)
     lengths = [((y @ whole) * y).sum(1).sqrt() for y in (x, t)]
     expected = x @ whole @ t.T / lengths[0][:, None] / lengths[1]
-    torch.testing.assert_close(cosines(metric_of(moments, share, vectors()), features), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cosines(metric_of(moments, share, vectors()), features), expected, atol=1e-3, rtol=0)
 
 
 def test_a_weight_of_nothing_is_the_plain_cosine() -> None:

@@ -30,8 +30,8 @@ def assert_same(left: State, right: State) -> None:
 
 _HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Rounding of columns in half precision, of their largest entry."""
-_BYTES = (torch.int8, torch.uint8)
-"""Columns whose rounding is a unit."""
+_BYTES = {torch.int8: 3.0, torch.uint8: 1.0}
+"""Rounding of columns of bytes; first moments are shares of a size that may be a step of its code off."""
 
 
 def assert_close(left: State, right: State) -> None:
@@ -45,8 +45,8 @@ def assert_close(left: State, right: State) -> None:
             value, other = _covariance(value, left[energies]), _covariance(other, right[energies])
             allowed = 1e-2 * float(value.abs().max())
         elif isinstance(value, Tensor) and value.dtype in _BYTES and isinstance(other, Tensor):
-            value, other, allowed = value.float(), other.float(), 1.0
-        elif isinstance(value, Tensor) and value.dtype in _HALF:
+            value, other, allowed = value.float(), other.float(), _BYTES[value.dtype]
+        elif isinstance(value, Tensor) and value.dtype in _HALF and name != "learnt":
             allowed = _HALF[value.dtype] * float(value.abs().max())
         torch.testing.assert_close(other, value, atol=allowed, rtol=1e-2)
 
