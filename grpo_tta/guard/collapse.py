@@ -20,8 +20,9 @@ from grpo_tta.types import State
 _BIAS_FRAMES = 1000
 """Memory of the frozen encoder's bias."""
 _BIAS_PRIOR = 64
-"""Frames that the bias known before weighs against those seen since the guard was cleared. An adapted encoder gives up
-labels that only bias made likely, within some hundred frames: a bias that is learnt no faster makes that look wrong."""
+"""Frames that the bias known before weighs against those seen since the guard was cleared; after a shift it was another
+input's, and weighs nothing. An adapted encoder gives up labels that only bias made likely, within some hundred frames,
+and one that has learnt much already at once: a bias that is learnt no faster makes that look wrong."""
 _ENOUGH_CLASSES = 20.0
 """Classes that a stream must show for its bias to be divided out whole."""
 _LEAST_ERROR = 0.3
@@ -71,8 +72,9 @@ class LostDiversity(Signal):
 
 
 class Regret(Signal):
-    """`regret` over the last four probes. Columns: ``bias`` ``[C]`` float16, the frozen encoder's; ``mistakes``
-    ``[2]``, mean `errors`, and the sums of the probe under way."""
+    """`regret` over the last four probes. Columns: ``bias`` ``[C]`` float16, the frozen encoder's; ``bias_prior``, the
+    frames that what was known of it before counts; ``mistakes`` ``[2]``, mean `errors`, and the sums of the probe under
+    way."""
 
     name = "regret"
     cause = "collapse"
@@ -87,7 +89,7 @@ class Regret(Signal):
     def begun(self) -> State:
         """No bias."""
         classes = len(self.class_vectors)
-        return {"bias": torch.full((classes,), 1.0 / classes, dtype=_BIAS_TYPE), **self._empty()}
+        return {"bias": torch.full((classes,), 1.0 / classes, dtype=_BIAS_TYPE), **self._restarted()}
 
     def of_frames(self, seen: Seen, states: Sequence[State]) -> dict[str, Tensor]:
         """Of each frame, ``[B, 2]``."""
@@ -97,7 +99,8 @@ class Regret(Signal):
     def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
         """The mean, and the bias that the next frames are judged by."""
         probes, frames = number_of(state, "probes"), self.settings.probe_frames
-        bias = learnt_bias(tensor_of(state, "bias").float(), means["marginal_sums"][0], frames, probes * frames)
+        seen = probes * frames + number_of(state, "bias_prior")
+        bias = learnt_bias(tensor_of(state, "bias").float(), means["marginal_sums"][0], frames, seen)
         mistakes = torch.lerp(tensor_of(state, "mistakes"), means["mistake_sums"], 1.0 / min(probes, _REGRET_PROBES))
         return {**state, "bias": bias.to(_BIAS_TYPE), "mistakes": mistakes}
 
@@ -106,12 +109,16 @@ class Regret(Signal):
         return regret(tensor_of(state, "mistakes")) if number_of(state, "probes") >= _REGRET_PROBES else None
 
     def cleared(self, state: State) -> State:
-        """The bias stays, also where the input is another: the next one begins there."""
-        return {**state, **self._empty()}
+        """The bias stays."""
+        return {**state, **self._restarted()}
+
+    def anew(self, state: State) -> State:
+        """The next frames make the bias."""
+        return {**state, "bias_prior": 0}
 
     @staticmethod
-    def _empty() -> State:
-        return {"mistakes": torch.zeros(2), "mistake_sums": torch.zeros(2)}
+    def _restarted() -> State:
+        return {"bias_prior": _BIAS_PRIOR, "mistakes": torch.zeros(2), "mistake_sums": torch.zeros(2)}
 
 
 def entropy_ratio(marginal: Tensor) -> float:
@@ -148,7 +155,6 @@ def regret(mean_errors: Tensor) -> float:
 
 
 def learnt_bias(bias: Tensor, mean: Tensor, frames: int, seen: int) -> Tensor:
-    """The bias ``[C]`` after ``frames`` frames of mean frozen probabilities ``mean``, ``seen`` frames having been since
-    it was last cleared, these included: a mean of those few, and a running mean when they are many."""
-    rate = max(1 - kept_after(frames, _BIAS_FRAMES), frames / (seen + _BIAS_PRIOR))
-    return torch.lerp(bias, mean, rate)
+    """The bias ``[C]`` after ``frames`` frames of mean frozen probabilities ``mean``, of ``seen`` frames that it is of,
+    these included: a mean of those few, and a running mean when they are many."""
+    return torch.lerp(bias, mean, max(1 - kept_after(frames, _BIAS_FRAMES), frames / seen))

@@ -62,10 +62,10 @@ def test_the_regret_is_a_share_of_the_frozen_error_but_of_no_less_than_three_ten
 def test_the_bias_is_a_mean_of_few_frames_and_a_running_one_of_many() -> None:
     mean = torch.tensor([0.9, 0.1])
     bias = torch.tensor([0.5, 0.5])
-    torch.testing.assert_close(collapse.learnt_bias(bias, mean, 32, 32), bias + (mean - bias) * 32 / 96)
+    torch.testing.assert_close(collapse.learnt_bias(bias, mean, 32, 96), bias + (mean - bias) * 32 / 96)
     torch.testing.assert_close(
         collapse.learnt_bias(bias, mean, 32, 100_000), bias + (mean - bias) * (1 - math.exp(-32 / 1000))
     )
-    for seen in range(32, 32 * 9, 32):  # 64 frames of before and 256 of now
+    for seen in range(96, 32 * 11, 32):  # 64 frames of before and 256 of now
         bias = collapse.learnt_bias(bias, mean, 32, seen)
     torch.testing.assert_close(bias, torch.tensor([0.5, 0.5]) * 64 / 320 + mean * 256 / 320)

@@ -248,15 +248,21 @@ def test_to_give_up_what_only_a_bias_makes_likely_is_no_collapse() -> None:
     assert feed(guard, guard.initial_state(), wrong, 8)[0][0][1].cause == "collapse"
 
 
-def test_after_a_shift_the_bias_that_was_known_is_where_the_next_one_begins() -> None:
+def test_after_a_shift_the_bias_is_that_of_the_next_frames_and_after_another_reset_it_goes_on() -> None:
     guard = DriftGuard(SMALL, VECTORS)
-    known = torch.tensor([0.5, 0.5, 0, 0, 0, 0])
-    found, state = [], {**warmed(guard), "bias": known}
+    known = {**warmed(guard), "bias": torch.tensor([0.5, 0.5, 0, 0, 0, 0])}
+    seen = report(8, 50)
+    _, after = guard.manual(known)
+    _, after = guard.step(seen, after)
+    assert torch.as_tensor(after["bias"])[:2].sum() > 0.8
+    shifted: State = known
     for seed in range(9, 30):
-        if not found:
-            found, state = feed(guard, state, report(8, seed, shift=0.3), 8)
+        found, shifted = feed(guard, shifted, report(8, seed, shift=0.3), 8)
+        if found:
+            break
     assert found[0][1].cause == "shift"
-    assert torch.as_tensor(state["bias"])[:2].sum() > 0.8
+    _, after = guard.step(seen, shifted)
+    torch.testing.assert_close(after["bias"], seen.frozen_probabilities.mean(0).half())
 
 
 def test_a_stream_of_one_class_is_no_collapse() -> None:
