@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grpo_tta.guard import Decision, DriftGuard, GuardSettings, Reference, Signal
-from grpo_tta.state import StreamState, decode_state, encode_state
+from grpo_tta.guard import SIGNALS, Decision, DriftGuard, GuardSettings, Reference, Signal
+from grpo_tta.state import StreamState, decode_state, encode_state, tensor_bytes
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 
@@ -98,6 +98,14 @@ class MethodContract:
         assert torch.equal(first.probabilities, again.probabilities)
         assert _encoded(state) == before
 
+    def test_how_large_a_state_becomes_is_known(self) -> None:
+        """After each of 40 frames: a slice and a checkpoint are bounded by it."""
+        method = self.make()
+        state, most = method.initial_state(), tensor_bytes(method.initial_state(), method.most_rows)
+        for start in range(40):
+            _, state, _ = method.step(self.batch(1, start), state)
+            assert tensor_bytes(state) <= most
+
     def test_a_pull_and_a_shift_leave_a_state(self) -> None:
         """With the same names, from which the stream goes on."""
         method = self.make()
@@ -164,7 +172,8 @@ class DriftSignalContract:
         found, _ = self.run(self.changed(self.frames(160, 9)), self.ready())
         decision = found[0][1]
         (event,) = decision.events
-        assert (event.signal, event.message) == (self.signal.cause, self.signal.message)
+        told = event.detector, event.signal, event.message
+        assert told == (self.signal.name, self.signal.cause, self.signal.message)
         assert event.threshold == self.make().thresholds()[self.signal.name] < event.statistic
         assert (decision.action, event.reset) == (("none", False) if event.signal == "shift" else ("reset", True))
 
@@ -193,6 +202,34 @@ class DriftSignalContract:
         together = [after for _, after in guard.step_many(reports, states)]
         alone = [guard.step(report, state)[1] for report, state in zip(reports, states, strict=True)]
         assert [_encoded(state) for state in together] == [_encoded(state) for state in alone]
+
+    def test_beside_the_others_it_says_the_same(self) -> None:
+        """And changes nothing of theirs; in a state from before it was watched it begins."""
+        others = [signal for signal in SIGNALS if signal is not self.signal]
+        whole = DriftGuard(self.settings, self.class_vectors(), self.reference, [*others, self.signal])
+        without = DriftGuard(self.settings, self.class_vectors(), self.reference, others)
+        state = alone = without.initial_state()
+        for number in range(40):
+            seen = self.frames(8, number)
+            state, alone = whole.step(seen, state)[1], without.step(seen, alone)[1]
+        told = dict(whole.standing(state).statistics)
+        assert told.pop(self.signal.name) == self.make().standing(self._after_40()).statistics[self.signal.name]
+        assert told == without.standing(alone).statistics
+
+    def test_how_large_a_state_becomes_is_known(self) -> None:
+        """As for a method."""
+        guard = self.make()
+        state, most = guard.initial_state(), guard.largest_state_bytes()
+        for number in range(30):
+            _, state = guard.step(self.frames(8, number), state)
+            assert tensor_bytes(state) <= most
+
+    def _after_40(self) -> State:
+        guard = self.make()
+        state = guard.initial_state()
+        for number in range(40):
+            _, state = guard.step(self.frames(8, number), state)
+        return state
 
     def test_a_signal_looks_at_what_its_cause_says(self) -> None:
         """A shift is of what the frozen encoder sees; an encoder that is as the frozen one has not collapsed."""

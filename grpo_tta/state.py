@@ -10,6 +10,7 @@ import struct
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ class StateVersionError(StateError):
 
 class ForeignStateError(StateError):
     """The state is of another model, method or settings."""
+
+
+def tensor_bytes(state: "State", most_rows: Mapping[str, int] | None = None) -> int:
+    """Bytes of a state's tensors, those in ``most_rows`` with as many rows; its few numbers are not counted."""
+    rows = most_rows or {}
+    return sum(
+        value.element_size() * rows.get(name, value.shape[0] if value.ndim else 1) * prod(value.shape[1:])
+        for name, value in state.items()
+        if not isinstance(value, int | float)
+    )
 
 
 @dataclass(frozen=True)

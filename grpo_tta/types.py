@@ -13,7 +13,7 @@ same updates at the same frames.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -138,6 +138,12 @@ class Method(ABC):
     @abstractmethod
     def initial_state(self) -> State:
         """A new stream's state. A reset is this, exactly, but for one by a shift: see `after_shift`."""
+
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """Of the tensors of a state that grow, by name, the rows that they have at most. The others keep the initial
+        state's shape."""
+        return {}
 
     @abstractmethod
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:

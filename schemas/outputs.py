@@ -100,6 +100,8 @@ class DriftEvent(Record):
     event_time: Time
     frame: Annotated[int, Field(ge=0)]
     signal: DriftSignal
+    detector: str | None = None
+    """Which statistic stood over its threshold: ``shift``, ``collapse`` or ``regret``; absent where none did."""
     statistic: float | None = None
     threshold: float | None = None
     size: float | None = None

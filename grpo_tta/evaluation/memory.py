@@ -10,14 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from grpo_tta.evaluation.streams import Frames
-from grpo_tta.types import Batch, Method, State
-
-__all__ = ["peak_bytes", "state_bytes"]
-
-
-def state_bytes(state: State) -> int:
-    """Bytes of a state's tensors; its few numbers are not counted."""
-    return sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+from grpo_tta.types import Batch, Method
 
 
 def peak_bytes(method: Method, frames: Iterable[Frames], device: torch.device) -> int:

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grpo_tta.evaluation.memory import state_bytes
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.guard import DriftGuard
 from grpo_tta.guard.guarded import GuardedMethod
 from grpo_tta.policy import normalised_entropy
+from grpo_tta.state import tensor_bytes
 from grpo_tta.types import Batch, Method, Report, State
 
 __all__ = ["StreamResult", "run_stream"]
@@ -120,7 +120,7 @@ class _Run:
         (step,) = self.guarded.step_many([batch], [self.state], [self.guard_state])
         self.seconds += time.perf_counter() - started
         self.state, self.guard_state = step.after, step.guard
-        self.state_bytes = max(self.state_bytes, state_bytes(step.method))
+        self.state_bytes = max(self.state_bytes, tensor_bytes(step.method))
         self.labels.append(labels)
         truth = torch.from_numpy(labels)
         self.adapted.append(_judged(step.prediction.probabilities, truth))

@@ -39,6 +39,7 @@ class LostDiversity(Signal):
     name = "collapse"
     cause = "collapse"
     message = "the adapted predictions lost diversity against the frozen encoder's"
+    columns = ("unsure", "unsure_sums")
     sums = ("unsure_sums",)
 
     @property
@@ -58,7 +59,7 @@ class LostDiversity(Signal):
     def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
         """A mean of few probes, a running mean of more."""
         rate = 1.0 / min(number_of(state, "probes"), self.settings.collapse_probes)
-        return {**state, "unsure": torch.lerp(tensor_of(state, "unsure"), means["unsure_sums"], rate)}
+        return {**self.own(state), "unsure": torch.lerp(tensor_of(state, "unsure"), means["unsure_sums"], rate)}
 
     def statistic(self, state: State) -> float | None:
         """Over ln C; ``None`` before ``collapse_probes`` probes."""
@@ -68,7 +69,7 @@ class LostDiversity(Signal):
 
     def cleared(self, state: State) -> State:
         """Nothing known."""
-        return {**state, **self.begun()}
+        return self.begun()
 
 
 class Regret(Signal):
@@ -79,6 +80,7 @@ class Regret(Signal):
     name = "regret"
     cause = "collapse"
     message = "the adapted labels are wrong more often than the frozen ones by the frozen encoder's belief"
+    columns = ("bias", "bias_prior", "mistakes", "mistake_sums")
     sums = ("mistake_sums",)
 
     @property
@@ -102,7 +104,7 @@ class Regret(Signal):
         seen = probes * frames + number_of(state, "bias_prior")
         bias = learnt_bias(tensor_of(state, "bias").float(), means["marginal_sums"][0], frames, seen)
         mistakes = torch.lerp(tensor_of(state, "mistakes"), means["mistake_sums"], 1.0 / min(probes, _REGRET_PROBES))
-        return {**state, "bias": bias.to(_BIAS_TYPE), "mistakes": mistakes}
+        return {**self.own(state), "bias": bias.to(_BIAS_TYPE), "mistakes": mistakes}
 
     def statistic(self, state: State) -> float | None:
         """A share; ``None`` before four probes."""
@@ -110,11 +112,11 @@ class Regret(Signal):
 
     def cleared(self, state: State) -> State:
         """The bias stays."""
-        return {**state, **self._restarted()}
+        return {**self.own(state), **self._restarted()}
 
     def anew(self, state: State) -> State:
         """The next frames make the bias."""
-        return {**state, "bias_prior": 0}
+        return {**self.own(state), "bias_prior": 0}
 
     @staticmethod
     def _restarted() -> State:

@@ -36,6 +36,7 @@ from grpo_tta.guard.signal import Seen, Signal, number_of, tensor_of
 from grpo_tta.owners import stretches, sums_of
 from grpo_tta.rewards import kept_after
 from grpo_tta.settings import GuardSettings
+from grpo_tta.state import tensor_bytes
 from grpo_tta.types import Method, Report, State
 
 Cause = Literal["collapse", "shift", "nonfinite", "scheduled", "manual"]
@@ -61,6 +62,8 @@ class GuardEvent:
     """Frames of the stream the guard had seen."""
     reset: bool
     message: str
+    detector: str | None = None
+    """The name of the `Signal` that stands over its threshold, where one does."""
     size: float | None = None
     """Of a shift: how far the input moved, in standard deviations of a frame; see `guard.shift.size`. ``statistic``
     says how sure that is."""
@@ -123,46 +126,56 @@ class DriftGuard:
     ) -> None:
         self.settings = settings or GuardSettings()
         vectors = class_vectors.detach().float().cpu()
-        self._classes = len(vectors)
+        self._shape = vectors.shape
         self.signals = tuple(signal(self.settings, vectors, reference) for signal in signals)
         taken = set(self._common()) | set(self._restarted())
         for signal in self.signals:
-            columns = signal.begun().keys()
-            if both := taken & columns:
+            if both := taken.intersection(signal.columns):
                 raise ValueError(f"the signal {signal.name} has a column {min(both)!r}, which is another's")
-            taken |= columns
+            taken.update(signal.columns)
 
     def initial_state(self) -> State:
         """The state of a stream that nothing was seen of yet."""
         state = {**self._common(), **self._restarted()}
         for signal in self.signals:
-            state |= signal.begun()
+            state = _with(state, signal, signal.begun())
         return state
 
+    def largest_state_bytes(self) -> int:
+        """Of a state's tensors: the most that a made-up stream has until it has a reference and one probe more."""
+        classes, dimensions = self._shape
+        state, size = self.initial_state(), self.settings.probe_frames
+        most, draw = tensor_bytes(state), torch.Generator().manual_seed(0)
+        for _ in range((self.settings.reference_probes + 1) if self.settings.enabled else 0):
+            even = torch.full((size, classes), 1.0 / classes)
+            _, state = self.step(Report(even, even, torch.randn(size, dimensions, generator=draw)), state)
+            most = max(most, tensor_bytes(state))
+        return most
+
     def _common(self) -> State:
-        shown = torch.zeros(self._classes, dtype=_PROBE_TYPE)
+        shown = torch.zeros(self._shape[0], dtype=_PROBE_TYPE)
         return {"total": 0, "since_reset": 0, "ill_until": 0, "collapse_resets": _frames([]), "shown": shown}
 
     def _restarted(self) -> State:
         return {
             "frames": 0,
             "probes": 0,
-            "marginals": torch.zeros(2, self._classes, dtype=_PROBE_TYPE),
-            "marginal_sums": torch.zeros(2, self._classes),
+            "marginals": torch.zeros(2, self._shape[0], dtype=_PROBE_TYPE),
+            "marginal_sums": torch.zeros(2, self._shape[0]),
         }
 
     def _cleared(self, state: State) -> State:
         """What the signals have accumulated is dropped; counts and the reference, made or in the making, stay."""
         state = {**state, **self._restarted()}
         for signal in self.signals:
-            state = signal.cleared(state)
+            state = _with(state, signal, signal.cleared(state))
         return state
 
     def _after_shift(self, state: State) -> State:
         """Cleared, and with the reference's mean and the classes shown still to be made of the frames to come."""
         state = self._cleared({**state, "shown": torch.zeros_like(tensor_of(state, "shown"))})
         for signal in self.signals:
-            state = signal.anew(state)
+            state = _with(state, signal, signal.anew(state))
         return state
 
     def step(self, report: Report, state: State) -> tuple[Decision, State]:
@@ -175,7 +188,7 @@ class DriftGuard:
         if not self.settings.enabled:
             return [(Decision(), state) for state in states]
         found: dict[int, tuple[Decision, State]] = {}
-        now = [_counted(report, state) for report, state in zip(reports, states, strict=True)]
+        now = [self._counted(report, state) for report, state in zip(reports, states, strict=True)]
         whole = _finite(reports)
         for stream, report in enumerate(reports):
             if not whole and not _finite([report]):
@@ -223,6 +236,7 @@ class DriftGuard:
 
     def standing(self, state: State) -> Standing:
         """Where the stream of this state stands."""
+        state = self._whole(state)
         found = ((signal.name, signal.statistic(state)) for signal in self.signals)
         statistics = {name: statistic for name, statistic in found if statistic is not None}
         marginal = tensor_of(state, "marginals")[1].float()
@@ -231,10 +245,24 @@ class DriftGuard:
 
     def manual(self, state: State) -> tuple[Decision, State]:
         """A reset asked for from outside."""
-        return self._reset(_Noticed("manual", "asked for"), state)
+        return self._reset(_Noticed("manual", "asked for"), self._whole(state))
+
+    def _counted(self, report: Report, state: State) -> State:
+        frames = len(report)
+        counts: State = {name: number_of(state, name) + frames for name in ("total", "since_reset")}
+        return {**self._whole(state), **counts}
+
+    def _whole(self, state: State) -> State:
+        """A signal that the state does not know yet begins."""
+        for signal in self.signals:
+            if signal.columns[0] not in state:
+                state = _with(state, signal, signal.begun())
+        return state
 
     def _warming_up(self, state: State) -> bool:
-        return any(signal.cause == "shift" and signal.statistic(state) is None for signal in self.signals)
+        """Whether no signal can tell a shift yet."""
+        shifts = [signal.statistic(state) for signal in self.signals if signal.cause == "shift"]
+        return bool(shifts) and all(statistic is None for statistic in shifts)
 
     def _add(self, seen: Seen, frames: Tensor, states: Sequence[State]) -> list[State]:
         """The states with the sums of their frames, ``frames`` of each one after another, taken in."""
@@ -267,7 +295,7 @@ class DriftGuard:
             "shown": shown.to(_PROBE_TYPE),
         }
         for signal in self.signals:
-            state = signal.after_probe(means, state)
+            state = _with(state, signal, signal.after_probe(means, state))
         return state
 
     def _judged(self, state: State) -> tuple[Decision | None, State]:
@@ -276,8 +304,8 @@ class DriftGuard:
             statistic = signal.statistic(state)
             if statistic is None or statistic <= signal.threshold:
                 continue
-            size = signal.size(state)
-            noticed = _Noticed(signal.cause, signal.message, statistic, signal.threshold, size)
+            found = statistic, signal.threshold, signal.name, signal.size(state)
+            noticed = _Noticed(signal.cause, signal.message, *found)
             if signal.cause == "collapse" or self.settings.on_shift == "reset":
                 return self._reset(noticed, state)
             event = noticed.event(number_of(state, "total"), reset=False)
@@ -329,19 +357,19 @@ class _Noticed(NamedTuple):
     message: str
     statistic: float = math.nan
     threshold: float = math.nan
+    detector: str | None = None
     size: float | None = None
 
     def event(self, frame: int, *, reset: bool) -> GuardEvent:
-        return GuardEvent(self.cause, self.statistic, self.threshold, frame, reset, self.message, self.size)
+        found = self.message, self.detector, self.size
+        return GuardEvent(self.cause, self.statistic, self.threshold, frame, reset, *found)
 
 
-def _counted(report: Report, state: State) -> State:
-    frames = len(report)
-    return {
-        **state,
-        "total": number_of(state, "total") + frames,
-        "since_reset": number_of(state, "since_reset") + frames,
-    }
+def _with(state: State, signal: Signal, columns: State) -> State:
+    """The state with ``columns`` in the place of the signal's own."""
+    if other := columns.keys() - set(signal.columns):
+        raise ValueError(f"the signal {signal.name} gave a column {min(other)!r}, which is none of its own")
+    return {**{name: value for name, value in state.items() if name not in signal.columns}, **columns}
 
 
 def _finite(reports: Sequence[Report]) -> bool:

@@ -106,6 +106,10 @@ class Shift(Signal):
     name = "shift"
     cause = "shift"
     message = "the frozen encoder sees another input than the reference's"
+    columns = (
+        "residual_sums", "rows", "squares", "square_sums", "metric", "expected", "deviation", "mean", "known",
+        "mean_classes", "making", "middle", "last", "course", "settled", "statistic", "excess", "raised",
+    )  # fmt: skip
     sums = ("residual_sums", "square_sums")
 
     def __init__(self, settings: GuardSettings, class_vectors: Tensor, reference: Reference | None) -> None:
@@ -143,7 +147,7 @@ class Shift(Signal):
     def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
         """The probe compared, or taken into the reference that is being made."""
         row, shown = means["residual_sums"], tensor_of(state, "shown").float()
-        return after_row(row, means.get("square_sums"), shown, self.reference, state, self.settings)
+        return after_row(row, means.get("square_sums"), shown, self.reference, self.own(state), self.settings)
 
     def statistic(self, state: State) -> float | None:
         """Page-Hinkley's; ``None`` while the stream has no reference."""
@@ -156,11 +160,11 @@ class Shift(Signal):
     def cleared(self, state: State) -> State:
         """At rest; the reference, made or in the making, stays."""
         empty = {name: torch.zeros_like(tensor_of(state, name)) for name in self.sums if name in state}
-        return {**state, **empty, **at_rest()}
+        return {**self.own(state), **empty, **at_rest()}
 
     def anew(self, state: State) -> State:
         """`anew`."""
-        return anew(state)
+        return anew(self.own(state))
 
 
 def nothing(dimensions: int) -> State:

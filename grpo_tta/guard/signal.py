@@ -1,9 +1,9 @@
 """What the guard watches: a `Signal` takes sums over frames and, every ``probe_frames`` frames, says how far it stands.
 
-A signal holds nothing of any stream. What it knows of one lies in the guard's state, in columns whose names no other
-signal has; beside them it reads what the guard counts for all: ``probes`` since the last restart, ``marginals``
-``[2, C]``, mean frozen and adapted probabilities of the last ``collapse_probes`` of them, and ``shown`` ``[C]``, fading
-sums of the frozen ones. `grpo_tta.contracts.DriftSignalContract` says what every signal owes.
+A signal holds nothing of any stream. What it knows of one lies in the guard's state, in ``columns`` whose names no
+other signal has; the guard lets it change no other. It may read what the guard keeps for all: ``probes`` since the last
+restart, ``marginals`` ``[2, C]``, mean frozen and adapted probabilities of the last ``collapse_probes`` of them, and
+``shown`` ``[C]``, fading sums of the frozen ones. `grpo_tta.contracts.DriftSignalContract` says what every signal owes.
 """
 
 from abc import ABC, abstractmethod
@@ -39,15 +39,17 @@ class Signal(ABC):
     """
 
     name: ClassVar[str]
-    """In `DriftGuard.thresholds` and metrics."""
+    """In drift events, `DriftGuard.thresholds` and metrics."""
     cause: ClassVar[Literal["shift", "collapse"]]
     """*shift*: the input is another; told, and a reset where ``on_shift`` says so. Such a signal may look at the frozen
     encoder only. *collapse*: the adapted encoder is worse than the frozen one; a reset."""
     message: ClassVar[str]
     """What a drift event says."""
+    columns: ClassVar[tuple[str, ...]]
+    """All names that it keeps of a stream; the first one always."""
     sums: ClassVar[tuple[str, ...]]
-    """Columns that the guard adds `of_frames` to, and empties after each probe. Those that a state lacks are passed
-    over."""
+    """Of these, those that the guard adds `of_frames` to, and empties after each probe. One that a state lacks is
+    passed over."""
 
     def __init__(self, settings: GuardSettings, class_vectors: Tensor, reference: Reference | None) -> None:
         self.settings = settings
@@ -69,8 +71,8 @@ class Signal(ABC):
 
     @abstractmethod
     def after_probe(self, means: Mapping[str, Tensor], state: State) -> State:
-        """The state with one more probe in this signal's columns. ``means``: of ``sums`` over its frames, and, as
-        ``marginal_sums``, of frozen and adapted probabilities ``[2, C]``."""
+        """This signal's columns with one more probe. ``means``: of ``sums`` over its frames, and, as ``marginal_sums``,
+        of frozen and adapted probabilities ``[2, C]``."""
 
     @abstractmethod
     def statistic(self, state: State) -> float | None:
@@ -83,11 +85,15 @@ class Signal(ABC):
 
     def cleared(self, state: State) -> State:
         """The columns after a reset: what has piled up is dropped, what is known of the input stays."""
-        return state
+        return self.own(state)
 
     def anew(self, state: State) -> State:
         """The columns after a shift was told: the input is another from now on. After `cleared`."""
-        return state
+        return self.own(state)
+
+    def own(self, state: State) -> State:
+        """This signal's columns of a state."""
+        return {name: state[name] for name in self.columns if name in state}
 
 
 def tensor_of(state: Mapping[str, object], name: str) -> Tensor:

@@ -22,6 +22,7 @@ bound, and one for the frozen forward that is only reported.
 """
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class Deyo(WindowedMethod):
         """The frozen encoder's own parameters, an empty window, no momentum."""
         own: State = {"velocity": torch.zeros(self.fast_weights.size), "seeds": torch.zeros(0, dtype=torch.int64)}
         return {**super().initial_state(), **own}
+
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """An unfinished window."""
+        return {**super().most_rows, "seeds": self.cadence - 1}
 
     def _take(self, batch: Batch, stream: Stream) -> tuple[Stream, Part, Update | None]:
         seeds = torch.cat([stream["seeds"], batch.seeds.to(stream["seeds"].device)])

@@ -22,6 +22,7 @@ A state holds (C + D + 15) D + C numbers: 3.1 MB at 1,000 classes of 512, far ab
 its own methods there, and a quarter of what `grpo_tta.methods.tda` may grow to.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -97,6 +98,11 @@ class Dota(Method):
             vectors.clone(), self.settings.sigma * torch.eye(width), torch.ones(classes), torch.zeros(0, width)
         )
         return {"frames": 0, "updates": 0, **start.save()}
+
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """An unfinished window."""
+        return {"window": self.settings.update_every - 1}
 
     @torch.no_grad()
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:

@@ -19,7 +19,7 @@ An image costs one forward-equivalent a view. Nothing is spent on reporting. The
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,6 +113,13 @@ class Tda(Method):
             state[f"{name}_classes"] = torch.zeros(0, dtype=torch.int64)
             state[f"{name}_entropies"] = torch.zeros(0)
         return {**state, "negative_masks": torch.zeros(0, classes, dtype=torch.uint8)}
+
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """Full caches."""
+        classes, settings = len(self.classifier.class_vectors), self.settings
+        shots = {"positive": settings.positive_shots, "negative": settings.negative_shots}
+        return {f"{name}_{kind}": classes * shots[name] for name in shots for kind in _KINDS[name]}
 
     @torch.no_grad()
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:

@@ -8,6 +8,7 @@ way. [ours]
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -135,6 +136,11 @@ class WindowedMethod(TunesFastWeights):
             "window": torch.zeros(0, 3, *self.classifier.preprocess.size, dtype=torch.uint8),
             "sums": torch.zeros(len(STATISTICS)),
         }
+
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """An unfinished window."""
+        return {"window": self.cadence - 1}
 
     def step(self, batch: Batch, state: State) -> tuple[Prediction, State, Report]:
         """Label ``batch`` and learn from it; raises ``ValueError`` for an empty one."""

@@ -36,7 +36,7 @@ from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, dead_lette
 from grpo_tta.pipeline.label.rounds import Asked, Lane, Rounds
 from grpo_tta.pipeline.windows import Window, Windows
 from grpo_tta.schemas import SkipReason
-from grpo_tta.state import StreamState
+from grpo_tta.state import StreamState, tensor_bytes
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 _log = logging.getLogger(__name__)
@@ -107,6 +107,10 @@ class StreamLabeler:
             method_name=self.method.name,
             settings_fingerprint=self._settings_fingerprint,
         )
+
+    def largest_state_bytes(self) -> int:
+        """Of a stream's tensors, the method's and the guard's."""
+        return tensor_bytes(self.method.initial_state(), self.method.most_rows) + self.guard.largest_state_bytes()
 
     @cached_property
     def _fresh(self) -> tuple[State, State]:

@@ -33,7 +33,6 @@ from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.label.records import RecordMaker
 from grpo_tta.pipeline.versions import versions
-from grpo_tta.types import Method
 
 _BATCH_SIZES = {"cpu": 64, "cuda": 256}
 """By device: a GPU is idle under small forwards."""
@@ -145,7 +144,6 @@ def _make_labeler(job: ResolvedJob) -> StreamLabeler:
         guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    _check_state_size(method, config.checkpoint.max_state_bytes)
     make = RecordMaker(
         classifier.class_names,
         classifier.fingerprint,
@@ -164,6 +162,7 @@ def _make_labeler(job: ResolvedJob) -> StreamLabeler:
         max_batch_size=batch_size(config),
         readers=config.run.readers,
     )
+    _check_state_size(labeler, config.checkpoint.max_state_bytes)
     labeler.load_seconds = load_seconds
     labeler.model_bytes = sum(t.numel() * t.element_size() for t in classifier.visual.state_dict().values())
     return labeler
@@ -190,14 +189,14 @@ def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fi
     )
 
 
-def _check_state_size(method: Method, most: int) -> None:
+def _check_state_size(labeler: StreamLabeler, most: int) -> None:
     """A stream's state goes through shuffles and checkpoints: it must stay small."""
-    state = method.initial_state()
-    size = sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, torch.Tensor))
+    size = labeler.largest_state_bytes()
     if size > most:
         raise ConfigurationError(
-            f"a stream's state of method {method.name} would take {size} bytes, checkpoint.max_state_bytes is {most}: "
-            "tune fewer parameters (--tune norm), use --mode episodic, or raise the bound"
+            f"a stream's state of method {labeler.method.name} would take {size} bytes, checkpoint.max_state_bytes is "
+            f"{most}: tune fewer parameters (--tune norm), update more often where windows of images are kept "
+            "(update_every), use --mode episodic, or raise the bound"
         )
 
 

@@ -168,6 +168,7 @@ class RecordMaker:
             **self._place(event),
             frame=frame,
             signal=found.signal,
+            detector=found.detector,
             statistic=found.statistic,
             threshold=found.threshold,
             size=found.size,

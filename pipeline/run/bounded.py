@@ -30,7 +30,7 @@ from grpo_tta.pipeline.run.places import (
 )
 from grpo_tta.pipeline.run.runner import DASK, check_runner, shards_of
 from grpo_tta.pipeline.run.shards import Shard, Totals, check_shards
-from grpo_tta.pipeline.run.slice import most_records, run_slice, state_bytes
+from grpo_tta.pipeline.run.slice import most_records, run_slice
 from grpo_tta.pipeline.versions import versions
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
 from grpo_tta.schemas import Commit, Counters, Plan, Summary
@@ -128,7 +128,7 @@ def _driver(
         partition,
         lambda plan, commit: run_slice(job, [_open_slice(job.config, partition, plan, commit)], fault_point)[0],
         total=source.total,
-        slice_records=most_records(checkpoint.slice_records, state_bytes(labeler)),
+        slice_records=most_records(checkpoint.slice_records, labeler.largest_state_bytes()),
         grow=source.grow,
         progress=told,
         stop=stop,

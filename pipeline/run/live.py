@@ -84,7 +84,7 @@ class Owned:
 
 
 class LiveDriver:
-    """``protocol``: what makes a slice count. ``state_bytes``: of a stream that has begun; it bounds a slice.
+    """``protocol``: what makes a slice count. ``state_bytes``: of a stream at its largest; it bounds a slice.
 
     Raises `JobError` when it gives up, and what cannot pass at once.
     """

@@ -20,7 +20,7 @@ from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.run.live import LiveDriver
 from grpo_tta.pipeline.run.places import output_stores, outputs_claimed
 from grpo_tta.pipeline.run.runner import check_runner
-from grpo_tta.pipeline.run.slice import run_slice, state_bytes
+from grpo_tta.pipeline.run.slice import run_slice
 from grpo_tta.pipeline.watch.health import LiveStatus, metrics_served
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 from grpo_tta.pipeline.watch.status import note_job
@@ -68,7 +68,7 @@ def run_live_job(
                 lambda parts: run_slice(job, parts, fault_point),
                 f"{socket.gethostname()}:{os.getpid()}",
                 protocol=_protocol(config, fault_point),
-                state_bytes=state_bytes(labeler),
+                state_bytes=labeler.largest_state_bytes(),
                 stop=stop,
                 watcher=status,
                 fault_point=fault_point,

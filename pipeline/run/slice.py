@@ -13,12 +13,11 @@ from grpo_tta.pipeline.checkpoint.partition import SliceResult, no_fault
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import OpenSlice, build, done
-from grpo_tta.pipeline.label.labeler import StreamLabeler
 from grpo_tta.pipeline.run.garbage import collect_slice
 from grpo_tta.pipeline.run.runner import make_pipeline
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.schemas import Counters
-from grpo_tta.state import ForeignStateError, StateVersionError, encode_state
+from grpo_tta.state import ForeignStateError, StateVersionError
 
 _log = logging.getLogger(__name__)
 _PERMANENT: tuple[type[BaseException], ...] = (
@@ -37,13 +36,9 @@ _STATES = 512 * 2**20
 """Bytes of the states of a slice, which are in memory at once, where each event is of another stream."""
 
 
-def state_bytes(labeler: StreamLabeler) -> int:
-    """Of a stream that has just begun."""
-    return len(encode_state(labeler.initial_state()))
-
-
 def most_records(wanted: int, state_bytes: int, partitions: int = 1) -> int:
-    """Events of a slice's part: as many as ``wanted``, unless the states of so many streams would take too much."""
+    """Events of a slice's part: as many as ``wanted``, unless the states of so many streams, ``state_bytes`` each at
+    their largest, would take too much."""
     return max(min(wanted, _STATES // max(state_bytes * partitions, 1)), 1)
 
 

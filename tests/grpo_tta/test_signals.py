@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from grpo_tta import DriftGuard, ReferenceBuilder, Report
+from grpo_tta import DriftGuard, ReferenceBuilder, Report, State
 from grpo_tta.contracts import DriftSignalContract
 from grpo_tta.guard.collapse import LostDiversity, Regret
 from grpo_tta.guard.shift import Shift
@@ -50,5 +50,15 @@ def test_two_signals_with_a_column_of_one_name_are_refused() -> None:
     class Other(Shift):
         name = "other"
 
-    with pytest.raises(ValueError, match="the signal other has a column 'excess', which is another's"):
+    with pytest.raises(ValueError, match="the signal other has a column 'course', which is another's"):
         DriftGuard(None, torch.eye(3), signals=[Shift, Other])
+
+
+def test_a_signal_that_changes_what_is_not_its_own_is_refused() -> None:
+    class Greedy(Regret):
+        def cleared(self, state: State) -> State:
+            return {**super().cleared(state), "total": 0}
+
+    guard = DriftGuard(None, torch.eye(3), signals=[Greedy])
+    with pytest.raises(ValueError, match="the signal regret gave a column 'total', which is none of its own"):
+        guard.manual(guard.initial_state())

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from grpo_tta.evaluation.memory import peak_bytes, state_bytes
+from grpo_tta.evaluation.memory import peak_bytes
 from grpo_tta.evaluation.streams import Frames
+from grpo_tta.state import tensor_bytes
 from grpo_tta.types import Batch, Method, Prediction, Report, State
 
 KB = 1000
@@ -32,7 +33,9 @@ class Hungry(Method):
 
 
 def test_a_state_is_as_large_as_its_tensors() -> None:
-    assert state_bytes({"frames": 3, "a": torch.zeros(10), "b": torch.zeros(2, 3, dtype=torch.float16)}) == 52
+    state = {"frames": 3, "a": torch.zeros(10), "b": torch.zeros(2, 3, dtype=torch.float16), "c": torch.zeros(())}
+    assert tensor_bytes(state) == 56
+    assert tensor_bytes(state, {"b": 4}) == 68
 
 
 def test_the_peak_is_of_what_is_alive_at_one_time() -> None:
