@@ -76,7 +76,7 @@ class MethodContract:
 
     def test_batches_change_nothing(self) -> None:
         """One frame at a time, or all at once."""
-        one, two = (self.run(self.make(), sizes)[0] for sizes in ([1] * 40, [7, 33]))
+        one, two = (self.run(self.make(), sizes)[0] for sizes in ([1] * 20, [7, 13]))
         assert_alike(one, two)
 
     def test_streams_do_not_see_each_other(self) -> None:
@@ -99,11 +99,11 @@ class MethodContract:
         assert _encoded(state) == before
 
     def test_how_large_a_state_becomes_is_known(self) -> None:
-        """After each of 40 frames: a slice and a checkpoint are bounded by it."""
+        """A slice and a checkpoint are bounded by it."""
         method = self.make()
         state, most = method.initial_state(), tensor_bytes(method.initial_state(), method.most_rows)
-        for start in range(40):
-            _, state, _ = method.step(self.batch(1, start), state)
+        for start in range(0, 40, 5):
+            _, state, _ = method.step(self.batch(5, start), state)
             assert tensor_bytes(state) <= most
 
     def test_a_pull_and_a_shift_leave_a_state(self) -> None:

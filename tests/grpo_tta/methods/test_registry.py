@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from grpo_tta import METHODS, Batch, Classifier, GrpoSettings, Method, create_method
 
@@ -31,33 +30,6 @@ def test_methods_by_name(vit: Classifier) -> None:
         create_method("tent", vit, GrpoSettings())
     with pytest.raises(ValueError, match="method 'tent' takes no reward model"):
         create_method("tent", vit, reward_model=vit)
-
-
-def test_every_method_counts_frames_and_reports_what_a_guard_needs(vit: Classifier, batches: Batches) -> None:
-    for method in every_method(vit):
-        state = method.initial_state()
-        assert state["frames"] == state["updates"] == 0
-        prediction, state, report = method.step(batches(5), state)
-        assert state["frames"] == 5
-        assert prediction.probabilities.shape == (5, 24)
-        assert report.frozen_features is not None
-        assert report.frozen_features.shape == (5, 32)
-        assert report.frozen_probabilities is not None
-        assert report.finite
-        pulled = method.pull(state, 0.5)
-        assert pulled.keys() == state.keys()
-        assert method.predict(batches(5), state).probabilities.shape == (5, 24)
-
-
-def test_states_hold_numbers_and_tensors_on_cpu(vit: Classifier, batches: Batches) -> None:
-    for method in every_method(vit):
-        _, state, _ = method.step(batches(3), method.initial_state())
-        for value in state.values():
-            if isinstance(value, Tensor):
-                assert value.dtype in (torch.float32, torch.float16, torch.int8, torch.uint8, torch.int64)
-                assert value.device.type == "cpu"
-            else:
-                assert isinstance(value, int | float)
 
 
 def test_zero_shot_is_the_classifier(classifier: Classifier, batches: Batches) -> None:
