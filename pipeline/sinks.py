@@ -19,7 +19,8 @@ from grpo_tta.adapters.storage.sink import FORMATS, RecordFiles
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.kafka import out_settings
 
-_producers: dict[str, KafkaSink] = {}
+_producers: dict[tuple[str, str], KafkaSink] = {}
+"""Of each job and place."""
 _transactions: dict[str, TransactionalSink] = {}
 _lock = threading.Lock()
 
@@ -69,12 +70,21 @@ class SendRecords(beam.DoFn):
 
 
 def producer(config: JobConfig, url: str) -> KafkaSink:
-    """The process's own, made at the first use."""
+    """The job's own in this process, made at the first use."""
     with _lock:
-        if url not in _producers:
+        key = config.model_dump_json(), url
+        if key not in _producers:
             settings, topics, plan = out_settings(config, url)
-            _producers[url] = KafkaSink(settings, topics, plan=plan)
-        return _producers[url]
+            _producers[key] = KafkaSink(settings, topics, plan=plan)
+        return _producers[key]
+
+
+def close_producers(config: JobConfig) -> None:
+    """Let go of those of a job, in bounded time."""
+    job = config.model_dump_json()
+    with _lock:
+        for key in [key for key in _producers if key[0] == job]:
+            _producers.pop(key).close()
 
 
 def open_transactions(partition: str, sink: TransactionalSink) -> None:
@@ -82,12 +92,8 @@ def open_transactions(partition: str, sink: TransactionalSink) -> None:
     _transactions[partition] = sink
 
 
-def close_sinks() -> None:
-    """Let go of every producer of the process, in bounded time."""
-    with _lock:
-        for producing in _producers.values():
-            producing.close()
-        for transacting in _transactions.values():
-            transacting.close()
-        _producers.clear()
-        _transactions.clear()
+def close_transactions(partition: str) -> None:
+    """Nothing takes them any more."""
+    sink = _transactions.pop(partition, None)
+    if sink is not None:
+        sink.close()

@@ -19,7 +19,7 @@ from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.transactions import TransactionalSink
 from grpo_tta.pipeline.checkpoint.partition import Partition, SliceResult, no_fault
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.sinks import open_transactions
+from grpo_tta.pipeline.sinks import close_transactions, open_transactions
 from grpo_tta.schemas import Commit, Plan
 
 _log = logging.getLogger(__name__)
@@ -135,6 +135,5 @@ class KafkaProtocol(CommitProtocol):
 
     def forget(self, name: str) -> None:
         """Its producer goes; a transaction left open is aborted by the next owner."""
-        sink = self._sinks.pop(name, None)
-        if sink is not None:
-            sink.close()
+        self._sinks.pop(name, None)
+        close_transactions(name)

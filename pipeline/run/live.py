@@ -35,7 +35,7 @@ from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.graph import OpenSlice
 from grpo_tta.pipeline.run.runner import shards_of
 from grpo_tta.pipeline.run.slice import is_permanent, most_records
-from grpo_tta.pipeline.sinks import close_sinks
+from grpo_tta.pipeline.sinks import close_producers
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.progress import LiveProgress, Watcher
 from grpo_tta.schemas import Plan
@@ -145,7 +145,7 @@ class LiveDriver:
         finally:
             self._leave()
             self._offsets.close()
-            close_sinks()
+            close_producers(self._config)
             CONSUMERS.close_idle(all_of_them=True)
 
     def _turn(self, member: Member) -> None:
@@ -362,7 +362,7 @@ class LiveDriver:
         for name in list(self._owned):
             self._let_go(name, "it is taken up anew")
         self._watcher.owns(0)
-        close_sinks()
+        close_producers(self._config)
         time.sleep(seconds)
         self._leave_if_ended()
 
