@@ -4,11 +4,15 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.metrics import monitoring_infos
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners.portability import portable_runner
 from apache_beam.testing import test_stream
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
@@ -28,6 +32,7 @@ from grpo_tta.beam import (
 )
 from grpo_tta.beam.commit import Progress
 from grpo_tta.beam.config import config_of
+from grpo_tta.beam.runners import _counters
 from grpo_tta.beam.states import Snapshots
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
 from grpo_tta.pipeline.label import load
@@ -265,6 +270,23 @@ def test_a_job_that_does_not_move_is_cancelled() -> None:
     with pytest.raises(JobStalled, match=r"no counter .* though its runner says RUNNING"):
         wait_until_finish(job, "1s")
     assert job.state == "CANCELLED"
+
+
+def test_a_job_server_is_asked_again_for_counters_that_move() -> None:
+    """Beam's own result of a portable job remembers what it was told first."""
+    asked: list[int] = []
+
+    def metrics(_: Any) -> beam_job_api_pb2.GetJobMetricsResponse:
+        asked.append(len(asked) + 1)
+        info = monitoring_infos.int64_user_counter("ours", "images", asked[-1], ptransform="step")
+        return beam_job_api_pb2.GetJobMetricsResponse(metrics=beam_job_api_pb2.MetricResults(attempted=[info]))
+
+    result = portable_runner.PipelineResult(SimpleNamespace(GetJobMetrics=metrics), "job", iter(()), iter(()))
+    first, second = _counters(result), _counters(result)
+    assert asked == [1, 2]
+    assert first is not None
+    assert second is not None
+    assert (list(first.values()), list(second.values())) == ([1], [2])
 
 
 def test_a_bundle_is_a_file_named_by_what_it_holds(refs: list[ImageRef], folder: Path, tmp_path: Path) -> None:
