@@ -59,7 +59,7 @@ def main() -> int:
         rates = f"{arguments.images / batched:.1f} images/s, one by one {arguments.images / single:.1f} images/s"
         print(f"round {number + 1}: {rates}, ratio {ratios[-1]:.2f}", flush=True)
     bars = [
-        Bar("batched against one by one", statistics.median(ratios), 1.5, unit="x"),
+        Bar("batched against one by one", statistics.median(ratios), 3, unit="x"),
         Bar("labels that differ outside ties", differing, 0, at_most=True),
     ]
     return finish(arguments, bars, ratios)

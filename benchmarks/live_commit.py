@@ -89,7 +89,7 @@ def main() -> int:
         f"median {1e3 * statistics.median(seconds):.0f}, at most {1e3 * max(seconds):.0f}",
         flush=True,
     )
-    return finish(arguments, [Bar("commit, share of a slice", share, 5, at_most=True, unit=" %")], seconds)
+    return finish(arguments, [Bar("commit, share of a slice", share, 2, at_most=True, unit=" %")], seconds)
 
 
 if __name__ == "__main__":

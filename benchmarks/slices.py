@@ -86,7 +86,7 @@ def main() -> int:
     more = max(files[-tenth:]) - max(files[settled : settled + tenth])
     print(f"{summary.seconds / len(memory):.3f} s a slice, {summary.labels} labels")
     bars = [
-        Bar("memory a slice", slope, 20, at_most=True, unit=" KB"),
+        Bar("memory a slice", slope, 5, at_most=True, unit=" KB"),
         Bar("descriptors more", more, 0, at_most=True),
     ]
     return finish(arguments, bars, {"memory_kb": memory, "files": files, "threads": threads})

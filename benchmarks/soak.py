@@ -29,7 +29,7 @@ from grpo_tta.demo.feed import write_feed
 from grpo_tta.pipeline.run.live_job import run_live_job
 from grpo_tta.pipeline.watch.progress import LiveProgress
 
-SLOPE_BAR = 20.0
+SLOPE_BAR = 5.0
 """KB a slice."""
 FEED = 400
 """Images; they are sent again and again, with ids of their own."""
