@@ -5,6 +5,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+AS_SECTION: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+"""What pydantic is told of settings that are a section of a configuration."""
 
 
 class ModelError(ValueError):

@@ -11,7 +11,7 @@ SchemaVersion = Literal["1"]
 class WireModel(BaseModel):
     """A record that crosses a process boundary. Serialise with ``model_dump_json(exclude_none=True)``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null", use_attribute_docstrings=True)
 
 
 def encodable(value: Any) -> Any:
