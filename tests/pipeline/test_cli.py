@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, class_prompts, reference_path, write_feed
 from grpo_tta.estimate import AccuracyCalibration
-from grpo_tta.evaluation import DEVELOPMENT
+from grpo_tta.evaluation.corruptions import DEVELOPMENT
 from grpo_tta.pipeline.cli import columns, main
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import all_flags
@@ -396,6 +396,7 @@ LIGHT = [
     (["config", "show", "--source", "x", "--method", "tent"], 0),
     (["status", "--checkpoint", "CHECKPOINT"], 0),
     (["reset", "--checkpoint", "CHECKPOINT", "--stream", "cam-01"], 0),
+    (["evaluate", "--labels", "OUT", "--truth", "TRUTH"], 0),
     (["dead-letters", "replay", "--from", "OUT", "--source", "kafka://127.0.0.1:9/t", "--stage", "sink"], 1),
 ]
 """Command lines that load no model, with their exit codes."""
@@ -411,9 +412,9 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_what_loads_no_model_imports_neither_torch_nor_beam(labelled: Path) -> None:
+def test_what_loads_no_model_imports_neither_torch_nor_beam(labelled: Path, feed: Path) -> None:
     """One after another in one process: what any of them imports is there to the end."""
-    places = {"OUT": str(labelled), "CHECKPOINT": str(labelled / "checkpoint")}
+    places = {"OUT": str(labelled), "CHECKPOINT": str(labelled / "checkpoint"), "TRUTH": str(feed / "truth.jsonl")}
     lines = [([places.get(argument, argument) for argument in arguments], code) for arguments, code in LIGHT]
     alone = ALONE.replace("{heavy}", str(HEAVY))
     given = [sys.executable, "-c", alone, json.dumps([arguments for arguments, _ in lines])]
