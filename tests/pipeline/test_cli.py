@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -355,6 +357,19 @@ def test_status_is_within_80_columns(run: Run, labelled: Path) -> None:
     assert code == 0
     assert "cam-01  storage" in out
     assert max(len(line) for line in out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_help_has_colours_on_a_terminal_that_wants_them(asked: dict[str, str], coloured: bool) -> None:
+    terminal, end = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    command = [sys.executable, "-m", "grpo_tta.pipeline.cli", "status", "--help"]
+    subprocess.run(command, stdout=end, env={**kept, "TERM": "xterm-256color", **asked}, check=True)
+    said = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    os.close(end)
+    assert "--checkpoint" in said
+    assert ("\x1b[36m" in said) == coloured
 
 
 def test_long_names_lose_their_middle_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
