@@ -8,11 +8,9 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from grpo_tta.methods import METHODS
 from grpo_tta.pipeline.cli.flags import all_flags
@@ -97,17 +95,10 @@ def tables() -> dict[str, str]:
         made[section] += row(f"`{key}`", _FLAGS.get(key, ""), type_of(field), default, meaning_of(field))
     made["methods"] = head("method", "setting", "type", "default", "meaning")
     for name, entry in METHODS.items():
-        for setting, field in settings_of(entry.settings).items() if name != "grpo" else ():
+        settings = schema["$defs"][entry.settings.__name__]["properties"] if name != "grpo" else {}
+        for setting, field in settings.items():
             made["methods"] += row(f"`{name}`", f"`{setting}`", type_of(field), default_of(field), meaning_of(field))
     return made
-
-
-def settings_of(kind: type[Any]) -> dict[str, Field]:
-    """Of a method; what a setting means may be said by the class that it is inherited from."""
-    found, *bases = [TypeAdapter(one).json_schema().get("properties", {}) for one in kind.__mro__ if is_dataclass(one)]
-    for name, field in (pair for base in bases for pair in base.items()):
-        found[name].setdefault("description", field.get("description", ""))
-    return dict(found)
 
 
 def page() -> str:

@@ -20,6 +20,7 @@ from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.checks import described
 from grpo_tta.methods import METHODS
 from grpo_tta.pipeline.config.values import (
     Duration,
@@ -43,7 +44,7 @@ class Section(BaseModel):
     """Strict and frozen; unknown keys are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, protected_namespaces=(), use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), json_schema_extra=described
     )
 
 

@@ -315,6 +315,7 @@ def test_the_schema_knows_every_section_that_is_shown(run: Run) -> None:
     assert code == 0
     shown = yaml.safe_load(run("config", "show")[1])
     assert json.loads(schema)["properties"].keys() == shown.keys()
+    assert json.loads(schema)["$defs"]["ZeroSettings"]["properties"]["seed"]["description"]  # of the class above it
 
 
 def test_version_names_what_a_label_depends_on(run: Run) -> None:
