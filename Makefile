@@ -74,12 +74,13 @@ soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory
 fuzz: $(VENV)/.dev ## Generated events through all that a job makes of them, for FUZZ_MINUTES
 	$(BIN)/python -m benchmarks.fuzz_events --minutes $(FUZZ_MINUTES)
 
-check: $(VENV)/.dev ## Check format, lint, types, room rules and generated schemas
+check: $(VENV)/.dev ## Check format, lint, types, room rules and what is generated
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m grpo_tta.schemas.generate --check
+	$(BIN)/python -m docs.reference --check
 
 format: $(VENV)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix-only .
@@ -94,12 +95,13 @@ build/demo/pictures/%.npz: | $(VENV)/.run
 	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.render $*
 
-schemas: $(VENV)/.dev ## Generate schemas/json from the models
+schemas: $(VENV)/.dev ## Generate schemas/json and the tables of docs/configuration.md from the models
 	$(BIN)/python -m grpo_tta.schemas.generate
+	$(BIN)/python -m docs.reference
 
 docs: $(VENV)/.run ## Build the documentation's site into out/docs
 	$(INSTALL) --require-hashes -r requirements/docs.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir out/docs
 	@echo "open out/docs/index.html"
 
 lock: $(UV) ## Compile the pinned requirement files from pyproject.toml

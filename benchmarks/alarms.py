@@ -42,7 +42,10 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures, reference_path
-from grpo_tta.evaluation import CLEAN, DEVELOPMENT, Condition, Plan, ScenePictures, detection, make_plan, plan_frames
+from grpo_tta.evaluation.corruptions import DEVELOPMENT
+from grpo_tta.evaluation.measures import detection
+from grpo_tta.evaluation.plans import CLEAN, Condition, Plan, ScenePictures, plan_frames
+from grpo_tta.evaluation.stream_makers import make_plan
 from grpo_tta.guard.reference import Reference
 
 Int64 = NDArray[np.int64]

@@ -33,7 +33,9 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
-from grpo_tta.evaluation import CLEAN, Condition, ScenePictures, StreamResult, make_plan, plan_frames, run_stream
+from grpo_tta.evaluation.plans import CLEAN, Condition, ScenePictures, plan_frames
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.stream_makers import make_plan
 from grpo_tta.methods.grpo_group import Group, GroupMaker
 from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.look import Look

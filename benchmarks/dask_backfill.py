@@ -68,7 +68,7 @@ class Cluster:
             subprocess.Popen([*worker, "--host", "127.0.0.1"], stdout=log, stderr=log, env=environment, cwd=folder)
             for _ in range(workers)
         ]
-        while not file.exists():
+        while not file.exists() or not file.read_text().endswith("}"):
             time.sleep(0.1)
         self.address = json.loads(file.read_text())["address"]
 

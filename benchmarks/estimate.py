@@ -24,8 +24,10 @@ from benchmarks.estimate_rows import IMAGES, Lab
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
 from grpo_tta.estimate import AccuracyCalibration, Estimate, Estimates, Unknown, estimate
-from grpo_tta.evaluation import CLEAN, CORRUPTIONS, DEVELOPMENT, Condition, StreamResult
 from grpo_tta.evaluation.accuracy import CLEAN_KIND, WINDOW, Measured, fit
+from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
+from grpo_tta.evaluation.plans import CLEAN, Condition
+from grpo_tta.evaluation.run import StreamResult
 from grpo_tta.pipeline.report.answers import Answer, questions, stratified, together
 
 Floats = NDArray[np.float64]

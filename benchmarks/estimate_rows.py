@@ -10,18 +10,11 @@ import numpy as np
 from benchmarks.collapse import VARIANTS
 from grpo_tta import DriftGuard, GuardSettings, Method, ModelSettings, Reference, create_method, load_classifier
 from grpo_tta.demo.packaged import pictures, reference_path
-from grpo_tta.evaluation import (
-    Condition,
-    Frames,
-    ScenePictures,
-    Segment,
-    StreamResult,
-    StreamSpec,
-    make_plan,
-    plan_frames,
-    run_stream,
-)
 from grpo_tta.evaluation.accuracy import Measured, calibration_stream, measured_parts
+from grpo_tta.evaluation.plans import Condition, ScenePictures, plan_frames
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.stream_makers import make_plan
+from grpo_tta.evaluation.streams import Frames, Segment, StreamSpec
 from grpo_tta.settings import TentSettings
 
 IMAGES = 500

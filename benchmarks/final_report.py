@@ -18,9 +18,9 @@ from grpo_tta.bench.models import DEMO_SET
 from grpo_tta.bench.rows import Outcome, Row, RowFile, key_of
 from grpo_tta.bench.run import BASE
 from grpo_tta.bench.tables import own_cost
-from grpo_tta.evaluation import joint_interval
 from grpo_tta.evaluation.cells import ResetRule
 from grpo_tta.evaluation.corruptions import CORRUPTIONS, DEVELOPMENT
+from grpo_tta.evaluation.measures import joint_interval
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.errors import JobError
 

@@ -24,16 +24,9 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
-from grpo_tta.evaluation import (
-    Segment,
-    StreamResult,
-    StreamSpec,
-    class_interval,
-    expected_calibration_error,
-    paired_accuracy,
-    run_stream,
-)
-from grpo_tta.evaluation.streams import Order
+from grpo_tta.evaluation.measures import class_interval, expected_calibration_error, paired_accuracy
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.streams import Order, Segment, StreamSpec
 
 SHIFTED: tuple[tuple[str, int], ...] = (("gaussian_noise", 5), ("fog", 3), ("contrast", 4))
 STREAMS: dict[str, tuple[str | None, int, Order]] = {

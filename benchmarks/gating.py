@@ -22,7 +22,9 @@ from grpo_tta import (
     load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
-from grpo_tta.evaluation import Segment, StreamResult, StreamSpec, by_segment, detection, run_stream
+from grpo_tta.evaluation.measures import by_segment, detection
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.streams import Segment, StreamSpec
 
 GATE_FRAMES = 832
 CONDITIONS: tuple[tuple[str | None, int], ...] = (

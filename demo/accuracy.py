@@ -7,7 +7,8 @@ calibration of ``benchmarks.estimate``; their seed is used by no other stream of
 
 from grpo_tta import keep_freed_memory, load_classifier
 from grpo_tta.demo import accuracy_path, pictures, reference_path
-from grpo_tta.evaluation import DEVELOPMENT, Segment, StreamSpec
+from grpo_tta.evaluation.corruptions import DEVELOPMENT
+from grpo_tta.evaluation.streams import Segment, StreamSpec
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.run.accuracy import calibrated
 

@@ -18,7 +18,7 @@ from typing import Any
 from dockerfile_parse import DockerfileParser
 
 ROOT = Path(__file__).resolve().parents[1]
-_OF_THE_ENGINE = ("FROM", "COMMENT", "ARG", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD")
+_OF_THE_ENGINE = ("FROM", "COMMENT", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD")
 
 
 def instructions(path: Path = ROOT / "docker/Dockerfile") -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def run(target: Path, torch_from: str | None) -> None:
         if name == "WORKDIR":
             place = Path(f"{target}{value}")
             place.mkdir(parents=True, exist_ok=True)
-        elif name == "ENV":
+        elif name in ("ARG", "ENV"):
             environment |= {
                 key: os.path.expandvars(text) for key, _, text in (x.partition("=") for x in shlex.split(value))
             }

@@ -3,28 +3,21 @@
 Links to files of the tree that are no pages become their names.
 """
 
-import ast
-import inspect
-import json
 import re
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from docs.reference import default_of, head, meaning_of, row, type_of
 from grpo_tta import schemas
 from grpo_tta.pipeline.cli.parser import COMMANDS, make_parser
-from grpo_tta.schemas.base import WireModel
+from grpo_tta.pipeline.watch.status import Status
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\[([^\]]+)\]\(((?!https?:)[^)#\s]+)(#[^)]*)?\)")
-_RECORDS = (
-    "ImageEvent", "LabeledImage", "DriftEvent", "AdaptationLog", "DeadLetter", "MonitorRecord", "Summary",
-    "ClassProbability", "Counters",
-)  # fmt: skip
+_RECORDS = ("ImageEvent", "LabeledImage", "DriftEvent", "AdaptationLog", "DeadLetter", "MonitorRecord", "Summary")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -79,51 +72,13 @@ def commands() -> str:
 
 
 def records() -> str:
-    """The fields of what goes in and comes out."""
-    parts = [
-        "# Records\n\nWhat goes in and comes out, of the models in `schemas/`; JSON Schemas lie in `schemas/json/`.\n"
-    ]
-    for name in _RECORDS:
-        model = getattr(schemas, name)
-        parts.append(f"## {name}\n\n{_plain(inspect.getdoc(model) or '')}\n\n" + "\n".join(_rows(model)) + "\n")
-    return "\n".join(parts)
-
-
-def _rows(model: type[WireModel]) -> Iterator[str]:
-    schema, meanings = model.model_json_schema(), dict(_meanings(model))
-    yield "| field | type | default | meaning |\n|---|---|---|---|"
-    for name, field in schema["properties"].items():
-        default = "needed" if name in schema.get("required", ()) else _default(field.get("default"))
-        yield f"| `{name}` | {_type(field)} | {default} | {meanings.get(name, '')} |"
-
-
-def _default(value: Any) -> str:
-    return "none" if value in (None, [], {}) else f"`{value if isinstance(value, str) else json.dumps(value)}`"
-
-
-def _meanings(model: type[WireModel]) -> Iterator[tuple[str, str]]:
-    """The text after each field."""
-    for base in reversed(model.__mro__[: model.__mro__.index(WireModel)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for one, after in zip(body.body, body.body[1:], strict=False):
-            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(after, ast.Expr):
-                yield one.target.id, _plain(ast.literal_eval(after.value))
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("``", "`")).replace("|", "\\|")
-
-
-def _type(field: dict[str, Any]) -> str:
-    if "$ref" in field:
-        name = str(field["$ref"]).rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if name in _RECORDS else name
-    if "anyOf" in field:
-        return " or ".join(_type(one) for one in field["anyOf"])
-    if "enum" in field or "const" in field:
-        return ", ".join(f"`{one}`" for one in field.get("enum", [field.get("const")]))
-    if field.get("type") == "array":
-        return f"list of {_type(field.get('items', {}))}"
-    kind = str(field.get("type", "any"))
-    return {"object": "mapping", "string": str(field.get("format", "text"))}.get(kind, kind)
+    """The fields of what goes in and comes out, and of what lies in them."""
+    text = "# Records\n\nWhat goes in and comes out. JSON Schemas of it lie in `schemas/json/`.\n"
+    found = [kind.model_json_schema() for kind in (*(getattr(schemas, name) for name in _RECORDS), Status)]
+    inner = {one["title"]: one for schema in found for one in schema.pop("$defs", {}).values()}
+    for schema in (*found, *inner.values()):
+        text += f"\n## {schema['title']}\n\n{meaning_of(schema)}\n\n{head('field', 'type', 'default', 'meaning')}"
+        for name, field in schema["properties"].items():
+            default = "needed" if name in schema.get("required", ()) else default_of(field)
+            text += row(f"`{name}`", type_of(field), default, meaning_of(field))
+    return text

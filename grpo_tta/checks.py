@@ -5,10 +5,31 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 
 class ModelError(ValueError):
     """A model, its weights, its classes or its prompts cannot be used; the message names the value and the way out."""
+
+
+def described(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Give a class's JSON schema the docstrings under its fields, and under those that it inherits. pydantic's own
+    ``use_attribute_docstrings`` reads the sources at every import."""
+    import ast
+    import inspect
+
+    for base in kind.__mro__[-2::-1]:
+        (made,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(made, ast.ClassDef)
+        for field, text in pairwise(made.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                found = schema["properties"].get(ast.unparse(field.target), {})
+                found["description"] = inspect.cleandoc(ast.literal_eval(text.value))
+
+
+AS_SECTION: dict[str, Any] = {"extra": "forbid", "json_schema_extra": described}
+"""What pydantic is told of settings that are a section of a configuration."""
 
 
 def check_fields(

@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer, model_validator
 
+from grpo_tta.checks import described
+
 SchemaVersion = Literal["1"]
 
 
 class WireModel(BaseModel):
     """A record that crosses a process boundary. Serialise with ``model_dump_json(exclude_none=True)``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null", json_schema_extra=described)
 
 
 def encodable(value: Any) -> Any:

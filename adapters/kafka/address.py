@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
+
+from grpo_tta.checks import AS_SECTION
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -81,16 +83,24 @@ class KafkaSecurity:
     Raises ValueError for a combination that cannot work.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
+
     protocol: Protocol = "PLAINTEXT"
+    """Without the section: ``GRPO_TTA_KAFKA_PROTOCOL`` and so on, from the environment."""
     ca_file: str | None = None
-    """PEM; None: the system's own authorities."""
+    """PEM; none: the system's authorities."""
     cert_file: str | None = None
     """PEM of the client's certificate, for mTLS."""
     key_file: str | None = None
+    """PEM of its key."""
     key_password: str | None = None
+    """A *name*: ``env:VARIABLE`` or ``file:/path``."""
     mechanism: Mechanism | None = None
+    """Of SASL."""
     username: str | None = None
+    """A name, as above."""
     password: str | None = None
+    """A name, as above."""
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(Protocol):

@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
-import fsspec
-from fsspec.implementations.memory import MemoryFileSystem
-
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
 WILD = re.compile(r"[*?\[]")
 _SAME = {"local": "file", "s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
@@ -119,6 +116,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
     Raises `MissingBackend`.
     """
+    import fsspec  # a fifth of a second, which what reads local files need not wait for
+
     scheme = scheme_of(url)
     options = {} if scheme == "memory" else {"use_listings_cache": False}
     try:
@@ -138,7 +137,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 def open_stream(filesystem: Any, path: str) -> BinaryIO:
     """A file for reading from front to back, seekable."""
-    if isinstance(filesystem, MemoryFileSystem):  # it hands every reader the same file object, position included
+    if filesystem.protocol == "memory":  # it hands every reader the same file object, position included
         return io.BytesIO(filesystem.cat_file(path))
     return cast(BinaryIO, filesystem.open(path, "rb"))
 

@@ -8,7 +8,7 @@ from: [paper] GRPO-TTA itself, [sibling] GRPO-RM, [peer:X] X's public source cod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from grpo_tta.checks import check_fields
+from grpo_tta.checks import AS_SECTION, check_fields
 
 Mode = Literal["online", "episodic"]
 Tune = Literal["norm", "lora", "full"]
@@ -52,7 +52,7 @@ _LEARNING_RATES = {
 class GrpoSettings:
     """Settings of GRPO-TTA; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     mode: Mode = "online"
     """``online``: what a stream has learnt is carried on [ours]; ``episodic``: each image starts from the frozen
@@ -61,68 +61,72 @@ class GrpoSettings:
     """Tuned part of the visual encoder [paper: the visual encoder; the parts are ours]: ``norm`` affine parameters of
     every normalisation layer, ``lora`` low-rank deltas on the attention of the last blocks, ``full`` everything."""
     group_size: int = 10
-    """Candidates in a group, at most the number of classes. [paper: top-K; the value is ours]"""
+    """Candidates in a group, at least 2; at most the number of classes count. [paper: top-K; the value is ours]"""
     group_mode: GroupMode = "topk"
-    """``topk`` [peer:RLCF]; ``gumbel``: Gumbel-top-G without replacement, seeded by the image."""
+    """``topk``: the most probable [peer:RLCF]; ``gumbel``: drawn without replacement (Gumbel-top-G), seeded by the
+    image."""
     temperature: float = 1.0
-    """Of the sampling distribution of ``gumbel``."""
+    """Of the sampling distribution of ``gumbel``, > 0."""
     group_weights: GroupWeights = "policy"
     """How much a candidate counts: ``policy`` as its probability within the group, which is what GRPO's samples
     estimate [ours]; ``uniform`` all alike [peer:RLCF]."""
     alignment: Alignment = "whitened"
     """Alignment reward [paper: the name]: see ``grpo_tta.rewards``. ``whitened``: the frozen encoder's probability in
-    the metric of the stream's features (`grpo_tta.whitening`) [ours]; online only."""
+    the metric of the stream's features (`grpo_tta.whitening`) [ours]; online only. ``ensemble`` and ``reward_model``
+    are for use as a library: a job has no second set of vectors and no second model, and refuses them."""
     dispersion: Dispersion = "marginal"
     """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` needs a stream's memory: online
     only."""
     dispersion_weight: float = 0.3
+    """Weight of the dispersion reward, >= 0."""
     feature_dispersion: float = 20.0
-    """Online: weight of a second dispersion reward, of features: minus the mean cosine to the last frames of other
-    classes (`grpo_tta.rewards.feature_dispersion`), times the stream's own mean of it, which is how far the input
+    """Online: weight, >= 0, of a second dispersion reward, of features: minus the mean cosine to the last frames of
+    other classes (`grpo_tta.rewards.feature_dispersion`), times the stream's own mean of it, which is how far the input
     squeezes features together. [ours; the cosine term is BATCLIP's, there between class means of a batch]"""
     certainty: float = 0.3
-    """Online: weight of the policy's own entropy in the loss. [ours; peer:Tent minimises it alone]"""
+    """Online: weight of the policy's own entropy in the loss, >= 0. [ours; peer:Tent minimises it alone]"""
     similarity: SimilarityKind = "whitened"
     """Online: the policy, which labels come from too, is of adapted features in the metric of the stream's adapted
     features, or of plain cosines. [ours]"""
     marginal_frames_per_class: float = 1.0
-    """Memory of a stream's marginals in frames, per class; at least ten updates. [ours]"""
+    """Memory of a stream's marginals in frames, per class, > 0; at least ten updates. [ours]"""
     logit_adjustment: float = 1.0
     """Online: labels are those of the adapted logits minus this times the log of the adapted encoder's own marginal of
     runners-up, as far as the stream is to be trusted; 0: the adapted encoder's as they are. [ours]"""
     advantage: Advantage = "centred"
     """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation, as GRPO does."""
     clip: float = 0.2
-    """Width of the ratio's clip, GRPO's and PPO's usual value. It has no effect on the first step on a group, where the
-    ratio is 1: so none online, and none with one inner step."""
+    """Width of the ratio's clip, > 0, GRPO's and PPO's usual value. It has no effect on the first step on a group,
+    where the ratio is 1: so none online, and none with one inner step."""
     kl: float = 0.0
-    """Weight of the exact KL divergence from the frozen policy; 0 as in [sibling]."""
+    """Weight of the exact KL divergence from the frozen policy, >= 0. [sibling: 0]"""
     inner_steps: int = 1
     """Optimiser steps on one group. Online it must be 1: the frames of an update are not kept."""
     update_every: int = 16
-    """Online: frames between two updates, whatever the batches. [ours]"""
+    """Online: frames between two updates, at least 1, whatever the batches. [ours]"""
     learning_rate: float | None = None
-    """Adam's; ``None``: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
+    """Adam's, > 0; none: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
     [peer:TTL], 1e-5 for ``full`` [peer:RLCF]."""
     pull: float = 0.01
-    """Online: share of the way back to the start after each update, of a stream that is trusted; up to ten times as
-    much of one that is not. [ours]"""
+    """Online: share of the way back to the start after each update, 0 to 1, of a stream that is trusted; up to ten
+    times as much of one that is not. [ours]"""
     gate_frames: int | None = None
-    """Online: after so many frames that were learnt from since the initial state, or a shift that the guard found, most
-    windows of ``update_every`` frames are only labelled, by one forward; see ``grpo_tta.methods.gate``. ``None``: every
+    """Online, > 0: after so many frames that were learnt from since the initial state, or a shift that the guard found,
+    most windows of ``update_every`` frames are only labelled, by one forward (``docs/method.md#gated``); none: every
     frame is learnt from. [ours]"""
     views: int = 1
     """Views an image: the plain one and ``views - 1`` random resized crops with flips."""
     confident_share: float = 1.0 / 3.0
-    """Share of the views, those of lowest entropy, that are trained on and make the consensus. [peer:TPT, there 0.1]"""
+    """Share of the views, those of lowest entropy, that are trained on and make the consensus; > 0, at most 1.
+    [peer:TPT, there 0.1]"""
     view_min_area: float = 0.5
-    """Smallest area of a crop, as a share of the image; the largest is 1."""
+    """Smallest area of a crop, as a share of the image, > 0; the largest is 1."""
     images_at_once: int = 16
     """Episodic: images adapted in one forward; bounds memory, changes labels by rounding alone."""
     lora_rank: int = 16
-    """[peer:TTL]"""
+    """Of the deltas, at least 1. [peer:TTL]"""
     lora_blocks: int = 3
-    """[peer:TTL]"""
+    """Attention layers with deltas, counted from the last, at least 1. [peer:TTL]"""
     seed: int = 0
     """Mixed into every image's own seed."""
 

@@ -3,33 +3,38 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from grpo_tta.checks import AS_SECTION
+
 
 @dataclass(frozen=True)
 class GuardSettings:
     """Settings of the guard; raises ``ValueError`` naming the field and the value. All frames are a stream's own."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     enabled: bool = True
+    """Off: nothing is watched and nothing reset."""
     on_shift: Literal["reset", "event"] = "event"
     """A shift resets the stream, or is only reported; a gated stream learns anew after either. [ours]"""
     probe_frames: int = 32
+    """Frames between two looks, at least 1."""
     reference_probes: int = 20
-    """Probes that make a stream's own reference."""
+    """Probes that make a stream's own reference, at least 3."""
     shift_lambda: float = 15.0
-    """Page-Hinkley's threshold, in standard deviations of a probe's distance."""
+    """Page-Hinkley's threshold, in standard deviations of a probe's distance, > 0."""
     shift_delta: float = 1.0
-    """Page-Hinkley's drift allowance a probe, in the same unit."""
+    """Page-Hinkley's drift allowance a probe, in the same unit, >= 0."""
     collapse_threshold: float = 0.15
-    """Loss of diversity against the frozen encoder, over ln C (`grpo_tta.guard.collapse.lost_diversity`)."""
+    """Loss of diversity against the frozen encoder, over ln C, > 0 (`grpo_tta.guard.collapse.lost_diversity`)."""
     collapse_probes: int = 8
     """Memory of the marginals, in probes; nothing is judged before it is filled."""
     regret_threshold: float = 0.18
-    """Rise of the adapted labels' expected error over the frozen ones', as a share of it, over 4 probes; also a
+    """Rise of the adapted labels' expected error over the frozen ones', as a share of it, > 0, over 4 probes; also a
     collapse."""
     backstop_frames: int = 64_000
     """Frames without a reset after which the stream is pulled back; 0: never."""
     backstop_pull: float = 0.5
+    """Share of the way back then, 0 to 1."""
     cooldown_frames: int = 1_600
     """Three resets by collapse or non-finite values within ten cooldowns make the guard ill: the frozen encoder serves
     for ten cooldowns."""

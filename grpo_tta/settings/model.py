@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from grpo_tta.checks import ModelError
+from grpo_tta.checks import AS_SECTION, ModelError
 
 NAME_SCHEMES = ("local-dir:", "hf-hub:")
 """What a model's name may begin with: a folder, a hub."""
@@ -13,21 +13,23 @@ NAME_SCHEMES = ("local-dir:", "hf-hub:")
 class ModelSettings:
     """Which model, and where it runs. Raises ``ModelError`` for a combination that means nothing."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     name: str | None = None
-    """open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``; ``None``: the packaged demo model."""
+    """open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``; none: the demo model."""
     pretrained: str | None = None
-    """With an architecture: open_clip's tag, a local weight file, or ``random`` (seeded weights, for tests of size and
-    speed)."""
+    """With an architecture: open_clip's tag, a local weight file, or ``random`` (seeded weights, for tests of size
+    and speed)."""
     device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or, in the file, ``cuda:N``."""
     autocast: bool = False
     """bfloat16 mixed precision; slow on CPUs without bfloat16 units."""
     threads: int | None = None
-    """Threads of torch in this process; ``None`` leaves them as they are."""
+    """Torch's threads in this process, at least 1; none: torch's own choice."""
     preprocess: str | dict[str, Any] | None = None
-    """How the weights want their images: as one of the architecture's tags, or any of ``mean``, ``std``,
-    ``interpolation``, ``resize_mode``. ``None``: as the weights' own tag says, or all of the architecture's."""
+    """How the weights want their images: as one of the architecture's tags (``openai``), or any of ``mean``,
+    ``std`` (three numbers), ``interpolation`` (``bicubic``, ``bilinear``), ``resize_mode`` (``shortest``,
+    ``longest``, ``squash``). Needed with a weight file where the architecture's published weights differ in it."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grpo_tta.checks import check_fields
+from grpo_tta.checks import AS_SECTION, check_fields
 
 _LEARNING_RATES = {"norm": 1e-3, "full": 1e-5}
 
@@ -16,14 +16,14 @@ _LEARNING_RATES = {"norm": 1e-3, "full": 1e-5}
 class ZeroShotSettings:
     """There is nothing to set."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
 
 @dataclass(frozen=True)
 class WhitenedSettings:
     """Settings of the whitened encoder; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     logit_adjustment: float = 0.5
     """Labels are those of the logits minus this times the log of the marginal of runners-up; 0: as they are. [ours]"""
@@ -38,7 +38,7 @@ class WhitenedSettings:
 class PriorCorrectionSettings:
     """Settings of the prior correction; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     strength: float = 1.0
     """Exponent of the marginal; 0 corrects nothing. [ours]"""
@@ -53,7 +53,7 @@ class PriorCorrectionSettings:
 class DotaSettings:
     """Settings of DOTA; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     epsilon: float = 0.001
     """Share of the identity in what is inverted. [peer]"""
@@ -80,7 +80,7 @@ class DotaSettings:
 class TentSettings:
     """Settings of Tent; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     learning_rate: float = 1e-3
     """Adam's. [peer:CLIPArTT, BATCLIP's CIFAR configuration]"""
@@ -95,12 +95,12 @@ class TentSettings:
 class SarSettings:
     """Settings of SAR; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     learning_rate: float = 1e-3
     """Of SGD, for 64 images an update. [peer]"""
     momentum: float = 0.9
-    """[peer]"""
+    """Of SGD. [peer]"""
     rho: float = 0.05
     """Length of the perturbation. [peer]"""
     reliable_entropy: float = 0.4
@@ -129,12 +129,12 @@ class SarSettings:
 class DeyoSettings:
     """Settings of DeYO; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     learning_rate: float = 1e-3
     """Of SGD, for 64 images an update. [peer]"""
     momentum: float = 0.9
-    """[peer]"""
+    """Of SGD. [peer]"""
     reliable_entropy: float = 0.5
     """Frames of less entropy may be learnt from, as a share of ``ln C``. [peer]"""
     weight_entropy: float = 0.4
@@ -163,12 +163,12 @@ class DeyoSettings:
 class BatclipSettings:
     """Settings of BATCLIP; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     learning_rate: float = 5e-4
     """AdamW's. [peer]"""
     weight_decay: float = 0.01
-    """[peer]"""
+    """AdamW's. [peer]"""
     update_every: int = 64
     """Frames an update. [peer; counted in frames ours]"""
 
@@ -180,7 +180,7 @@ class BatclipSettings:
 class ViewSettings:
     """Views as the peers make them; raises ``ValueError`` naming the field, the rule and the value."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_SECTION
 
     views: int = 64
     """The plain one and ``views - 1`` random resized crops with flips. [peer:TPT, RLCF, ZERO, VTE]"""
@@ -227,7 +227,7 @@ class TptNormSettings(ViewSettings):
     learning_rate: float = 1e-3
     """AdamW's. [peers: WATT, CLIPArTT, for norm layers]"""
     weight_decay: float = 0.01
-    """[peer:TPT]"""
+    """AdamW's. [peer:TPT]"""
     inner_steps: int = 1
     """Steps an image. [peer:TPT]"""
 
@@ -247,9 +247,9 @@ class RlcfSettings(ViewSettings):
     inner_steps: int = 3
     """Steps an image. [peer]"""
     learning_rate: float | None = None
-    """AdamW's; ``None``: 1e-5 for ``full`` [peer], 1e-3 for ``norm`` [peers: WATT, CLIPArTT]."""
+    """AdamW's; none: 1e-5 for ``full`` [peer], 1e-3 for ``norm`` [peers: WATT, CLIPArTT]."""
     weight_decay: float = 5e-4
-    """[peer]"""
+    """AdamW's. [peer]"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,25 +272,28 @@ class TdaSettings(ViewSettings):
     """Settings of TDA; raises ``ValueError`` naming the field, the rule and the value."""
 
     views: int = 1
-    """[peer: 1 for cross-domain sets, 64 for ImageNet's variants]"""
+    """The plain one and ``views - 1`` random resized crops with flips. [peer: 1 for cross-domain sets, 64 for
+    ImageNet's variants]"""
     positive_shots: int = 3
-    """[peer]"""
+    """Entries of a class in the positive cache. [peer]"""
     positive_weight: float = 2.0
-    """Alpha. [peer:ImageNet]"""
+    """Weight of the positive cache, alpha. [peer:ImageNet]"""
     positive_sharpness: float = 5.0
-    """Beta. [peer:ImageNet]"""
+    """Its sharpness, beta. [peer:ImageNet]"""
     negative_shots: int = 2
-    """[peer]"""
+    """Entries of a class in the negative cache. [peer]"""
     negative_weight: float = 0.117
-    """[peer]"""
+    """Its weight, alpha. [peer]"""
     negative_sharpness: float = 1.0
-    """[peer]"""
+    """Its sharpness, beta. [peer]"""
     entropy_from: float = 0.2
-    """Entropies over log2 C that the negative cache takes. [peer]"""
+    """Least entropy over log2 C that the negative cache takes. [peer]"""
     entropy_to: float = 0.5
+    """The most. [peer]"""
     mask_from: float = 0.03
-    """Probabilities that a negative entry speaks against. [peer]"""
+    """Least probability that a negative entry speaks against. [peer]"""
     mask_to: float = 1.0
+    """The most. [peer]"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from importlib import import_module
 
 from grpo_tta.pipeline.cli.console import say, set_up
 from grpo_tta.pipeline.cli.parser import make_parser, parsed
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.versions import versions
 
 _MODULES = {
@@ -32,10 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     own, beam_options = _split(sys.argv[1:] if arguments is None else arguments)
     flags = parsed(own)
     set_up(verbose=flags.verbose, quiet=flags.quiet, log_format=flags.log_format)
-    from grpo_tta.adapters.storage.filesystems import MissingBackend
-    from grpo_tta.adapters.storage.source import SourceError
-    from grpo_tta.pipeline.errors import ConfigurationError, JobError
-
     try:
         return _run(flags, beam_options)
     except ConfigurationError as error:
@@ -43,13 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (JobError, SourceError, MissingBackend, OSError) as error:
+    except (JobError, OSError) as error:
         return _failed(1, f"failed: {_said(error)}")
     except KeyboardInterrupt:
         return _failed(130, "interrupted: the running slice was dropped; run the same command again to go on")
-    except Exception as error:  # storage back ends raise errors of their own
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        return _failed(1, f"failed: {type(error).__name__}: {_said(error)} (--verbose shows where)")
+    except Exception as error:
+        return _failed(1, f"failed: {_unforeseen(error)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """An error of a source is told as it is, one of a storage back end's own by its type too."""
+    from grpo_tta.adapters.storage.filesystems import MissingBackend
+    from grpo_tta.adapters.storage.source import SourceError
+
+    if isinstance(error, SourceError | MissingBackend):
+        return _said(error)
+    logging.getLogger(__name__).debug("unexpected", exc_info=error)
+    return f"{type(error).__name__}: {_said(error)} (--verbose shows where)"
 
 
 def _failed(code: int, text: str) -> int:

@@ -124,7 +124,8 @@ def check(flags: Flags, beam_options: list[str]) -> int:
 def _show_streams(checked: Checked) -> None:
     """The largest streams with their counts, and what is passed over."""
     begun = f" of the first {checked.looked_at} records" if checked.looked_at >= MOST_COUNTED else ""
-    shown = ", ".join(f"{stream} {count}" for stream, count in checked.streams.most_common(_STREAMS_SHOWN))
+    largest = sorted(checked.streams.items(), key=lambda one: (-one[1], one[0]))
+    shown = ", ".join(f"{stream} {count}" for stream, count in largest[:_STREAMS_SHOWN])
     more = len(checked.streams) - _STREAMS_SHOWN
     print(printable(f"{len(checked.streams)} streams{begun}: {shown}" + (f", and {more} more" if more > 0 else "")))
     if checked.passed_over:

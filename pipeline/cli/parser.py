@@ -5,13 +5,16 @@
 
 import argparse
 import difflib
+import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
 from typing import Any
 
+from rich.text import Text
 from shtab import FILE, SUPPORTED_SHELLS
 
 from grpo_tta.pipeline.cli.bench import add_bench_flags
+from grpo_tta.pipeline.cli.console import errors, results
 from grpo_tta.pipeline.cli.flags import add_job_flags, add_some_flags
 from grpo_tta.pipeline.cli.report import add_page_flags, add_report_flags
 
@@ -28,6 +31,14 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "allow_abbrev": False})
+        self.color = False  # Python's own, of 3.14 and later
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Usage, help and what is wrong with the line: headings and flags stand out where there is a terminal."""
+        text = Text(message.removesuffix("\n"))
+        text.highlight_regex(r"(?m)^\w[\w ,-]*:", "bold")
+        text.highlight_regex(r"(?<![\w-])--?\w[\w-]*", "cyan")
+        (results if file is sys.stdout else errors).print(text)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Knows all it is given, or ends the program: what is mistyped is said before what is missing."""

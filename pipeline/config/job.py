@@ -82,6 +82,8 @@ class JobConfig(Section):
     guard: GuardConfig = GuardConfig()
     event_time: EventTimeConfig = EventTimeConfig()
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Images of all streams in one forward, at most; none: 64, on a GPU 256; of one stream, as many as are left to
+    its next update and probe."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     kafka: KafkaConfig = KafkaConfig()
     run: RunConfig = RunConfig()

@@ -20,6 +20,7 @@ from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
 from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.checks import described
 from grpo_tta.methods import METHODS
 from grpo_tta.pipeline.config.values import (
     Duration,
@@ -42,7 +43,9 @@ from grpo_tta.settings import GuardSettings
 class Section(BaseModel):
     """Strict and frozen; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), json_schema_extra=described
+    )
 
 
 _LIST = Field(strict=False)
@@ -58,25 +61,37 @@ class SourceConfig(Section):
     """Where images come from."""
 
     url: Url
-    """Folder, glob, bucket URL, JSONL manifest, or ``kafka://HOST:PORT/TOPIC``."""
+    """Folder, glob, single file, bucket URL (of images, tar archives, videos), a manifest (``*.jsonl``) or
+    ``kafka://HOST:PORT/TOPIC``; no credentials in it."""
     stream_pattern: str | None = None
+    """Regular expression with ``(?P<stream>...)``, searched in the path relative to the source's root; none: its
+    first folder that is no date (a day, a month, a year above months, hours below a day), ``default`` where there
+    is none. Not used for a manifest."""
     time_pattern: str | None = None
+    """The same with ``(?P<time>...)``, and before it ``(?P<date>...)`` where date and time are apart; ``auto``: the
+    first spelling of a time that cameras write (``docs/robustness.md#names-and-times``); none: the modification
+    time. Not used for a manifest."""
     every: Annotated[Duration, AfterValidator(check_positive)] | None = None
-    """Of videos: so far apart frames are labelled; without it videos are passed over."""
+    """Of videos, one frame in each stretch so long is labelled (``docs/guide.md#videos``); none: videos are passed
+    over."""
     allow_uris: Annotated[tuple[FilePath, ...], _LIST] = ()
-    """Prefixes a manifest may point at, beside its own folder."""
+    """Prefixes a manifest's events may point at, beside the manifest's own folder; ``network:10.0.0.0/8`` lets web
+    hosts be in a private network."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    """Bytes of one encoded image; more is a dead letter."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    """Pixels by the image's header, judged before anything is decoded; more is a dead letter."""
     follow: bool = False
-    """Files that come to a folder or bucket while the job runs are labelled too, until it is stopped."""
+    """Go on with files that come to the folder, glob or bucket, until stopped:
+    ``docs/operating.md#following-a-folder-or-bucket``. Not for manifests; a topic is followed anyway."""
     poll: Duration = "5s"
-    """Between two looks."""
+    """Followed: between two looks at the source."""
     settle: Duration = "5s"
-    """A file younger than this may still be written and waits."""
+    """Followed: a younger file may still be written and waits."""
     look_back: Duration = "1h"
-    """A file so much older than the newest one comes too late: a dead letter."""
+    """Followed: a file so much older than the newest one comes too late and is a dead letter."""
     give_up_after: Duration = "10m"
-    """A source that cannot be listed any more is looked at again for so long."""
+    """Followed: a source that cannot be listed any more is looked at again for so long."""
 
     @model_validator(mode="after")
     def _followable(self) -> "SourceConfig":
@@ -98,9 +113,13 @@ class LabelsConfig(Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
     file: FilePath | None = None
-    """One class a line, or YAML/JSON mapping class -> prompts."""
+    """One class a line, or YAML/JSON mapping class to prompts, told by the file's ending."""
     templates: Annotated[tuple[str, ...], _LIST] = ()
+    """Prompts with ``{}`` for the class; none: ``a photo of a {}.``, and for names that the demo model knows its
+    own prompts."""
     class_vectors: FilePath | None = None
+    """Safetensors file with the tensor ``class_vectors`` ``[classes, dim]``; names from ``labels.file`` or the
+    file's metadata."""
 
 
 def _method_name(value: str) -> str:
@@ -127,6 +146,7 @@ class MethodConfig(Section):
     """The method and its settings, which are what ``grpo_tta.METHODS`` says of that name."""
 
     name: Annotated[str, AfterValidator(_method_name), Field(json_schema_extra={"enum": list(METHODS)})] = "grpo"
+    """GRPO-TTA, the frozen model, or a rival to compare with."""
     settings: MethodSettings = Field(default_factory=dict, validate_default=True)
 
     @model_validator(mode="after")
@@ -149,16 +169,21 @@ class GuardConfig(Section):
 
     settings: Annotated[GuardSettings, made_of(GuardSettings)] = GuardSettings()
     reference: FilePath | None = None
-    """A safetensors file of ``grpo-tta calibrate``; without it each stream warms up on its own first frames."""
+    """File of ``grpo-tta calibrate``; none: each stream warms up on its own first frames."""
 
 
 class EventTimeConfig(Section):
     """Windows and lateness."""
 
     window: Annotated[str, BeforeValidator(check_window)] = "fixed:60s"
+    """``fixed:LENGTH`` or ``session:GAP``; groups records, changes no label."""
     max_session: Duration = "1h"
+    """Longest session; raised to the gap where it is shorter."""
     allowed_lateness: Duration = "30s"
+    """An image older than its stream's newest stepped one by more is late; only in live jobs and followed ones, a
+    bounded listing is sorted."""
     max_future: Duration = "10m"
+    """Times further ahead of the plan's clock are capped."""
 
     def windows(self) -> Windows:
         """As the pipeline uses them."""
@@ -173,14 +198,18 @@ class OutputConfig(Section):
     """Where and how results are written."""
 
     url: Url
-    """Folder, bucket URL, or ``kafka://HOST:PORT/LABELS_TOPIC``."""
+    """Folder or bucket for ``labels/``, ``adaptation/``, ``drift/``, ``dead_letters/``, ``monitor/`` and
+    ``summary.json``, or ``kafka://HOST:PORT/LABELS_TOPIC``; no credentials in it."""
     also: Annotated[tuple[Url, ...], _LIST] = ()
-    """Further places that get all records too."""
+    """Further places that get all records too; on the command line ``--out`` again."""
     format: Literal["jsonl", "parquet"] = "jsonl"
+    """Of the record files."""
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Under it the label is ``unknown``; the top-k list stays."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    """Candidates in a label's list, at most the number of classes."""
     monitor: Annotated[str, BeforeValidator(check_stretch)] = "1h"
-    """Stretch of event time that a record of ``monitor/`` is about; whole seconds."""
+    """Stretch of event time that a record of ``monitor/`` (``docs/monitoring.md``) is about; whole seconds."""
 
 
 class TopicsConfig(Section):
@@ -188,9 +217,13 @@ class TopicsConfig(Section):
     ``.monitor``."""
 
     adaptation: str | None = None
+    """None: the labels' topic with ``.adaptation``; on the command line ``--topics adaptation=NAME,...``."""
     drift: str | None = None
+    """The same with ``.drift``."""
     dead_letters: str | None = None
+    """The same with ``.dead_letters``."""
     monitor: str | None = None
+    """The same with ``.monitor``."""
 
 
 class KafkaConfig(Section):
@@ -199,25 +232,28 @@ class KafkaConfig(Section):
     security: Annotated[KafkaSecurity, made_of(KafkaSecurity)] | None = None
     """Without it: from the environment, ``GRPO_TTA_KAFKA_PROTOCOL`` and so on. Secrets are named, never given."""
     group: Annotated[str, Field(min_length=1)] = "grpo-tta"
+    """Consumer group whose processes share the partitions."""
     partitions: Annotated[str, parsed(parse_numbers)] | None = None
-    """``0-3,7``: read these, and no others, instead of sharing with the group's other processes."""
+    """``0-3,7``: these and no others, instead of sharing with the group."""
     start: Annotated[str, parsed(Start.parse)] = "committed"
-    """For partitions without a commit: ``committed | earliest | latest | timestamp:RFC3339 |
-    TOPIC-PARTITION=OFFSET,...``."""
+    """Of partitions that the topics have when the job is made, decided once (one added later is read from its first
+    record): ``committed``, ``earliest``, ``latest``, ``timestamp:RFC3339``, ``TOPIC-PARTITION=OFFSET,...``."""
     until: Annotated[str, parsed(parse_until)] | None = None
-    """``latest`` (what is there at the start) or a time; without it the job goes on for ever."""
+    """``latest`` (what is there at the start) or a time; none: for ever."""
     out_of_range: OutOfRangePolicy = "fail"
+    """Where the position has been deleted."""
     transactional: bool = False
     """Labels and positions in one Kafka transaction; source and output on one cluster."""
     topics: TopicsConfig = TopicsConfig()
     create_topics: bool = True
+    """Output topics that are missing are made."""
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Of topics that are created."""
+    """Of topics that are made."""
     session: Duration = "10s"
     """After so long without a sign of life a process's partitions go to the others."""
     shed_above: Annotated[int, Field(ge=2)] | None = None
-    """A partition that is more records behind is only labelled, by one forward an image: nothing is learnt and no drift
-    watched until it is less than half of that behind."""
+    """A partition that is more records behind is only labelled, one forward an image, until it is less than half of
+    that behind: nothing is learnt and no drift watched meanwhile."""
     discovery: Duration = "30s"
     """How soon added partitions are noticed."""
     give_up_after: Duration = "10m"
@@ -228,28 +264,35 @@ class CheckpointConfig(Section):
     """Slices and what a resume does."""
 
     url: Url | None = None
-    """Default: ``checkpoint`` under the first output that is no Kafka topic."""
+    """Folder or bucket for listing, plans, states and commits; none: ``checkpoint`` under the first
+    output that is no Kafka topic."""
     slice_records: Annotated[int, Field(ge=1, le=200_000)] = 2_000
-    """Most events of a slice; of a live one, of each partition."""
+    """Events a commit; of a live job, of each partition."""
     slice_seconds: Duration = "5s"
-    """A live slice begins so long after the one before, or earlier where it would be full."""
+    """Live: a slice begins so long after the one before, or earlier where it would be full."""
     on_state_mismatch: Literal["fail", "reset"] = "fail"
+    """A checkpoint of other settings or another model is refused, or taken over
+    (``docs/operating.md#resuming-with-other-settings``)."""
     keep: Annotated[int, Field(ge=2, le=1000)] = 8
-    """How many slices' plans, commits and states are kept."""
+    """Plans, commits and packs of states that garbage collection leaves."""
     forget_after: Annotated[Duration, AfterValidator(check_positive)] = "7d"
-    """A stream without an image for so long, in event time up to the newest image of its partition, is forgotten: it
-    starts afresh when it comes again."""
+    """A stream without an image for so long, in event time up to the newest image of its partition, is
+    forgotten: it starts afresh when it comes again."""
     max_state_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
-    """Of one stream: a method that needs more is refused, for a slice holds the states of all its streams."""
+    """Of one stream; a method that needs more is refused before anything is read."""
 
 
 class RunConfig(Section):
     """How the graph is run; no label depends on it."""
 
     runner: str = "FnApiRunner"
+    """Beam runner, by name; ``DaskRunner``: a cluster (``docs/operating.md#a-dask-cluster``)."""
     beam_options: Annotated[tuple[str, ...], _LIST] = ()
+    """Beam's own options, passed through as given; one that Beam does not know is refused, unless a job server may
+    know it. Of their values, which may be secrets, ``config show`` and ``summary.json`` tell none."""
     shard: Annotated[str, parsed(parse_shard)] | None = None
-    """``0/4`` to ``3/4``: label this part of the streams; the others are labelled by other processes."""
+    """``0/4`` to ``3/4``: label this part of the streams, those whose names hash to it; the others are other
+    processes'."""
     readers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that fetch and decode."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -257,6 +300,6 @@ class RunConfig(Section):
     metrics_host: str = "127.0.0.1"
     """Where they are served."""
     metrics_streams: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """So many of the worst streams have series of their own."""
+    """So many of the worst streams (``docs/monitoring.md``) have series of their own."""
     accuracy: str | None = None
-    """A file of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy."""
+    """File of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy."""

@@ -11,8 +11,10 @@ from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.estimate import AccuracyCalibration
-from grpo_tta.evaluation import CORRUPTIONS, Frames, run_stream
 from grpo_tta.evaluation.accuracy import LEAST_IMAGES, WINDOW, calibration_stream, fit, measured_parts
+from grpo_tta.evaluation.corruptions import CORRUPTIONS
+from grpo_tta.evaluation.run import run_stream
+from grpo_tta.evaluation.streams import Frames
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, load_reference, uri_policy

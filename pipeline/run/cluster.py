@@ -10,6 +10,7 @@ still does: so workers stop that an earlier submission left behind, and those of
 """
 
 import logging
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
 from grpo_tta.pipeline.run.bounded import SUMMARY, JobResult, job_listing, run_label_job
 from grpo_tta.pipeline.run.driver import Progress
+from grpo_tta.pipeline.run.packed import Packed
 from grpo_tta.pipeline.run.places import output_stores, outputs_claimed
 from grpo_tta.pipeline.run.runner import IN_PROCESS, check_runner, make_pipeline
 from grpo_tta.pipeline.run.shards import Shard, check_shards, shards_noted
@@ -168,7 +170,8 @@ def _run(config: JobConfig, work: LabelShard, count: int, tell: Callable[[], Non
     raised."""
     run = config.run.model_copy(update={"beam_options": (*config.run.beam_options, f"--dask_npartitions={count}")})
     pipeline = make_pipeline(run)
-    _ = pipeline | "Shards" >> beam.Create(range(count), reshuffle=False) | "LabelShard" >> beam.Map(work)
+    packed = Packed(pickle.dumps(work))
+    _ = pipeline | "Shards" >> beam.Create(range(count), reshuffle=False) | "LabelShard" >> beam.Map(packed)
     logging.getLogger("distributed").setLevel(logging.WARNING)
     try:
         result: Any = pipeline.run()

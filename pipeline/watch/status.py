@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from grpo_tta.adapters.storage.listing import Listing
@@ -13,6 +13,7 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.windows import to_datetime
+from grpo_tta.schemas.base import Record
 from grpo_tta.state import StateHeader, read_header
 
 if TYPE_CHECKING:
@@ -22,15 +23,17 @@ _JOB = "live.json"
 """Not ``job.json``: under a place for outputs, which may be the same folder, that says whose they are."""
 
 
-@dataclass(frozen=True)
-class PartitionStatus:
-    """One partition. ``lag`` is ``None`` where the source does not answer, and before the first commit."""
+class PartitionStatus(Record):
+    """One partition; of what is listed the only one is ``storage``."""
 
     partition: str
     position: int | None
+    """Of the next event to be labelled."""
     end: int | None
     lag: int | None
+    """None where the source does not answer, and before the first commit."""
     epoch: int | None
+    """Grows whenever a process claims the partition."""
     owner: str | None
     """The last process to claim it; whether it lives is not known here."""
     events: int
@@ -38,8 +41,7 @@ class PartitionStatus:
     dead_letters: int
 
 
-@dataclass(frozen=True)
-class StreamStatus:
+class StreamStatus(Record):
     """One stream. Times are event times."""
 
     stream: str
@@ -47,25 +49,26 @@ class StreamStatus:
     frames: int
     updates: int
     newest: str | None
+    """Of its images."""
     frames_since_reset: int
     warming_up: bool
     """The guard is making the stream's reference, and blind to shifts."""
     resets: dict[str, int]
+    """How many, by cause."""
     last_reset: str | None
     last_reset_cause: str | None
     state_bytes: int
 
 
-@dataclass(frozen=True)
-class Status:
-    """Of a whole job."""
+class Status(Record):
+    """Of a whole job: what ``grpo-tta status --json`` prints."""
 
     partitions: list[PartitionStatus]
     streams: list[StreamStatus]
 
     def to_json(self) -> str:
         """For scripts."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(self.model_dump(), indent=2)
 
 
 def note_job(store: ObjectStore, settings: "KafkaSettings", group: str, *, transactional: bool = False) -> None:
@@ -138,7 +141,7 @@ def read_status(checkpoint_url: str) -> Status:
         for stream, pack in sorted((commit.states if commit else {}).items()):
             data = reader.read(pack, stream)
             streams.append(_stream(stream, name, read_header(data), len(data)))
-    return Status(partitions, streams)
+    return Status(partitions=partitions, streams=streams)
 
 
 def request_reset(checkpoint_url: str, stream: str) -> list[str]:

@@ -266,7 +266,7 @@ def test_a_missing_extra_is_named(monkeypatch):
     def missing(*_, **__):
         raise ImportError("Please install s3fs")
 
-    monkeypatch.setattr(filesystems.fsspec.core, "url_to_fs", missing)
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     with pytest.raises(SourceError, match=r"pip install 'grpo-tta\[s3\]'"):
         list(list_source("s3://bucket/x"))
 

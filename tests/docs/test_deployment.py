@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def configured(words: list[str], config: str | None = None) -> Any:
 
 
 def test_the_dockerfile_is_clean() -> None:
-    program = shutil.which("hadolint", path=str(Path(shutil.sys.executable).parent))  # type: ignore[attr-defined]
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert program is not None
     done = subprocess.run([program, "docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -182,3 +184,14 @@ def test_the_commands_that_files_say_to_type_name_files_that_are_there() -> None
     for path in (DOCKER / "compose.yaml", *DOCKER.glob("kubernetes/*.yaml"), DOCKER / "Dockerfile"):
         for line in re.findall(r"^#   (?:docker|kubectl) .*-f (\S+)", path.read_text(), re.MULTILINE):
             assert (ROOT / shlex.split(line)[0]).is_file(), (path, line)
+
+
+@pytest.mark.slow  # downloads all but torch
+@pytest.mark.timeout(1800)
+def test_the_steps_of_the_images_run_in_an_empty_folder(tmp_path: Path) -> None:
+    """But for that which installs torch, which takes gigabytes: this environment's is taken."""
+    torch_from = sysconfig.get_path("purelib")
+    command = [sys.executable, "docker/check.py", str(tmp_path / "image"), "--torch-from", torch_from]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "usage: grpo-tta label" in done.stdout

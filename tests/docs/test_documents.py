@@ -1,9 +1,6 @@
-"""The documents agree with the code: every configuration key, every test, script and file that they name, and the
-README's example."""
+"""The documents agree with the code: every test, script and file that they name, and the README's example."""
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +11,9 @@ from PIL import Image
 from grpo_tta import Batch
 from grpo_tta.demo import pictures, scenes
 from grpo_tta.evaluation.stream_makers import STREAMS
-from grpo_tta.pipeline.cli.flags import all_flags
-from grpo_tta.pipeline.config.job import JobConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/*.md")])
-ROW = re.compile(r"^(\| `[a-z_.]+` \|[^|]+\|[^|]+\|[^|]+\|) .+ \|$", re.MULTILINE)
-FLAGS = {
-    "run.beam_options": "after `--`",
-    **{key: f"`{flag}`" for flag, key, _ in all_flags()},
-}
-
-
-def keys(node: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every leaf of the configuration's JSON schema, by its path; of several kinds of a section those of the first."""
-    for name, field in node["properties"].items():
-        sections = [option["$ref"] for option in [field, *field.get("anyOf", [])] if "$ref" in option]
-        if sections:
-            section = definitions[sections[0].rpartition("/")[2]]
-            yield from keys(section, definitions, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-def type_of(field: dict[str, Any]) -> str:
-    """As the table spells it."""
-    if "anyOf" in field:
-        return " or ".join("none" if option["type"] == "null" else type_of(option) for option in field["anyOf"])
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    name = {"string": "text", "array": "list of texts", "boolean": "yes or no"}.get(field["type"], field["type"])
-    low, high = field.get("minimum"), field.get("maximum")
-    if high is not None:
-        return f"{name} {low} to {high}"
-    return name if low is None else f"{name} >= {low}"
-
-
-def test_the_configuration_reference_lists_every_key_with_its_flag_type_and_default() -> None:
-    schema = JobConfig.model_json_schema()
-    wanted = [
-        f"| `{key}` | {FLAGS.get(key, '')} | {type_of(field)} | {default_of(field)} |".replace("|  |", "| |")
-        for key, field in keys(schema, schema["$defs"])
-    ]
-    assert ROW.findall((ROOT / "docs/configuration.md").read_text()) == wanted
-
-
-def default_of(field: dict[str, Any]) -> str:
-    if "default" not in field:
-        return "needed"
-    default = field["default"]
-    return "none" if default in (None, []) else f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,8 +1,10 @@
-"""A job on a Dask cluster of worker processes writes what one process writes, also where a worker is killed."""
+"""A job on a Dask cluster of worker processes writes what one process writes, also where one of them all is killed."""
 
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -105,6 +107,21 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert main(on_cluster(cluster, feed, out)) == 0
     killer.join()
     assert killed
+    assert records(out) == expected
+
+
+def test_a_killed_submitter_loses_nothing_and_the_same_command_goes_on(
+    cluster: LocalCluster, feed: Path, expected: dict[str, list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "grpo_tta.pipeline.cli", *on_cluster(cluster, feed, out)]
+    with subprocess.Popen(command, cwd=tmp_path) as submitter:
+        while not list(out.glob("checkpoint/partitions/*/commits/*.json")):
+            assert submitter.poll() is None
+            time.sleep(0.01)
+        submitter.kill()
+    assert len(records(out)["labels"]) < IMAGES
+    assert main(on_cluster(cluster, feed, out)) == 0
     assert records(out) == expected
 
 

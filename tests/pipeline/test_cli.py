@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ from safetensors.torch import save_file
 
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, class_prompts, reference_path, write_feed
 from grpo_tta.estimate import AccuracyCalibration
-from grpo_tta.evaluation import DEVELOPMENT
+from grpo_tta.evaluation.corruptions import DEVELOPMENT
 from grpo_tta.pipeline.cli import columns, main
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import all_flags
@@ -313,6 +315,7 @@ def test_the_schema_knows_every_section_that_is_shown(run: Run) -> None:
     assert code == 0
     shown = yaml.safe_load(run("config", "show")[1])
     assert json.loads(schema)["properties"].keys() == shown.keys()
+    assert json.loads(schema)["$defs"]["ZeroSettings"]["properties"]["seed"]["description"]  # of the class above it
 
 
 def test_version_names_what_a_label_depends_on(run: Run) -> None:
@@ -357,6 +360,19 @@ def test_status_is_within_80_columns(run: Run, labelled: Path) -> None:
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
+@pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_help_has_colours_on_a_terminal_that_wants_them(asked: dict[str, str], coloured: bool) -> None:
+    terminal, end = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    command = [sys.executable, "-m", "grpo_tta.pipeline.cli", "status", "--help"]
+    subprocess.run(command, stdout=end, env={**kept, "TERM": "xterm-256color", **asked}, check=True)
+    said = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    os.close(end)
+    assert "--checkpoint" in said
+    assert ("\x1b[36m" in said) == coloured
+
+
 def test_long_names_lose_their_middle_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     table = [["stream", "frames"], ["a" * 60 + "-north", "12"]]
     for terminal, shown in ((True, "aaaaaaaa\u2026a-north  12"), (False, "a" * 60 + "-north  12")):
@@ -396,6 +412,7 @@ LIGHT = [
     (["config", "show", "--source", "x", "--method", "tent"], 0),
     (["status", "--checkpoint", "CHECKPOINT"], 0),
     (["reset", "--checkpoint", "CHECKPOINT", "--stream", "cam-01"], 0),
+    (["evaluate", "--labels", "OUT", "--truth", "TRUTH"], 0),
     (["dead-letters", "replay", "--from", "OUT", "--source", "kafka://127.0.0.1:9/t", "--stage", "sink"], 1),
 ]
 """Command lines that load no model, with their exit codes."""
@@ -411,9 +428,9 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_what_loads_no_model_imports_neither_torch_nor_beam(labelled: Path) -> None:
+def test_what_loads_no_model_imports_neither_torch_nor_beam(labelled: Path, feed: Path) -> None:
     """One after another in one process: what any of them imports is there to the end."""
-    places = {"OUT": str(labelled), "CHECKPOINT": str(labelled / "checkpoint")}
+    places = {"OUT": str(labelled), "CHECKPOINT": str(labelled / "checkpoint"), "TRUTH": str(feed / "truth.jsonl")}
     lines = [([places.get(argument, argument) for argument in arguments], code) for arguments, code in LIGHT]
     alone = ALONE.replace("{heavy}", str(HEAVY))
     given = [sys.executable, "-c", alone, json.dumps([arguments for arguments, _ in lines])]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from grpo_tta.estimate import share_under
-from grpo_tta.evaluation import Frames
 from grpo_tta.evaluation.accuracy import LEAST_IMAGES, WINDOW, Measured, Seen, calibration_stream, error_of, fit
+from grpo_tta.evaluation.streams import Frames
 
 
 def frames_of(kind: str, count: int, accuracy: float, seed: int, classes: int = 50, spread: float = 0.0) -> Measured:

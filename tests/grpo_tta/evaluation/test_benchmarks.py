@@ -8,7 +8,9 @@ from benchmarks import collapse
 from benchmarks.alarms import HORIZON, Pool, Tally, changing
 from benchmarks.report import upper_bound
 from grpo_tta import GuardEvent
-from grpo_tta.evaluation import CLEAN, Condition, StreamResult, make_plan
+from grpo_tta.evaluation.plans import CLEAN, Condition
+from grpo_tta.evaluation.run import StreamResult
+from grpo_tta.evaluation.stream_makers import make_plan
 
 FOG = Condition("fog", 3)
 

@@ -8,7 +8,8 @@ import torch
 from method_runs import assert_close, run
 
 from grpo_tta import Batch, Classifier, DriftGuard, GrpoSettings, GuardSettings
-from grpo_tta.evaluation import Frames, StreamResult, run_stream
+from grpo_tta.evaluation.run import StreamResult, run_stream
+from grpo_tta.evaluation.streams import Frames
 from grpo_tta.methods.gate import EVERY, Gate
 from grpo_tta.methods.grpo_online import OnlineGrpo
 from grpo_tta.methods.zero_shot import ZeroShot
