@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pipeline_jobs import outputs
 
+from grpo_tta import Classifier
 from grpo_tta.demo import class_prompts, pictures, render_scene
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
@@ -105,6 +107,31 @@ def test_bad_files_are_dead_letters_and_change_nothing_else(good: tuple[Path, di
     assert "30000" in letters["bomb.png"].error_message
     summary = result.summary
     assert (summary.events, summary.labels, summary.dead_letters) == (GOOD + 5, GOOD, 5)
+
+
+def test_an_image_that_breaks_the_model_is_a_dead_letter_of_the_step_and_the_rest_is_labelled(
+    good: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = good
+    shutil.copytree(folder, tmp_path / "feed")
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "feed/cam/2026-01-01T00-00-09Z-white.png")
+    normalise = Classifier.normalise
+
+    def breaking(self: Classifier, canvases: torch.Tensor) -> torch.Tensor:
+        if bool((canvases == 255).flatten(1).all(1).any()):
+            raise ArithmeticError("too bright")
+        return normalise(self, canvases)
+
+    monkeypatch.setattr(Classifier, "normalise", breaking)
+    summary = run_label_job(config(tmp_path / "feed", tmp_path / "out")).summary
+    found = labels_by_id(tmp_path / "out")  # halves of a batch differ from the whole by rounding
+    assert {name: json.loads(record)["label"] for name, record in found.items()} == {
+        name: json.loads(record)["label"] for name, record in expected.items()
+    }
+    (letter,) = outputs(tmp_path / "out")["dead_letters"]
+    assert (letter.stage, letter.error_class, letter.error_message) == ("step", "ArithmeticError", "too bright")
+    assert letter.id.endswith("white.png")
+    assert (summary.events, summary.labels, summary.dead_letters) == (GOOD + 1, GOOD, 1)
 
 
 def test_what_is_repaired_is_labelled_the_same_counted_and_told_once(
