@@ -109,7 +109,7 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
     """An empty one, whose bundles end at once."""
     _sample_often()
-    core.get_function_args_defaults = _inspect
+    inspect_once()
     return beam.Pipeline(runner=_CLASSES.get(run.runner, run.runner), options=_Options(list(run.beam_options)))
 
 
@@ -139,20 +139,22 @@ def _sample_often() -> None:
     StateSampler.__init__.__defaults__ = (_SAMPLING_MILLISECONDS,)
 
 
-_inspect_again = core.get_function_args_defaults
+_inspect = core.get_function_args_defaults
 
 
-def _inspect(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
-    """Names and defaults of a function's arguments. Beam looks at all methods of all steps some hundred times a slice,
-    which was more than a third of a small one; a class's methods are looked at once."""
-    if not isinstance(function, MethodType):
-        names, defaults = _inspect_again(function)
-        return names, defaults
-    names, defaults = _of_method(function.__func__)
+def inspect_once() -> None:
+    """Have Beam look once at the arguments of each method of a class. It asks for those of all methods of all steps
+    some hundred times a slice, which was more than a quarter of a small one."""
+    core.get_function_args_defaults = _inspected
+
+
+def _inspected(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
+    """Names and defaults of a function's arguments."""
+    names, defaults = _of_method(function.__func__) if isinstance(function, MethodType) else _inspect(function)
     return list(names), list(defaults)
 
 
 @functools.lru_cache(maxsize=4096)
 def _of_method(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
-    names, defaults = _inspect_again(MethodType(function, object()))
+    names, defaults = _inspect(MethodType(function, object()))
     return names, defaults
