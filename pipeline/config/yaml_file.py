@@ -60,8 +60,8 @@ for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:float", r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("tag:yaml.org,2002:float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
-    _Strict.add_implicit_resolver(_tag, re.compile(rf"({_pattern})\Z"), _first)  # type: ignore[no-untyped-call]
-_Strict.add_constructor("!unclear", _unclear)  # type: ignore[no-untyped-call]
+    _Strict.add_implicit_resolver(_tag, re.compile(rf"({_pattern})\Z"), _first)
+_Strict.add_constructor("!unclear", _unclear)
 
 
 class _StrictTexts(_Strict):
