@@ -13,7 +13,8 @@ PRISM := build/prism/$(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' require
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
+# Compiled once: where nobody may write bytecode, each process of the tests would compile torch and Beam again.
+INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode
 # triton compiles kernels for a GPU and is a gigabyte; torch runs without it.
 FOR_THIS_MACHINE := $(if $(wildcard /dev/nvidia0 /dev/dxg),,--excludes requirements/gpu-only.txt)
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

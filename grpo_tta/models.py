@@ -7,6 +7,7 @@ dropped as soon as the class vectors exist. Everything that can be wrong with a 
 """
 
 import difflib
+import functools
 import hashlib
 import json
 import logging
@@ -261,13 +262,21 @@ def _load_open_clip(settings: ModelSettings, *, with_text: bool) -> _Source:
     tokenizer = None
     if with_text:
         try:
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = _tokenizer(name)
         except Exception as error:
             raise ModelError(
                 f"the tokenizer of {where} could not be loaded ({_first_line(error)}): "
                 "install what it names, or give class_vectors"
             ) from error
     return _Source(model, tokenizer, PreprocessCfg.from_open_clip(open_clip.get_model_preprocess_cfg(model)))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(name: str) -> Callable[..., Tensor]:
+    """Many suites and templates of one model are encoded one after another; to read the vocabulary takes longer than a
+    small model's text."""
+    tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(name)
+    return tokenizer
 
 
 _SAFE_WAY = "convert it to safetensors, or save its state_dict alone"

@@ -20,6 +20,15 @@ def heap_of_the_libraries() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def methods_of_steps() -> None:
+    """Looked at once by Beam, as in a job, also where a test makes a pipeline of its own."""
+    if "apache_beam" in sys.modules:
+        from grpo_tta.pipeline.run.runner import inspect_once
+
+        inspect_once()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def packaged_classifier() -> Iterator[None]:
     """With its own classes it is the same for all; nothing writes to a classifier."""
     names = ("grpo_tta.pipeline.label.load", "grpo_tta.bench.models")

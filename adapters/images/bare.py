@@ -77,6 +77,8 @@ def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
     for number, (kind, body, sound) in enumerate(_png_chunks(data)):
         if number == 0 and kind != b"IHDR":
             raise CorruptImage(f"the first chunk is {kind!r}")
+        if kind == b"tRNS" and parts[b"IDAT"]:  # as viewers do: it would have to come before the pixels
+            continue
         if kind == b"tRNS" or not kind[0] & 0x20:
             if not sound:
                 raise CorruptImage(f"chunk {kind.decode('ascii', 'replace')} has a bad checksum, or is cut off")

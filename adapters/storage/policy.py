@@ -41,6 +41,8 @@ _OVERLONG = re.compile(r"%(c0%[29aef][0-9a-f]|c1%[19][0-9a-f]|e0%80%[29a][0-9a-f
 """Percent-encodings of dots and slashes that are no UTF-8 and that some servers take."""
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE | re.ASCII)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that the internet has of IPv6; outside of it lie what stands for other addresses and what is of one site."""
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -118,7 +120,7 @@ class UriPolicy:
         """Whether ``address``, numeric, is one that the web host of a checked uri may have."""
         given = ipaddress.ip_address(address.partition("%")[0])
         inner = _inner(given)
-        if inner.is_global and not inner.is_multicast:
+        if inner.is_global and not inner.is_multicast and (inner.version == 4 or inner in _UNICAST):
             return True
         if any(inner in network or given in network for network in self._networks):
             return True

@@ -4,11 +4,13 @@ One table of spellings, tried in order; the first that fits and is a time counts
 seconds: ``202301011200`` is noon of a day and not the year 8380. Numbers of 10, 16 and 19 digits are dates only from
 1980 on, for else they are seconds, microseconds or nanoseconds since the epoch. Without an offset a time is UTC.
 
-    2023-06-15T14:25:30.123Z, 2023-06-15_14-25-30, 2023-06-15 at 14.25.30    RFC 3339, motionEye, UniFi, screenshots
+    2023-06-15T14:25:30.123Z, 2023-06-15_14-25-30, 2023-06-15 at 2.25.30 PM  RFC 3339, motionEye, UniFi, screenshots
+    2023-06-15-14h25m30s123                                                  VLC
     2023:06:15 14:25:30                                                      EXIF
     20230615142530, 20230615142530123, 2023061514253001                      Reolink, Hikvision, D-Link
     20230615_142530123, 20230615-142530, 20230615.142530, 20230615T142530Z   Pixel, Foscam, Blue Iris
-    2023-06-15/001/jpg/14/25/30, 2023/06/15/14-25-30                         Dahua, motionEye: parts in several folders
+    2023_0615_142530, P23061514253001                                        dashcams, HiSilicon
+    2023-06-15/001/jpg/14/25/30, 2023/06/15/14-25-30, 20230615/14/25-30      Dahua, motionEye: parts in several folders
     1686839130.123456, 1686839130, 1686839130123                             Frigate, epoch seconds, milliseconds
 """
 
@@ -23,7 +25,11 @@ FIRST_PLAUSIBLE = (datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC) - _EPOCH) // timedelt
 """Before it no picture was taken that has a time of its own; a camera that has lost its clock begins in 1970."""
 
 _DATE = r"(?P<year>\d{4})(?P<d>[-_.:/])(?P<month>\d{1,2})(?P=d)(?P<day>\d{1,2})"
-_CLOCK = r"(?P<hour>\d{1,2})(?P<c>[-_.:/])(?P<minute>\d{2})(?:(?P=c)(?P<second>\d{2})(?:[.,_](?P<fraction>\d{1,9}))?)?"
+_SECOND = r"(?P<second>\d{2})(?:[.,_s](?P<fraction>\d{1,9})|s)?"
+_HALF = r"(?:[ _\u00a0\u202f]?(?P<half>[AP])M(?![A-Z]))?"
+_CLOCK = rf"(?P<hour>\d{{1,2}})(?P<c>[-_.:/h]|%3A)(?P<minute>\d{{2}})(?:(?:(?P=c)|m){_SECOND})?{_HALF}"
+_CLOCK_OF_A_FILE = rf"(?P<hour>\d{{2}})(?P<c>[-_.:])(?P<minute>\d{{2}})(?P=c){_SECOND}"
+_CLOCK_BELOW_ITS_HOUR = rf"(?P<hour>\d{{2}})/(?P<minute>\d{{2}})[-.:]{_SECOND}"
 _DATE_DIGITS = r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})"
 _CLOCK_DIGITS = r"(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,9}))?)?"
 _BETWEEN = r"(?:[T_ ,.+-]{1,3}| at )"
@@ -36,10 +42,13 @@ SPELLINGS = (
     f"{_DATE}{_BETWEEN}{_CLOCK_DIGITS}{_ZONE}",
     f"{_DATE_DIGITS}{_BETWEEN}{_CLOCK}{_ZONE}",
     f"{_DATE_DIGITS}(?:{_BETWEEN})?{_CLOCK_DIGITS}{_ZONE}",
-    f"{_DATE}{_FOLDERS}{_CLOCK}",
-    f"{_DATE}{_FOLDERS}{_CLOCK_DIGITS}",
-    f"{_DATE_DIGITS}{_FOLDERS}{_CLOCK}",
-    f"{_DATE_DIGITS}{_FOLDERS}{_CLOCK_DIGITS}",
+    f"(?P<year>\\d{{4}})_(?P<month>\\d{{2}})(?P<day>\\d{{2}})_{_CLOCK_DIGITS}",
+    rf"[AP](?P<short_year>\d{{2}})(?P<month>\d{{2}})(?P<day>\d{{2}})_?{_CLOCK_DIGITS}",
+    *(
+        f"{date}{_FOLDERS}{clock}"
+        for date in (_DATE, _DATE_DIGITS)
+        for clock in (_CLOCK_OF_A_FILE, _CLOCK_BELOW_ITS_HOUR, _CLOCK, _CLOCK_DIGITS)
+    ),
     f"{_DATE_DIGITS}(?P<hour>\\d{{2}})",
     _NUMBER,
     f"{_DATE}[T_ ](?P<hour>\\d{{2}})",
@@ -48,6 +57,7 @@ SPELLINGS = (
     f"{_DATE_DIGITS}{_ZONE}",
 )
 """What the whole of a text, or a part of a path, may be."""
+_AFTER_YEAR = ("month", "day", "hour", "minute", "second")
 _FLAGS = re.IGNORECASE | re.ASCII
 _WHOLE = [re.compile(spelling, _FLAGS) for spelling in (*SPELLINGS, r"(?P<number>\d{1,7}(?:\.\d+)?)")]
 _WITHIN = [re.compile(rf"(?<!\d)(?:{spelling})(?!\d)", _FLAGS) for spelling in SPELLINGS]
@@ -125,8 +135,11 @@ def _microseconds(match: re.Match[str]) -> int:
             raise ValueError(f"the year is {part['year']}")
         zone = part.get("zone")
         offset = UTC if zone is None or zone in "Zz" else _zone(zone)
-        numbers = [int(part.get(name) or 0) for name in ("year", "month", "day", "hour", "minute", "second")]
-        moment = datetime(*numbers, tzinfo=offset)  # type: ignore[arg-type, misc]
+        year = int(part.get("year") or f"20{part['short_year']}")
+        month, day, hour, minute, second = (int(part.get(name) or 0) for name in _AFTER_YEAR)
+        if part.get("half") and hour <= 12:
+            hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=offset)
         found = (moment - _EPOCH) // timedelta(microseconds=1) + int(f"{part.get('fraction') or 0:0<6}"[:6])
     if not 0 <= found <= _LAST:
         raise ValueError("it is outside the years 1970 to 9999")

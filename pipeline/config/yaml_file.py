@@ -1,9 +1,11 @@
 """YAML as this package reads it: with nothing in it that two readers may take for two things.
 
 A key that comes twice, an alias (``*name``, which a few lines make into millions of values), values nested deeper than
-32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line.
+32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line. So are
+``010`` and ``1:30``, which are 8 and 90 to some; ``1e-3`` is a number.
 """
 
+import re
 from typing import Any
 
 import yaml
@@ -17,7 +19,7 @@ class _Strict(yaml.SafeLoader):
 
     depth = 0
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in its base
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":int", ":float"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -46,6 +48,20 @@ class _Strict(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(None, None, f"key {key!r} is in it twice", key_node.start_mark)
             found[key] = self.construct_object(value_node, deep=True)
         return found
+
+
+def _unclear(loader: Any, node: Any) -> None:
+    raise yaml.MarkedYAMLError(None, None, f"{node.value} may be a text or a number: quote it", node.start_mark)
+
+
+for _tag, _pattern, _first in (
+    ("!unclear", r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?", "-+0123456789"),
+    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("tag:yaml.org,2002:float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Strict.add_implicit_resolver(_tag, re.compile(rf"({_pattern})\Z"), _first)
+_Strict.add_constructor("!unclear", _unclear)
 
 
 class _StrictTexts(_Strict):

@@ -1,10 +1,12 @@
 """Which Beam runners can run the graph, and a pipeline made for one."""
 
+import functools
 import importlib.util
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -17,6 +19,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.transforms import core
 
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.config.values import option_name
@@ -106,6 +109,7 @@ def _unknown_options(options: Sequence[str]) -> list[str]:
 def make_pipeline(run: RunConfig) -> beam.Pipeline:
     """An empty one, whose bundles end at once."""
     _sample_often()
+    inspect_once()
     return beam.Pipeline(runner=_CLASSES.get(run.runner, run.runner), options=_Options(list(run.beam_options)))
 
 
@@ -133,3 +137,24 @@ def _sample_often() -> None:
     up to 200 ms at a time. Beam has no option for it; what is changed here is a default that
     `test_runner.py::test_beam_samples_as_this_package_expects` looks at."""
     StateSampler.__init__.__defaults__ = (_SAMPLING_MILLISECONDS,)
+
+
+_inspect = core.get_function_args_defaults
+
+
+def inspect_once() -> None:
+    """Have Beam look once at the arguments of each method of a class. It asks for those of all methods of all steps
+    some hundred times a slice, which was more than a quarter of a small one."""
+    core.get_function_args_defaults = _inspected
+
+
+def _inspected(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
+    """Names and defaults of a function's arguments."""
+    names, defaults = _of_method(function.__func__) if isinstance(function, MethodType) else _inspect(function)
+    return list(names), list(defaults)
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_method(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
+    names, defaults = _inspect(MethodType(function, object()))
+    return names, defaults

@@ -138,6 +138,13 @@ def test_a_png_that_does_not_say_its_pixels_is_refused(colour, chunks):
         decode(files.png(values, 8, colour, before), SAME)
 
 
+def test_a_colour_key_behind_the_pixels_is_none():
+    values = files.samples(8)
+    data = files.png(values, 8, 0)
+    key = files.chunk(b"tRNS", struct.pack(">H", values[5, 5]))
+    assert wrong(data[:-12] + key + data[-12:], values) is None
+
+
 def test_a_bad_checksum_of_what_decides_pixels_is_damage():
     values = files.samples(8)
     good = files.png(values, 8, 0)

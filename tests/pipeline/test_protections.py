@@ -263,6 +263,18 @@ def killed_before_forgetting(_):
     return happen
 
 
+FIRST = {
+    "plan_run_again": 2,
+    "plan_before_look": 16,
+    "look_before_commit": 2,
+    "pack_before_commit": 1,
+    "resets_in_the_commit": 1,
+    "fence": 14,
+    "position_in_the_transaction": 7,
+    "commit_by_offset": 7,
+}
+"""Of these the schedule that has shown it before; where it does no more, the others are tried."""
+
 PROTECTIONS = [
     (plan_before_output, "bucket", by_chance, "differing records"),
     (plan_run_again, "bucket", by_chance, "differing records"),
@@ -302,10 +314,10 @@ def seen(truth, happen, remove=None):
 @pytest.mark.parametrize(
     ("remove", "truth", "schedule", "expected"),
     PROTECTIONS,
-    ids=[getattr(remove, "__name__", str(remove)) for remove, *_ in PROTECTIONS],
+    ids=[remove.__name__ for remove, *_ in PROTECTIONS],
 )
 def test_without_it_something_is_seen_that_must_not_be(remove, truth, schedule, expected):
-    for number in range(MOST):
+    for number in (FIRST.get(remove.__name__, 0), *range(MOST)):
         if any(re.search(expected, one) for one in seen(truth, schedule(number), remove)):
             assert seen(truth, schedule(number)) == []
             return

@@ -3,9 +3,11 @@
 import inspect
 import socket
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.transforms import core
 
 from demo.broker.quorum import free_ports
 from grpo_tta.pipeline.config.sections import RunConfig
@@ -22,6 +24,19 @@ def test_beam_samples_as_this_package_expects() -> None:
     }
     assert defaults == {"sampling_period_ms": 10}
     assert StateSampler("test", None).sampling_period_ms == 10
+
+
+def test_arguments_are_those_that_beam_finds() -> None:
+    def function(one: int, two: int = 2) -> None: ...
+
+    class Step(beam.DoFn):
+        def process(self, element: int, window: object = beam.DoFn.WindowParam) -> None: ...
+
+    make_pipeline(RunConfig())
+    for _ in range(2):
+        assert core.get_function_arguments(Step(), "process") == (["element", "window"], [beam.DoFn.WindowParam])
+        assert core.get_function_args_defaults(function) == (["one", "two"], [2])
+        assert core.get_function_args_defaults(Step.process)[0] == ["self", "element", "window"]
 
 
 def test_beams_option_classes_add_their_flags_as_this_package_expects() -> None:
