@@ -4,7 +4,7 @@ Such a loss cannot be summed from frame to frame, so the canvases of an unfinish
 fewer than ``update_every`` of them, none right after an update. A window that comes as one batch is labelled and
 trained on by the same forward, as the peers do it: three forward-equivalents an image. In parts, each frame is labelled
 at once without gradient and the whole is forwarded again when it is full: four. Labels and updates are the same either
-way. [ours]
+way. Streams go one after another. [ours]
 """
 
 from abc import abstractmethod
