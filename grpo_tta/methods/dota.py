@@ -16,7 +16,8 @@ Item by item, [peer] is DOTA's own code with the values it publishes, which vary
 - one view an image; the peer takes the tenth of 64 of lowest entropy [ours: one forward]
 - never reset of itself [peer]
 
-An image costs one forward-equivalent; streams go one after another. Nothing is spent on reporting. There are no updates: nothing is tuned.
+An image costs one forward-equivalent; streams go one after another. Nothing is spent on reporting. There
+are no updates: nothing is tuned.
 
 A state holds (C + D + 15) D + C numbers: 3.1 MB at 1,000 classes of 512, far above the 700 KB that this project asks of
 its own methods there, and a quarter of what `grpo_tta.methods.tda` may grow to.

@@ -15,7 +15,8 @@ Item by item, [peer] is TDA's own code with its ImageNet settings:
   fixed
 - frame by frame, whatever the batch; never reset of itself [peer]
 
-An image costs one forward-equivalent a view; streams go one after another. Nothing is spent on reporting. There are no updates: nothing is tuned.
+An image costs one forward-equivalent a view; streams go one after another. Nothing is spent on reporting. There
+are no updates: nothing is tuned.
 """
 
 import math
