@@ -62,11 +62,11 @@ class GuardEvent:
     """Frames of the stream the guard had seen."""
     reset: bool
     message: str
-    detector: str | None = None
-    """The name of the `Signal` that stands over its threshold, where one does."""
     size: float | None = None
     """Of a shift: how far the input moved, in standard deviations of a frame; see `guard.shift.size`. ``statistic``
     says how sure that is."""
+    detector: str | None = None
+    """The name of the `Signal` that stands over its threshold, where one does."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ class DriftGuard:
             statistic = signal.statistic(state)
             if statistic is None or statistic <= signal.threshold:
                 continue
-            found = statistic, signal.threshold, signal.name, signal.size(state)
+            found = statistic, signal.threshold, signal.size(state), signal.name
             noticed = _Noticed(signal.cause, signal.message, *found)
             if signal.cause == "collapse" or self.settings.on_shift == "reset":
                 return self._reset(noticed, state)
@@ -357,11 +357,11 @@ class _Noticed(NamedTuple):
     message: str
     statistic: float = math.nan
     threshold: float = math.nan
-    detector: str | None = None
     size: float | None = None
+    detector: str | None = None
 
     def event(self, frame: int, *, reset: bool) -> GuardEvent:
-        found = self.message, self.detector, self.size
+        found = self.message, self.size, self.detector
         return GuardEvent(self.cause, self.statistic, self.threshold, frame, reset, *found)
 
 

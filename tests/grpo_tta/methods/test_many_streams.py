@@ -27,7 +27,11 @@ SETTINGS: dict[str, list[Any]] = {
         {"similarity": "plain", "alignment": "frozen"},
         {"mode": "episodic", "views": 3},
     ],
-    **{name: [{"views": 4} if METHODS[name].has("views") else {}] for name in METHODS if name != "grpo"},
+    **{
+        name: [{key: value for key, value in {"views": 2, "inner_steps": 1}.items() if METHODS[name].has(key)}]
+        for name in METHODS
+        if name != "grpo"
+    },
 }
 
 
