@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file, read_records
-from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.stretches import LabelFile, Names, Packed, Stretches, time_of
 from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
 from grpo_tta.schemas.monitor import (
     MILLION,
@@ -40,14 +40,13 @@ class Cause:
 
 @dataclass
 class StreamOutputs:
-    """Of one stream, in order of time. ``files``: the stems of the label files that hold its images, with the stretch
-    of event time of each (first start, last end)."""
+    """Of one stream, in order of time. ``files``: the label files that hold its images, by their stems."""
 
     name: str
     stretches: Stretches
     drift: list[DriftEvent]
     dead: list[Cause]
-    files: dict[str, tuple[datetime, datetime]]
+    files: dict[str, LabelFile]
 
     @property
     def images(self) -> int:

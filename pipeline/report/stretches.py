@@ -94,6 +94,14 @@ class Stretches:
         return Stretches(start, end, kind, totals, histograms, labels, self.names, self.kinds)
 
 
+class LabelFile(NamedTuple):
+    """What a label file holds of one stream: the stretch of event time (first start, last end), and how many images."""
+
+    start: datetime
+    end: datetime
+    images: int
+
+
 class _Counts(NamedTuple):
     """Of some records, one histogram after another: filled bins, labels by number, and the counts of either."""
 
@@ -143,8 +151,8 @@ class Packed:
             self._loose = _Counts([], [], [])
         return end
 
-    def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, tuple[datetime, datetime]], Counter[str]]:
-        """Of what ends after ``since``: the stretches, the stretch of time of each file by its stem, and dead letters
+    def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, LabelFile], Counter[str]]:
+        """Of what ends after ``since``: the stretches, the files that hold its images by their stems, and dead letters
         by cause."""
         after = -(2**63) if since is None else microseconds(since)
         rows = np.array(self._rows, np.int64).reshape(-1, 5 + len(TOTALS) + len(_COUNTED))
@@ -154,12 +162,19 @@ class Packed:
                 dead.update(letters)
         return self._stretches(rows, rows[:, 1] > after), self._files(rows[rows[:, 1] > after]), dead
 
-    def _files(self, rows: Ints) -> dict[str, tuple[datetime, datetime]]:
-        stems, files = list(self._names.stems), {}
-        for number in dict.fromkeys(rows[:, 3].tolist()):
-            own = rows[rows[:, 3] == number]
-            files[stems[number]] = (time_of(int(own[:, 0].min())), time_of(int(own[:, 1].max())))
-        return files
+    def _files(self, rows: Ints) -> dict[str, LabelFile]:
+        rows = rows[rows[:, 4] > 0]
+        rows = rows[np.argsort(rows[:, 3], kind="stable")]
+        numbers, firsts = np.unique(rows[:, 3], return_index=True)
+        if not len(firsts):
+            return {}
+        stems = list(self._names.stems)
+        columns = (
+            map(time_of, np.minimum.reduceat(rows[:, 0], firsts).tolist()),
+            map(time_of, np.maximum.reduceat(rows[:, 1], firsts).tolist()),
+            np.add.reduceat(rows[:, 4], firsts).tolist(),
+        )
+        return {stems[number]: LabelFile(*row) for number, *row in zip(numbers.tolist(), *columns, strict=True)}
 
     def _stretches(self, rows: Ints, shown: NDArray[np.bool_]) -> Stretches:
         kinds = list(self._names.kinds)
