@@ -132,12 +132,12 @@ def windows_of(stretches: Stretches, drift: Sequence[DriftEvent], estimates: Est
 
 
 def _runs(rows: Stretches, cuts: Sequence[int]) -> list[range]:
-    """Rows of one model between two cuts; the row in which a cut lies begins a run."""
+    """Rows of one model between two cuts; the row in which a cut lies, or the next one, begins a run."""
     if not len(rows):
         return []
     new = rows.kind[1:] != rows.kind[:-1]
     for at in cuts:
-        new |= (rows.start[:-1] < at) & (rows.start[1:] <= at) & (at < rows.end[1:])
+        new |= (rows.start[:-1] < at) & ((rows.start[1:] <= at) | (rows.end[:-1] <= at)) & (at < rows.end[1:])
     firsts = [0, *(np.flatnonzero(new) + 1).tolist(), len(rows)]
     return [range(first, stop) for first, stop in pairwise(firsts)]
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pipeline_jobs import job_config, job_labeler, outputs, serve, write_pictures
 
@@ -289,6 +289,7 @@ def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> N
     assert found.next
 
 
+@example([1, 0, 1], [1.0])
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=60),
     st.lists(st.floats(0, 60), max_size=4),
