@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -343,16 +342,27 @@ def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None
     assert changes(before, before) == changes({}, after) == []
 
 
-def test_watching_writes_the_page_that_renews_itself_and_at_the_end_one_that_does_not(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_watching_begins_before_the_first_slice_and_ends_with_the_job_or_when_it_is_interrupted(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
     from grpo_tta.pipeline.cli import report as command
 
-    page, seen = tmp_path / "page.html", []
-    ends = iter([False, True])
-    monkeypatch.setattr(command, "_finished", lambda store: next(ends))
-    monkeypatch.setattr(command.time, "sleep", lambda s: seen.append(pages.unpack(page.read_bytes())["renew"]))
-    assert main(["report", "--out", str(out), "--page", str(page), "--watch"]) == 0
-    assert seen == [command.RENEW_SECONDS]
+    job, page, seen = tmp_path / "job", tmp_path / "page.html", []
+    job.mkdir()
+    summary = (out / "summary.json").read_bytes()
+
+    def later(_: float) -> None:
+        """First there is nothing, then outputs without an end, then the end: the job's own, or Ctrl-C."""
+        seen.append(pages.unpack(page.read_bytes())["renew"] if page.exists() else "none")
+        if len(seen) == 1:
+            (job / "monitor").symlink_to(out / "monitor")
+        elif interrupted:
+            raise KeyboardInterrupt
+        else:
+            (job / "summary.json").write_bytes(summary)
+
+    monkeypatch.setattr(command.time, "sleep", later)
+    assert main(["report", "--out", str(job), "--page", str(page), "--watch"]) == 0
+    assert seen == ["none", command.RENEW_SECONDS]
     assert pages.unpack(page.read_bytes())["renew"] is None
-    assert json.loads((out / "summary.json").read_text())["finished"]
