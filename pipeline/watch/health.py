@@ -63,7 +63,8 @@ class LiveStatus(Watcher):
         metrics.commit_slice()
         metrics.SLICES.inc()
         metrics.SLICE_SECONDS.observe(progress.seconds)
-        metrics.FORGOTTEN.inc(progress.forgotten)
+        metrics.FORGOTTEN.inc(len(progress.forgotten))
+        metrics.drop_streams(progress.forgotten)
         for result in progress.results:
             counters = result.counters
             metrics.SAMPLES.inc(counters.labels)

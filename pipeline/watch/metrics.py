@@ -213,6 +213,12 @@ def commit_slice() -> None:
     _monitors.clear()
 
 
+def drop_streams(names: Iterable[str]) -> None:
+    """They are another process's now, or forgotten."""
+    with _lock:
+        _board.drop(names)
+
+
 def scraped() -> bytes:
     """All metrics as they are now, as Prometheus reads them."""
     with _lock:

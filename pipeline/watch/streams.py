@@ -41,8 +41,11 @@ class _Stream:
     last: float = 0.0
     shifted: float | None = None
     size: float = 0.0
+    found: Estimates | None = None
+    """Of the newest window, once it was asked for."""
 
     def add(self, record: MonitorRecord, now: float) -> None:
+        self.found = None
         if record.n:
             self.last = now
         if record.shifts:
@@ -79,6 +82,11 @@ class StreamBoard:
         for record in sorted(known, key=lambda one: one.key):
             self._streams.setdefault(record.stream or "", _Stream()).add(record, self._now())
 
+    def drop(self, names: Iterable[str]) -> None:
+        """Let go of these streams, where they are known."""
+        for name in names:
+            self._streams.pop(name, None)
+
     def seen(self) -> Mapping[str, Seen]:
         """Every stream, the worst first: by state, then by the upper end of its estimate."""
         found = {name: self._seen(stream) for name, stream in self._streams.items()}
@@ -89,7 +97,7 @@ class StreamBoard:
         if window is None:
             nothing = Unknown("few_images", "no image yet")
             return Seen("unknown", Estimates(nothing, nothing, nothing), 0, 0.0)
-        found = estimate(window, self._calibration)
+        found = stream.found = stream.found or estimate(window, self._calibration)
         return Seen(self._state(stream, window, found), found, window.n, stream.size)
 
     def _state(self, stream: _Stream, window: MonitorRecord, found: Estimates) -> State:

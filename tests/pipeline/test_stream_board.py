@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Width
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.health import MetricsServer
+from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.pipeline.watch.streams import DRIFTED_SECONDS, FULL, SILENT_SECONDS, StreamBoard
 from grpo_tta.schemas import MonitorRecord
 from grpo_tta.schemas.monitor import Shift
@@ -124,6 +125,14 @@ def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
     watched.now[0] = SILENT_SECONDS + 1
     assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [0, 1]
     assert watched("tta_stream_state", stream="a", state="silent") == 1
+
+
+def test_a_forgotten_stream_is_shown_no_more(watched: Scraped) -> None:
+    metrics.observe_monitor([record("a"), record("b")])
+    LiveStatus(30.0).committed(LiveProgress(0, 0.1, {}, {}, forgotten=("a", "never seen")))
+    assert watched("tta_streams", state="normal") == 1
+    assert watched("tta_stream_state", stream="b", state="normal") == 1
+    assert watched("tta_stream_state", stream="a", state="normal") is None
 
 
 def test_series_are_there_before_anything_has_happened(watched: Scraped) -> None:
