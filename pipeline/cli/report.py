@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
 if TYPE_CHECKING:
-    from grpo_tta.adapters.storage.objects import ObjectStore
     from grpo_tta.estimate import AccuracyCalibration
     from grpo_tta.pipeline.report.report import ReportRequest, Written
 
@@ -147,11 +146,12 @@ def _ask(flags: argparse.Namespace, request: "ReportRequest") -> int:
 def _watch(request: "ReportRequest") -> int:
     """Until the job has written that it is finished, or Ctrl-C; a report that fails is tried again with the next."""
     from grpo_tta.adapters.storage.objects import ObjectStore
+    from grpo_tta.pipeline.report.read import finished
     from grpo_tta.pipeline.report.report import write_report
 
     store = ObjectStore(request.out)
     try:
-        while not _finished(store):
+        while not finished(store):
             try:
                 print_written(write_report(replace(request, renew=RENEW_SECONDS)))
             except ConfigurationError:
@@ -163,13 +163,6 @@ def _watch(request: "ReportRequest") -> int:
         pass
     print_written(write_report(request))
     return 0
-
-
-def _finished(store: "ObjectStore") -> bool:
-    try:
-        return b'"finished": true' in store.read("summary.json")
-    except FileNotFoundError:
-        return False
 
 
 def print_written(written: "Written") -> None:

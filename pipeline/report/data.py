@@ -73,7 +73,7 @@ def seconds(time: datetime) -> int:
 def overview_of(told: Told) -> dict[str, Any]:
     """A stream's row, but for the page that has its view."""
     windows, stream = told.windows.shown, told.stream
-    latest = windows[-1] if windows else None
+    latest = told.windows.newest
     estimates = latest.estimates if latest is not None else None
     model, method, _ = stream.stretches.kinds[stream.stretches.kind[-1]]
     return {

@@ -21,9 +21,9 @@ from grpo_tta.pipeline.report.page import ask_page, report_page
 from grpo_tta.pipeline.report.pictures import NEWEST, LabelFiles, Thumbnails, choose, files_of_use
 from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
-from grpo_tta.pipeline.report.states import floor_of, judge
+from grpo_tta.pipeline.report.states import judge
 from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
-from grpo_tta.pipeline.watch.streams import STATES
+from grpo_tta.pipeline.watch.streams import STATES, floor_of
 
 STREAMS_FOLDER = "streams"
 ASK_WINDOW = NEWEST
@@ -126,7 +126,7 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
         if not len(stream.stretches):
             continue
         windows = windows_of(stream.stretches, stream.drift, estimates)
-        judgement = judge(stream, windows.shown, outputs.newest, floor, calibrated=calibrated, out=request.out)
+        judgement = judge(stream, windows.newest, outputs.now, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
         view = details_of(told, answered.get(name), truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)

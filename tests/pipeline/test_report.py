@@ -2,7 +2,10 @@
 
 import base64
 import hashlib
+import os
 import re
+import shutil
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -26,12 +29,13 @@ from grpo_tta.pipeline.report import page as pages
 from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
-from grpo_tta.pipeline.report.states import judge
+from grpo_tta.pipeline.report.states import Judgement, judge
 from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
 from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.watch.streams import Seen, StreamBoard, floor_of
 from grpo_tta.schemas import ClassProbability, DriftEvent, LabeledImage, MonitorRecord
-from grpo_tta.schemas.monitor import join, merged
+from grpo_tta.schemas.monitor import Shift, join, merged
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<!--"
 COUNTS = {"north": 30, HOSTILE: 12}
@@ -228,14 +232,20 @@ def shift(hour: float) -> DriftEvent:
     )  # fmt: skip
 
 
+def moved(hour: float) -> MonitorRecord:
+    """A part that tells of a shift and of no image."""
+    told = Shift(event_time=START + HOUR * hour, coordinate="c", thousandths=500, reset=False)
+    return stretch(int(hour), 0, shifts=[told])
+
+
 STEADY = [stretch(hour) for hour in range(4)]
 JUDGED = {
-    "normal": (STEADY, [], 4),
-    "drifted": (STEADY, [shift(2.5)], 4),
-    "degraded": ([*STEADY, stretch(4, sure=0.2)], [shift(4)], 5),
-    "ill": ([*STEADY, stretch(4, ill=200)], [shift(2)], 5),
-    "silent": (STEADY, [], 12),
-    "unknown": ([stretch(0, n=40)], [], 1),
+    "normal": (STEADY, 4),
+    "drifted": ([*STEADY, moved(3.5)], 4),
+    "degraded": ([*STEADY, stretch(4, sure=0.2), moved(4)], 5),
+    "ill": ([*STEADY, stretch(4, ill=200), moved(2)], 5),
+    "silent": ([*STEADY, moved(2)], 30),
+    "unknown": ([stretch(0, n=40)], 1),
 }
 
 
@@ -251,7 +261,7 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
     packed = Packed(Names())
     for number, record in enumerate(records):
         packed.add(f"file-{number % 3}", record)
-    rows, files, dead = packed.unpack(None)
+    rows, files, dead, _ = packed.unpack(None)
     whole = merged(records)
     assert [time_of(start) for start in rows.start.tolist()] == [record.bucket_start for record in whole]
     for name in ("n", "ill", "late", "frozen_n", "agree"):
@@ -276,13 +286,81 @@ def test_many_counts_without_a_label_are_packed_too() -> None:
     assert stretches(records).histograms["entropy"].sum() == 12_000
 
 
+def judged(records: list[MonitorRecord], now: datetime | None = None) -> tuple[Judgement, Seen]:
+    """The same records' stream in the report and on the board of a live job, which may have seen no image since."""
+    packed, clock = Packed(Names()), [0.0]
+    for record in records:
+        packed.add("", record)
+    rows, _, _, shifts = packed.unpack(None)
+    board = StreamBoard(CALIBRATION, lambda: clock[0])
+    for record in records:
+        board.add([record])
+    newest = max((time_of(int(end)) for end in rows.end[rows.totals["n"] > 0]), default=time_of(int(rows.end[-1])))
+    clock[0] = 0.0 if now is None else (now - newest).total_seconds()
+    stream = StreamOutputs("cam", rows, [], [Cause("fetch/NotFound", 3)], {}, shifts)
+    windows = windows_of(rows, [], estimator(CALIBRATION, from_labels=False))
+    floor = floor_of(None, CALIBRATION)
+    return judge(stream, windows.newest, now or newest, floor, calibrated=True, out="out"), board.seen()["cam"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 60), st.integers(0, 300), st.sampled_from([0.0, 0.3, 0.6, 1.0]), st.booleans(),
+            st.sampled_from(["m", "other"]), st.integers(0, 5),
+        ), min_size=1, max_size=60,
+    ),
+    st.integers(0, 50),
+)  # fmt: skip
+def test_the_report_and_a_live_job_say_the_same_of_the_same_records(parts: list[Any], idle: int) -> None:
+    records = [
+        (moved(hour + 0.5) if kind == 0 else stretch(hour, n, sure, ill=n * (kind == 1), resets={"manual": kind == 2}))
+        .model_copy(update={"model_fingerprint": model, "frozen_n": n * frozen, "frozen_labels": {"a": n * frozen}})
+        for hour, n, sure, frozen, model, kind in parts
+    ]  # fmt: skip
+    last = max((one.bucket_start for one in records if one.n and one.bucket_start), default=START) + HOUR
+    found, seen = judged(records, last + HOUR * idle if any(one.n for one in records) else None)
+    assert found.state == seen.state
+
+
+@pytest.mark.parametrize(
+    ("records", "hours", "state"),
+    [
+        ([*STEADY, moved(1)], 26, "silent"),  # a shift 25 hours ago, then nothing
+        ([stretch(hour) for hour in (*range(20), *range(188, 200))], 203, "silent"),  # once away for a week
+        ([stretch(hour, 2000) for hour in range(60)] + [stretch(60, 500, 0.2)], 61, "degraded"),
+    ],
+)
+def test_a_state_is_of_the_newest_images_and_of_usual_pauses(
+    records: list[MonitorRecord], hours: int, state: str
+) -> None:
+    found, seen = judged(records, START + HOUR * hours)
+    assert (found.state, seen.state) == (state, state)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_a_job_that_has_not_ended_streams_fall_silent_by_the_clock(many: Path, tmp_path: Path, ended: bool) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(many, out)
+    old = time.time() - 7 * 86_400
+    for path in (out / "monitor").iterdir():
+        os.utime(path, (old, old))
+    if ended:
+        (out / "summary.json").write_text('{"finished": true}')
+    data = report(out, tmp_path / "page.html")
+    states = {row["name"]: row["state"] for row in data["streams"]}
+    assert (
+        states == {"cam-0": "normal", "cam-1": "drifted", "cam-2": "normal", "cam-3": "normal"}
+        if ended
+        else (dict.fromkeys(states, "silent"))
+    )
+
+
 @pytest.mark.parametrize("state", JUDGED)
 def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
-    records, drift, newest = JUDGED[state]
-    stream = StreamOutputs("cam", stretches(records), drift, [Cause("fetch/NotFound", 3)], {})
-    windows = windows_of(stream.stretches, drift, estimator(CALIBRATION, from_labels=False))
-    found = judge(stream, windows.shown, START + HOUR * newest, 0.5, calibrated=True, out="out")
-    assert found.state == state
+    records, hour = JUDGED[state]
+    found, seen = judged(records, START + HOUR * hour)
+    assert found.state == seen.state == state
     assert all(text.endswith(".") for text in found.reasons)
     assert "3 dead letters" in found.reasons[-1]
     assert found.next

@@ -13,7 +13,7 @@ from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Width
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
 from grpo_tta.pipeline.watch.progress import LiveProgress
-from grpo_tta.pipeline.watch.streams import DRIFTED_SECONDS, FULL, SILENT_SECONDS, StreamBoard
+from grpo_tta.pipeline.watch.streams import DRIFTED, FULL, QUIET_AT_LEAST, StreamBoard
 from grpo_tta.schemas import MonitorRecord
 from grpo_tta.schemas.monitor import Shift
 
@@ -50,9 +50,9 @@ def test_the_state_of_a_stream_is_the_worst_that_holds() -> None:
     }  # fmt: skip
     assert list(found) == ["broken", "bad", "moved", "few", "good"]
     assert (found["moved"].size, found["good"].size) == (0.7, 0.0)
-    now[0] = SILENT_SECONDS + 1
+    now[0] = QUIET_AT_LEAST.total_seconds() + 1
     assert [board.seen()[name].state for name in ("good", "moved")] == ["silent", "drifted"]
-    now[0] = DRIFTED_SECONDS + 1
+    now[0] = DRIFTED.total_seconds()
     assert board.seen()["moved"].state == "silent"
 
 
@@ -122,7 +122,7 @@ def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
     metrics.observe_monitor([record("a")])
     metrics.commit_slice()
     assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [1, 0]
-    watched.now[0] = SILENT_SECONDS + 1
+    watched.now[0] = QUIET_AT_LEAST.total_seconds() + 1
     assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [0, 1]
     assert watched("tta_stream_state", stream="a", state="silent") == 1
 
