@@ -15,7 +15,7 @@ from typing import Any
 
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.report.answers import Answer, questions, summed
+from grpo_tta.pipeline.report.answers import Answer, questions, summed, with_answers
 from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
 from grpo_tta.pipeline.report.page import ask_page, report_page
 from grpo_tta.pipeline.report.pictures import NEWEST, LabelFiles, Thumbnails, choose, files_of_use
@@ -119,16 +119,18 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
     estimates = estimator(request.calibration, from_labels=outputs.from_labels)
     floor = floor_of(request.floor, request.calibration)
     calibrated = request.calibration is not None and not outputs.from_labels
-    answered = {one.stream: one for one in summed(request.answers)}
+    answers = summed(request.answers)
     found = []
     for name in outputs.names:
         stream = outputs.stream(name)
         if not len(stream.stretches):
             continue
+        answered = [one for one in answers if one.stream == name]
         windows = windows_of(stream.stretches, stream.drift, estimates)
+        windows = windows._replace(newest=with_answers(windows.newest, answered))
         judgement = judge(stream, windows.newest, outputs.now, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
-        view = details_of(told, answered.get(name), truth(name, windows.shown))
+        view = details_of(told, answered, truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)
         found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
     if not found and not outputs.unplaced:

@@ -48,7 +48,9 @@ def judge(
 ) -> Judgement:
     """``newest``: the stream's newest window; ``now``: in event time; ``floor``: see `floor_of`; ``out``: where the
     job's outputs lie."""
-    adapted = newest.estimates.adapted if newest is not None and calibrated else None
+    adapted = newest.estimates.adapted if newest is not None else None
+    if not calibrated and isinstance(adapted, Unknown):  # else answers told it
+        adapted = None
     shifted = stream.shifts[-1].event_time if stream.shifts else None
     facts = Facts(
         newest.n if newest is not None else 0,

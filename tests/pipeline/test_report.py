@@ -169,10 +169,31 @@ def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(to_lines(given))
     assert main(["report", "--out", str(out), "--page", str(tmp_path / "page.html"),
                  "--answers", str(tmp_path / "answers.jsonl")]) == 0  # fmt: skip
-    told = pages.unpack((tmp_path / "page.html").read_bytes())["details"]["north"]["answers"]
-    assert told["text"] == "5 of 10 labels were right."
+    data = pages.unpack((tmp_path / "page.html").read_bytes())
+    (told,) = data["details"]["north"]["answers"]
+    assert told["text"].startswith("5 of 10 labels from 01 Jan")
+    assert told["together"] == next(row["estimate"] for row in data["streams"] if row["name"] == "north")
     assert told["together"] == told["answers"]
     assert told["answers"]["low"] < 0.5 < told["answers"]["high"]
+
+
+def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_state(tmp_path: Path) -> None:
+    records = [*STEADY[:2], moved(2), *STEADY[2:]]
+    RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", [Row.of(one) for one in records])
+
+    def row(hour: int, right: bool) -> dict[str, Any]:
+        time = (START + HOUR * hour).isoformat()
+        answers = tuple(Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, time, time, right) for at in range(50))
+        data = report(tmp_path, tmp_path / "page.html", calibration=CALIBRATION, answers=answers)
+        assert len(data["details"]["cam"]["answers"]) == 1
+        return data["streams"][0]  # type: ignore[no-any-return]
+
+    refuted, before_the_shift = row(3, False), row(1, False)
+    assert refuted["state"] == "degraded"
+    assert refuted["estimate"]["high"] < 0.1
+    assert before_the_shift["state"] == "drifted"
+    assert before_the_shift["estimate"]["value"] == pytest.approx(0.6)
+    assert row(3, True)["estimate"]["value"] > 0.9
 
 
 @pytest.mark.parametrize(
