@@ -98,7 +98,8 @@ class Seen:
 
 @dataclass
 class _Stream:
-    """Of a stream's stretches those that the newest window is made of; older ones are let go."""
+    """Of a stream's stretches those that the newest window is made of, newest first, and the one before them, which may
+    be of another model and part them from what comes late; older ones are let go."""
 
     rows: dict[tuple[Any, ...], MonitorRecord] = field(default_factory=dict)
     stretches: list[Stretch] = field(default_factory=list)
@@ -113,9 +114,15 @@ class _Stream:
         self.shift = max([*record.shifts, *([self.shift] if self.shift else [])], key=_place, default=None)
         known = self.rows.get(record.key)
         rows = {**self.rows, record.key: record if known is None else merge([known, record])}
-        newest = sorted(rows, reverse=True)
-        count = rows_of_newest((key[3:], rows[key].n, cuts_of(rows[key])) for key in newest)
-        self.rows = {key: rows[key] for key in newest[:count]}
+        self.rows = {key: rows[key] for key in sorted(rows, reverse=True)}
+        self.rows = dict(list(self.rows.items())[: self._newest() + 1])
+
+    def _newest(self) -> int:
+        return rows_of_newest((key[3:], row.n, cuts_of(row)) for key, row in self.rows.items())
+
+    def window(self) -> MonitorRecord:
+        """The newest one."""
+        return join(list(self.rows.values())[: self._newest()])
 
     @property
     def last(self) -> datetime | None:
@@ -169,7 +176,7 @@ class StreamBoard:
 
     def _seen(self, stream: _Stream) -> Seen:
         if stream.found is None:
-            joined = join(list(stream.rows.values()))
+            joined = stream.window()
             stream.found = joined, estimate(joined, self._calibration)
         (window, found), shift = stream.found, stream.shift
         facts = Facts(

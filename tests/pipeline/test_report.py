@@ -333,6 +333,15 @@ def judged(records: list[MonitorRecord], now: datetime | None = None) -> tuple[J
     ),
     st.integers(0, 50),
 )  # fmt: skip
+@example(
+    [
+        (0, 0, 0.0, False, "m", 0),
+        (0, 0, 0.0, False, "other", 0),
+        (1, 0, 0.0, False, "m", 1),
+        (0, 1, 0.0, False, "m", 1),
+    ],
+    0,
+)
 def test_the_report_and_a_live_job_say_the_same_of_the_same_records(parts: list[Any], idle: int) -> None:
     records = [
         (moved(hour + 0.5) if kind == 0 else stretch(hour, n, sure, ill=n * (kind == 1), resets={"manual": kind == 2}))
