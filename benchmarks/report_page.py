@@ -27,6 +27,8 @@ HOUR = timedelta(hours=1)
 IMAGES = 240
 SHOWN = 60
 HOURS_IN_FILE = 10
+LABELS = 100
+"""Of a stream."""
 PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
 _MEASURED = """
 import sys
@@ -52,8 +54,8 @@ def calibration() -> AccuracyCalibration:
     )
 
 
-def write_outputs(out: Path, streams: int, hours: int) -> None:
-    """``monitor/`` and ``drift/`` of every stream; every tenth stream drifts half-way."""
+def write_outputs(out: Path, streams: int, hours: int, labels: int) -> None:
+    """``monitor/``, ``drift/`` and the newest ``labels`` of every stream; every tenth stream drifts half-way."""
     rng = np.random.default_rng(0)
     (out / "monitor").mkdir(parents=True)
     (out / "drift").mkdir()
@@ -66,6 +68,19 @@ def write_outputs(out: Path, streams: int, hours: int) -> None:
     with (out / "drift/storage-000000000000.jsonl").open("w") as file:
         for number in range(0, streams, 10):
             file.write(_shift(number, START + HOUR * (hours // 2)) + "\n")
+    if labels:
+        _write_labels(out / "labels", streams, hours, labels)
+
+
+def _write_labels(folder: Path, streams: int, hours: int, labels: int) -> None:
+    """In the newest files, as many of each stream in each."""
+    folder.mkdir()
+    firsts = list(range(0, hours, HOURS_IN_FILE))[-5:]
+    for first in firsts:
+        with (folder / f"storage-{first:012d}.jsonl").open("w") as file:
+            for number in range(streams):
+                for at in range(labels // len(firsts)):
+                    file.write(_label(number, START + HOUR * first + timedelta(seconds=at)) + "\n")
 
 
 def _records(rng: np.random.Generator, number: int, hours: int) -> Iterator[dict[str, Any]]:
@@ -98,6 +113,18 @@ def _drawn(rng: np.random.Generator, mean: NDArray[np.float64], bins: int) -> ND
     middles = (np.arange(bins) + 0.5) / bins
     weights = np.exp(-0.5 * ((middles - mean[:, None]) / 0.2) ** 2)
     return rng.multinomial(IMAGES, weights / weights.sum(1, keepdims=True))
+
+
+def _label(number: int, time: datetime) -> str:
+    name, at = f"camera-{number:04d}", time.isoformat()
+    top = [{"label": f"class {one:03d}", "probability": 0.6 - 0.1 * one} for one in range(5)]
+    values = {
+        "coordinate": f"{name}/{at}", "id": at, "stream": name, "event_time": at, "window_start": at, "window_end": at,
+        "label": "class 000", "probability": 0.6, "top_k": top, "frozen_label": "class 001", "frozen_probability": 0.5,
+        "entropy": 0.4, "frozen_entropy": 0.5, "update_count": 1, "model_fingerprint": MODEL["model_fingerprint"],
+        "method": MODEL["method"],
+    }  # fmt: skip
+    return json.dumps(values)
 
 
 def _shift(number: int, time: datetime) -> str:
@@ -145,10 +172,11 @@ def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--streams", type=int, default=1000, metavar="N")
     flags.add_argument("--hours", type=int, default=300, metavar="N")
+    flags.add_argument("--labels", type=int, default=LABELS, metavar="N", help="of each stream; 0: no labels/")
     arguments = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out, page = Path(folder) / "out", Path(folder) / "report.html"
-        write_outputs(out, arguments.streams, arguments.hours)
+        write_outputs(out, arguments.streams, arguments.hours, arguments.labels)
         calibration().save(Path(folder) / "accuracy.json")
         begin, spent = time.perf_counter(), _of_children()
         run = subprocess.run(
@@ -170,7 +198,12 @@ def main() -> int:
         else:
             bars.append(Bar("ready in the browser", shown[0], READY_S, at_most=True, unit=" s"))
             print(f"a filter over all streams: {1000 * shown[1]:.0f} ms")
-    details: dict[str, Any] = {"streams": arguments.streams, "hours": arguments.hours, "filter": shown and shown[1]}
+    details: dict[str, Any] = {
+        "streams": arguments.streams,
+        "hours": arguments.hours,
+        "labels": arguments.labels,
+        "filter": shown and shown[1],
+    }
     return finish(arguments, bars, details)
 
 

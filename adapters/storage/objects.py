@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
@@ -199,6 +200,14 @@ class ObjectStore:
             return os.path.isfile(self._local(name))
         filesystem, path = self._remote(name)
         return bool(filesystem.isfile(path))
+
+    def modified(self, name: str) -> datetime:
+        """When the object was written last. Raises FileNotFoundError."""
+        if self._folder is not None:
+            return datetime.fromtimestamp(os.path.getmtime(self._local(name)), UTC)
+        filesystem, path = self._remote(name)
+        time: datetime = filesystem.modified(path)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
     def delete(self, name: str) -> None:
         """Remove the object; that it is not there is no error."""

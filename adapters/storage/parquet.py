@@ -6,13 +6,14 @@ JSON text. Equal records give equal bytes for one version of Arrow.
 
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from functools import cache
 from io import BytesIO
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel
 
@@ -95,11 +96,14 @@ def to_parquet(model: type[WireModel], records: list[WireModel]) -> bytes:
     return out.getvalue()
 
 
-def from_parquet(model: type[Record], file: BinaryIO) -> Iterator[Record]:
-    """The records of a file that `to_parquet` wrote, a batch of rows in memory at a time."""
+def from_parquet(model: type[Record], file: BinaryIO, streams: Collection[str] | None = None) -> Iterator[Record]:
+    """The records of a file that `to_parquet` wrote, of ``streams`` alone if they are given; a batch of rows in memory
+    at a time."""
     free = _free(model)
     maps = [field.name for field in arrow_schema(model) if pa.types.is_map(field.type)]
     for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):
+        if streams is not None:
+            batch = batch.filter(pc.is_in(batch["stream"], pa.array(list(streams), pa.string())))
         for row in batch.to_pylist():
             for name in free:
                 row[name] = None if row[name] is None else json.loads(row[name])

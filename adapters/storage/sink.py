@@ -6,8 +6,10 @@ wrote.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, TypeVar
+
+from pydantic_core import from_json
 
 from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
@@ -64,17 +66,23 @@ def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]
         yield from read_file(store, name, model)
 
 
-def read_file(store: ObjectStore, name: str, model: type[Record]) -> Iterator[Record]:
-    """The records of one file; none where its name is of neither format. Raises ValueError as `read_records` does."""
+def read_file(
+    store: ObjectStore, name: str, model: type[Record], streams: Collection[str] | None = None
+) -> Iterator[Record]:
+    """The records of one file, of ``streams`` alone if they are given: those of others are passed over unchecked. None
+    where its name is of neither format. Raises ValueError as `read_records` does."""
     if name.endswith(".jsonl"):
         with store.open_read(name) as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield model.model_validate_json(line)
+                    if streams is None or from_json(line)["stream"] in streams:
+                        yield model.model_validate_json(line)
+                except (KeyError, TypeError) as error:
+                    raise ValueError(f"{store.url}/{name}, line {number}: no record of a stream") from error
                 except ValueError as error:
                     raise ValueError(f"{store.url}/{name}, line {number}: {error}") from error
     elif name.endswith(".parquet"):
         with store.open_read(name) as file:
             from grpo_tta.adapters.storage.parquet import from_parquet
 
-            yield from from_parquet(model, file)
+            yield from from_parquet(model, file, streams)

@@ -88,7 +88,7 @@ class Partition:
     committed any more."""
     rerun: bool = field(default=False, init=False)
     """Its positions may have been labelled before, under an open plan: only then is anything left to delete."""
-    forgotten: int = field(default=0, init=False)
+    forgotten: tuple[str, ...] = field(default=(), init=False)
     """Streams that the last slice's commit has dropped."""
 
     @classmethod
@@ -211,7 +211,7 @@ class Partition:
         states = {**(before.states if before else {}), **dict.fromkeys(result.streams, result.pack)}
         newest = {**(before.newest if before else {}), **result.newest}
         forgotten = self._outlived(newest, result.stepped)
-        self.forgotten = len(forgotten)
+        self.forgotten = tuple(forgotten)
         if forgotten:
             _log.info("partition %s: %d streams are forgotten, like %s", self.name, len(forgotten), forgotten[0])
             states = {stream: pack for stream, pack in states.items() if stream not in set(forgotten)}

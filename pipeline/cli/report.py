@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
 if TYPE_CHECKING:
-    from grpo_tta.adapters.storage.objects import ObjectStore
     from grpo_tta.estimate import AccuracyCalibration
     from grpo_tta.pipeline.report.report import ReportRequest, Written
 
@@ -29,8 +28,9 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stream", metavar="NAME", help="the stream to ask about")
     parser.add_argument(
-        "--watch", action="store_true", help=f"write the page anew every {RENEW_SECONDS} s until the job has ended"
-    )
+        "--watch", action="store_true",
+        help=f"write the page anew every {RENEW_SECONDS} s until the job has ended (a live one does not) or Ctrl-C",
+    )  # fmt: skip
 
 
 def add_page_flags(parser: argparse.ArgumentParser, *, page_default: str) -> None:
@@ -144,29 +144,25 @@ def _ask(flags: argparse.Namespace, request: "ReportRequest") -> int:
 
 
 def _watch(request: "ReportRequest") -> int:
-    """Until the job has written that it is finished; a report that fails is tried again with the next."""
+    """Until the job has written that it is finished, or Ctrl-C; a report that fails is tried again with the next."""
     from grpo_tta.adapters.storage.objects import ObjectStore
+    from grpo_tta.pipeline.report.read import finished
     from grpo_tta.pipeline.report.report import write_report
 
     store = ObjectStore(request.out)
     try:
-        while not _finished(store):
+        while not finished(store):
             try:
                 print_written(write_report(replace(request, renew=RENEW_SECONDS)))
-            except (OSError, ValueError) as error:  # outputs of a slice are still being written
+            except ConfigurationError:
+                raise
+            except (JobError, OSError, ValueError) as error:  # no slice yet, or one is still being written
                 _log.warning("no report this time: %s", error)
             time.sleep(RENEW_SECONDS)
-    finally:
-        written = write_report(request)
-    print_written(written)
+    except KeyboardInterrupt:  # a live job has no end, and writes none
+        pass
+    print_written(write_report(request))
     return 0
-
-
-def _finished(store: "ObjectStore") -> bool:
-    try:
-        return b'"finished": true' in store.read("summary.json")
-    except FileNotFoundError:
-        return False
 
 
 def print_written(written: "Written") -> None:

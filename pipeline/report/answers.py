@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.report.windows import StreamWindow
 from grpo_tta.schemas import LabeledImage
 
 STRATA = 5
@@ -112,7 +113,7 @@ def to_lines(answers: Sequence[Answer]) -> str:
 
 
 def summed(answers: Iterable[Answer]) -> list[Answered]:
-    """By stream and window."""
+    """By stream and window, in order of time."""
     groups: dict[tuple[str, str, str], list[Answer]] = {}
     for answer in answers:
         groups.setdefault((answer.stream, answer.window_start, answer.window_end), []).append(answer)
@@ -160,3 +161,14 @@ def together(alone: Estimate, without: Estimate | Unknown) -> tuple[Estimate, bo
     value = (one * alone.value + other * without.value) / (one + other)
     half = (one + other) ** -0.5
     return Estimate(value, max(value - half, 0.0), min(value + half, 1.0)), True
+
+
+def with_answers(window: StreamWindow | None, answered: Iterable[Answered]) -> StreamWindow | None:
+    """The window with the estimate that answers about images of its time leave, the newest ones last."""
+    if window is None:
+        return None
+    adapted = window.estimates.adapted
+    for one in answered:
+        if one.start < window.end and window.start <= one.end:
+            adapted, _ = together(one.alone, adapted)
+    return replace(window, estimates=replace(window.estimates, adapted=adapted))

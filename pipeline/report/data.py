@@ -73,7 +73,7 @@ def seconds(time: datetime) -> int:
 def overview_of(told: Told) -> dict[str, Any]:
     """A stream's row, but for the page that has its view."""
     windows, stream = told.windows.shown, told.stream
-    latest = windows[-1] if windows else None
+    latest = told.windows.newest
     estimates = latest.estimates if latest is not None else None
     model, method, _ = stream.stretches.kinds[stream.stretches.kind[-1]]
     return {
@@ -125,7 +125,7 @@ def _marks(shown: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> list[i
     return [min(max(round(1000 * place), 0), 1000) for place in places]
 
 
-def details_of(told: Told, answered: Answered | None, truth: dict[str, Any] | None) -> dict[str, Any]:
+def details_of(told: Told, answered: Sequence[Answered], truth: dict[str, Any] | None) -> dict[str, Any]:
     """A stream's own view but for its pictures."""
     stream, windows = told.stream, told.windows.shown
     frozen = [thousandths(window.frozen_confidence) for window in windows]
@@ -142,7 +142,7 @@ def details_of(told: Told, answered: Answered | None, truth: dict[str, Any] | No
         "events": [_event(event) for event in stream.drift],
         "changed": _changed(stream, told.windows),
         "dead": [cause_of(cause) for cause in stream.dead],
-        "answers": _answers(told, answered),
+        "answers": [_answers(told, one) for one in answered],
         "truth": truth,
     }
 
@@ -262,12 +262,11 @@ def cause_of(cause: Cause) -> dict[str, Any]:
     }
 
 
-def _answers(told: Told, answered: Answered | None) -> dict[str, Any] | None:
-    if answered is None:
-        return None
+def _answers(told: Told, answered: Answered) -> dict[str, Any]:
     without = _without(told, answered)
     combined, agree = together(answered.alone, without)
-    text = f"{answered.right} of {answered.n} labels were right."
+    times = f"{answered.start:%d %b %H:%M} to {answered.end:%d %b %H:%M}"
+    text = f"{answered.right} of {answered.n} labels from {times} were right."
     if not agree:
         text += " The intervals of answers and estimate do not meet: the answers count alone."
     return {

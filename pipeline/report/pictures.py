@@ -1,17 +1,19 @@
 """Which images of a stream are worth looking at, and their thumbnails.
 
-Images are chosen from the label files that can hold them: those of slices around a shift first, then the newest, up to
-`MOST_LABELS` labels a stream; of a small job that is all of them. A thumbnail is fetched and decoded by the job's own
-rules (`adapters.storage.fetch`, `adapters.images`); an image that cannot be had has a reason in its place.
+Images are chosen from the label files around a stream's shifts and from the newest ones, at most `MOST_FILES` a
+stream; of a small job that is all of them. One pass over the files serves all streams. A thumbnail is fetched and
+decoded by the job's own rules (`adapters.storage.fetch`, `adapters.images`); an image that cannot be had has a reason
+in its place.
 """
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import nlargest, nsmallest
+from typing import Any
 
 from PIL import Image
 
@@ -22,6 +24,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file
 from grpo_tta.pipeline.report.read import LABELS, StreamOutputs, best_of, stem_of
 from grpo_tta.pipeline.report.sources import Source
+from grpo_tta.pipeline.report.stretches import LabelFile
 from grpo_tta.schemas import DriftEvent, LabeledImage
 
 AROUND = 8
@@ -33,7 +36,10 @@ SPREAD = 200
 SHOWN_DRIFTS = 3
 """Shifts of a stream, the newest, that get pictures."""
 UNSURE = 8
-MOST_LABELS = 200_000
+NEWEST = 500
+"""Images of a stream, the newest, that are read whatever happened."""
+MOST_FILES = 100
+"""Label files that are read for one stream."""
 MOST_PICTURES = 1_500
 """Thumbnails of a page, some two kilobytes each."""
 SIDE = 96
@@ -70,32 +76,38 @@ class LabelFiles:
         self._store = ObjectStore(url)
         self._names = {stem_of(name): name for name in self._store.names(f"{LABELS}/")}
 
-    def read(self, stems: Iterable[str], stream: str, most: int = MOST_LABELS) -> Iterator[LabeledImage]:
-        """The stream's labels in files of these stems, until so many were read; a file that is gone is passed over."""
-        read = 0
-        for stem in stems:
-            if (name := self._names.get(stem)) is None:
-                continue
-            if read >= most:
-                return
-            for label in read_file(self._store, name, LabeledImage):
-                if label.stream == stream:
-                    read += 1
+    def read(self, stems: Mapping[str, Iterable[str]], since: datetime | None = None) -> Iterator[LabeledImage]:
+        """Labels since ``since`` of some streams, each in files of its ``stems``. A file is read once for all of them;
+        one that is gone is passed over."""
+        streams: defaultdict[str, set[str]] = defaultdict(set)
+        for stream, own in stems.items():
+            for stem in own:
+                streams[stem].add(stream)
+        for stem in sorted(streams.keys() & self._names.keys()):
+            for label in read_file(self._store, self._names[stem], LabeledImage, streams[stem]):
+                if since is None or label.event_time >= since:
                     yield label
 
 
-def files_by_use(stream: StreamOutputs, times: Sequence[datetime]) -> list[str]:
-    """Stems of label files: those nearest to one of ``times``, three for each, then the newest first."""
-    order: list[str] = []
+def files_of_use(files: Mapping[str, LabelFile], times: Sequence[datetime]) -> list[str]:
+    """Stems of the label files that hold the images around ``times`` and the newest ones; the newest first, but those
+    of a stretch with one of ``times`` before all others."""
+    ordered = sorted(files.items(), key=lambda item: (item[1].end, item[0]), reverse=True)
+    met = [stem for stem, file in ordered if any(file.start <= time < file.end for time in times)]
+    use = set(_until(ordered, NEWEST))
     for time in times:
-        order += nsmallest(3, stream.files, key=lambda stem: _distance(stream.files[stem], time))
-    order += sorted(stream.files, key=lambda stem: stream.files[stem][1], reverse=True)
-    return list(dict.fromkeys(order))
+        use |= set(_until([one for one in ordered if one[1].end <= time], NOTICED_AFTER + SPREAD))
+        use |= set(_until([one for one in reversed(ordered) if one[1].start > time], SPREAD))
+    return list(dict.fromkeys([*met, *(stem for stem, _ in ordered if stem in use)]))[:MOST_FILES]
 
 
-def _distance(stretch: tuple[datetime, datetime], time: datetime) -> float:
-    first, last = stretch
-    return max((first - time).total_seconds(), (time - last).total_seconds(), 0.0)
+def _until(files: Iterable[tuple[str, LabelFile]], images: int) -> Iterator[str]:
+    """Their stems, until they hold so many images."""
+    for stem, file in files:
+        if images <= 0:
+            return
+        images -= file.images
+        yield stem
 
 
 def shown_shifts(drift: Sequence[DriftEvent]) -> dict[int, DriftEvent]:
@@ -104,27 +116,64 @@ def shown_shifts(drift: Sequence[DriftEvent]) -> dict[int, DriftEvent]:
     return dict(shifts[-SHOWN_DRIFTS:])
 
 
-def choose(stream: StreamOutputs, files: LabelFiles, since: datetime | None) -> Choice:
-    """The images of a stream that are worth looking at."""
-    shifts = shown_shifts(stream.drift)
-    found = files.read(files_by_use(stream, [event.event_time for event in shifts.values()]), stream.name)
-    labels = sorted((label for label in found if since is None or label.event_time >= since), key=_order)
-    made = Choice()
-    for at, event in shifts.items():
-        before = [label for label in labels if label.event_time < event.event_time]
-        after = [label for label in labels if label.event_time >= event.event_time]
-        earlier = before[-NOTICED_AFTER - SPREAD : -NOTICED_AFTER]
-        made.before[at] = _spread(earlier or before)
-        made.before_text[at] = (
-            f"{NOTICED_AFTER} to {NOTICED_AFTER + len(earlier)} images before the alarm"
-            if earlier
-            else "the stream's first images, which may be shifted already"
-        )
-        made.after[at] = _spread(after[:SPREAD])
-    made.unsure = nsmallest(UNSURE, labels, key=lambda label: (label.probability, label.coordinate))
-    differ = (label for label in labels if label.frozen_label not in (None, best_of(label)))
-    made.disagree = nlargest(UNSURE, differ, key=lambda label: (_both_sure(label), label.coordinate))
-    return made
+def choose(streams: Sequence[StreamOutputs], files: LabelFiles, since: datetime | None) -> dict[str, Choice]:
+    """The images of each stream that are worth looking at."""
+    choosers = {stream.name: _Chooser(stream) for stream in streams}
+    for label in files.read({name: one.stems for name, one in choosers.items()}, since):
+        choosers[label.stream].add(label)
+    return {name: one.choice() for name, one in choosers.items()}
+
+
+class _First:
+    """The first ``most`` of many labels in some order, or the last ones, of which no more than twice as many are
+    held."""
+
+    def __init__(self, most: int, order: Callable[[LabeledImage], Any], *, last: bool = False) -> None:
+        self._most, self._order, self._last = most, order, last
+        self._held: list[LabeledImage] = []
+
+    def add(self, label: LabeledImage) -> None:
+        self._held.append(label)
+        if len(self._held) >= 2 * self._most:
+            self._held = self.found()
+
+    def found(self) -> list[LabeledImage]:
+        """In order, from the end that is asked for."""
+        return sorted(self._held, key=self._order, reverse=self._last)[: self._most]
+
+
+class _Chooser:
+    """Chooses while a stream's labels come, in any order."""
+
+    def __init__(self, stream: StreamOutputs) -> None:
+        self._shifts = {
+            at: (event.event_time, _First(NOTICED_AFTER + SPREAD, _order, last=True), _First(SPREAD, _order))
+            for at, event in shown_shifts(stream.drift).items()
+        }
+        self._unsure = _First(UNSURE, lambda label: (label.probability, label.coordinate))
+        self._disagree = _First(UNSURE, lambda label: (_both_sure(label), label.coordinate), last=True)
+        self.stems = files_of_use(stream.files, [time for time, _, _ in self._shifts.values()])
+
+    def add(self, label: LabeledImage) -> None:
+        for time, before, after in self._shifts.values():
+            (before if label.event_time < time else after).add(label)
+        self._unsure.add(label)
+        if label.frozen_label not in (None, best_of(label)):
+            self._disagree.add(label)
+
+    def choice(self) -> Choice:
+        made = Choice(unsure=self._unsure.found(), disagree=self._disagree.found())
+        for at, (_, newest, oldest) in self._shifts.items():
+            before = newest.found()[::-1]
+            earlier = before[:-NOTICED_AFTER]
+            made.before[at] = _spread(earlier or before)
+            made.before_text[at] = (
+                f"{NOTICED_AFTER} to {NOTICED_AFTER + len(earlier)} images before the alarm"
+                if earlier
+                else "the stream's first images, which may be shifted already"
+            )
+            made.after[at] = _spread(oldest.found())
+        return made
 
 
 def _spread(labels: Sequence[LabeledImage]) -> list[LabeledImage]:

@@ -12,19 +12,21 @@ from datetime import UTC, datetime, timedelta
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file, read_records
-from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.stretches import LabelFile, Names, Packed, Stretches, time_of
 from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
 from grpo_tta.schemas.monitor import (
     MILLION,
     PROBABILITY_BINS,
     MonitorRecord,
     Sample,
+    Shift,
     drawn,
     least_sure,
 )
 
 MONITOR, LABELS = "monitor", "labels"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _STRETCHES = 300
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -40,14 +42,15 @@ class Cause:
 
 @dataclass
 class StreamOutputs:
-    """Of one stream, in order of time. ``files``: the stems of the label files that hold its images, with the stretch
-    of event time of each (first start, last end)."""
+    """Of one stream, in order of time. ``files``: the label files that hold its images, by their stems."""
 
     name: str
     stretches: Stretches
     drift: list[DriftEvent]
     dead: list[Cause]
-    files: dict[str, tuple[datetime, datetime]]
+    files: dict[str, LabelFile]
+    shifts: list[Shift]
+    """As ``monitor/`` tells them."""
 
     @property
     def images(self) -> int:
@@ -70,6 +73,8 @@ class Outputs:
     since: datetime | None
     newest: datetime | None
     """The end of the last stretch with an image, of all streams."""
+    now: datetime
+    """In event time: ``newest``, and for a job that has not ended the time since it last wrote."""
     unplaced: list[Cause]
     """Dead letters that know no stream."""
     _packed: dict[str, Packed] = field(default_factory=dict)
@@ -83,9 +88,9 @@ class Outputs:
 
     def stream(self, name: str) -> StreamOutputs:
         """One stream's outputs since ``since``."""
-        stretches, files, dead = self._packed[name].unpack(self.since)
+        stretches, files, dead, shifts = self._packed[name].unpack(self.since)
         drift = [one for one in self._drift.get(name, ()) if self.since is None or one.event_time >= self.since]
-        return StreamOutputs(name, stretches, drift, self._causes(name, dead), files)
+        return StreamOutputs(name, stretches, drift, self._causes(name, dead), files, shifts)
 
     def _causes(self, stream: str, counts: Counter[str]) -> list[Cause]:
         return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
@@ -110,7 +115,9 @@ def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs
             newest = end
     last = None if newest is None else time_of(newest)
     begin = last - since if isinstance(since, timedelta) and last is not None else since
-    made = Outputs(url, from_labels, begin if isinstance(begin, datetime) else None, last, [], dict(packed))
+    begin = begin if isinstance(begin, datetime) else None
+    now = time_of((newest or 0) + _idle(store, LABELS if from_labels else MONITOR) // _MICROSECOND)
+    made = Outputs(url, from_labels, begin, last, now, [], dict(packed))
     for event in read_records(url, "drift", DriftEvent):
         made._drift.setdefault(event.stream, []).append(event)
     for events in made._drift.values():
@@ -119,6 +126,24 @@ def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs
         made._examples.setdefault((letter.stream or "", f"{letter.stage}/{letter.error_class}"), letter)
     made.unplaced = made._causes("", unplaced)
     return made
+
+
+def finished(store: ObjectStore) -> bool:
+    """Whether the job has written that it has come to its end; a live one has none."""
+    try:
+        return b'"finished": true' in store.read("summary.json")
+    except FileNotFoundError:
+        return False
+
+
+def _idle(store: ObjectStore, folder: str) -> timedelta:
+    """How long the job has written nothing; nothing of one that has ended. Of each writer the newest file is asked."""
+    names = store.names(f"{folder}/")
+    if not names or finished(store):
+        return timedelta(0)
+    day = names[-1].rpartition("/")[0]
+    newest = {name.rpartition("-")[0]: name for name in names if name.rpartition("/")[0] == day}
+    return max(datetime.now(UTC) - max(map(store.modified, newest.values())), timedelta(0))
 
 
 def stem_of(name: str) -> str:
@@ -141,6 +166,23 @@ def _of_labels(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:
             parts[label.stream, _bucket(label.event_time, seconds)].append(label)
         for (stream, start), labels in parts.items():
             yield stem_of(name), _summed(stream, start, seconds, labels)
+    for event in read_records(store.url, "drift", DriftEvent):
+        size = None if event.size is None else round(1000 * event.size)
+        shift = Shift(event_time=event.event_time, coordinate=event.coordinate, thousandths=size, reset=event.reset)
+        yield (
+            "",
+            MonitorRecord(
+                stream=event.stream,
+                bucket_start=_bucket(event.event_time, seconds),
+                bucket_seconds=seconds,
+                coordinate=event.coordinate,
+                model_fingerprint=event.model_fingerprint,
+                method=event.method,
+                settings_fingerprint="",
+                resets={event.signal: 1} if event.reset else {},
+                shifts=[shift] if event.signal == "shift" else [],
+            ),
+        )
     for letter in read_records(store.url, "dead_letters", DeadLetter):
         placed = letter.stream is not None and letter.event_time is not None
         yield (

@@ -15,18 +15,18 @@ from typing import Any
 
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.report.answers import Answer, questions, summed
+from grpo_tta.pipeline.report.answers import Answer, questions, summed, with_answers
 from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
 from grpo_tta.pipeline.report.page import ask_page, report_page
-from grpo_tta.pipeline.report.pictures import LabelFiles, Thumbnails, choose, files_by_use
+from grpo_tta.pipeline.report.pictures import NEWEST, LabelFiles, Thumbnails, choose, files_of_use
 from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
-from grpo_tta.pipeline.report.states import floor_of, judge
+from grpo_tta.pipeline.report.states import judge
 from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
-from grpo_tta.pipeline.watch.streams import STATES
+from grpo_tta.pipeline.watch.streams import STATES, floor_of
 
 STREAMS_FOLDER = "streams"
-ASK_WINDOW = 500
+ASK_WINDOW = NEWEST
 """Images of a stream, the newest since its last shift, that questions are drawn from."""
 ASK_SIDE = 400
 
@@ -76,7 +76,7 @@ def write_report(
     pages = [_place(request.page, number) for number in range(len(chunks))]
     for one, page in ((one, page) for chunk, page in zip(chunks, pages, strict=True) for one in chunk):
         one.row["page"] = page
-    album = _Album(outputs, request)
+    album = _Album(outputs, request, streams)
     for number, (page, chunk) in enumerate(zip(pages, chunks, strict=True)):
         details, images = album.details(chunk)
         data = {
@@ -119,16 +119,18 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
     estimates = estimator(request.calibration, from_labels=outputs.from_labels)
     floor = floor_of(request.floor, request.calibration)
     calibrated = request.calibration is not None and not outputs.from_labels
-    answered = {one.stream: one for one in summed(request.answers)}
+    answers = summed(request.answers)
     found = []
     for name in outputs.names:
         stream = outputs.stream(name)
         if not len(stream.stretches):
             continue
+        answered = [one for one in answers if one.stream == name]
         windows = windows_of(stream.stretches, stream.drift, estimates)
-        judgement = judge(stream, windows.shown, outputs.newest, floor, calibrated=calibrated, out=request.out)
+        windows = windows._replace(newest=with_answers(windows.newest, answered))
+        judgement = judge(stream, windows.newest, outputs.now, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
-        view = details_of(told, answered.get(name), truth(name, windows.shown))
+        view = details_of(told, answered, truth(name, windows.shown))
         packed = zlib.compress(json.dumps(view).encode(), 1)
         found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
     if not found and not outputs.unplaced:
@@ -141,16 +143,15 @@ def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class _Album:
-    """Completes the views of streams by pictures of the page's own."""
+    """Completes the views of streams by pictures of the page's own; those of all pages are chosen in one pass."""
 
-    def __init__(self, outputs: Outputs, request: ReportRequest) -> None:
-        self._since = outputs.since
-        self._files = LabelFiles(request.out)
+    def __init__(self, outputs: Outputs, request: ReportRequest, streams: Sequence[_Judged]) -> None:
+        self._choices = choose([one.light for one in streams], LabelFiles(request.out), outputs.since)
         self._source = source_of(request.out, request.source)
 
     def details(self, streams: Sequence[_Judged]) -> tuple[dict[str, Any], list[str]]:
         """By stream, and the page's thumbnails."""
-        choices = [choose(one.light, self._files, self._since) for one in streams]
+        choices = [self._choices.pop(one.light.name) for one in streams]
         thumbnails = Thumbnails(self._source)
         for choice in choices:
             thumbnails.fetch(choice.all())
@@ -207,15 +208,8 @@ def write_questions(request: ReportRequest, stream: str, number: int) -> int:
         raise JobError(f"--stream: there is no stream {stream!r} in {request.out}; there are {some or 'none'}")
     told = outputs.stream(stream)
     shifts = [event.event_time for event in told.drift if event.signal == "shift"]
-    files = LabelFiles(request.out)
-    labels = sorted(
-        (
-            label
-            for label in files.read(files_by_use(told, []), stream)
-            if (outputs.since is None or label.event_time >= outputs.since)
-        ),
-        key=lambda label: (label.event_time, label.coordinate),
-    )
+    found = LabelFiles(request.out).read({stream: files_of_use(told.files, [])}, outputs.since)
+    labels = sorted(found, key=lambda label: (label.event_time, label.coordinate))
     window = [label for label in labels if not shifts or label.event_time > shifts[-1]][-ASK_WINDOW:]
     asked = questions(window or labels[-ASK_WINDOW:], number)
     if not asked:

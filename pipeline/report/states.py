@@ -1,22 +1,17 @@
-"""The state of a stream as its outputs tell it, why in words, and what to do about it. Pure.
-
-From the worst: ``ill``, ``degraded``, ``drifted``, ``silent``, ``unknown``, ``normal``. A stream is in the first one
-that holds; what else holds is among the reasons.
-"""
+"""Why a stream is in its states (`pipeline.watch.streams`), in words, and what to do about it. Pure."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from grpo_tta.estimate import FEWEST, AccuracyCalibration, Estimate, Unknown
+from grpo_tta.estimate import FEWEST, Estimate, Unknown
 from grpo_tta.pipeline.report.read import StreamOutputs
+from grpo_tta.pipeline.report.stretches import time_of
 from grpo_tta.pipeline.report.windows import StreamWindow
-from grpo_tta.pipeline.watch.streams import FLOOR, STATES, State
+from grpo_tta.pipeline.watch.streams import PAUSES, Facts, State, states_of, usual_pause
+from grpo_tta.schemas.monitor import Shift
 
-QUIET_AT_LEAST = timedelta(hours=1)
-QUIET_PAUSES = 3
-"""A stream is silent after so many times its own longest pause, and at least `QUIET_AT_LEAST`."""
 _SIZES = ((0.3, "small"), (0.8, "medium"), (float("inf"), "large"))
 
 
@@ -30,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A stream's state with reasons, sentences, and next steps, the first ones first."""
+    """A stream's worst state, the reasons for all that hold, in sentences, and next steps, the first ones first."""
 
     state: State
     reasons: list[str]
@@ -42,86 +37,79 @@ def size_word(size: float) -> str:
     return next(word for bound, word in _SIZES if size < bound)
 
 
-def floor_of(floor: float | None, calibration: AccuracyCalibration | None) -> float | None:
-    """The accuracy under which a stream is degraded: as given, or else by the calibration; None without either."""
-    if floor is not None or calibration is None:
-        return floor
-    return max(0.0, calibration.adapted.accuracy - FLOOR)
-
-
 def judge(
     stream: StreamOutputs,
-    windows: Sequence[StreamWindow],
-    newest: datetime | None,
+    newest: StreamWindow | None,
+    now: datetime,
     floor: float | None,
     *,
     calibrated: bool,
     out: str,
 ) -> Judgement:
-    """``newest``: the end of the last stretch with an image of any stream; ``floor``: see `floor_of`; ``out``: where
-    the job's outputs lie."""
-    latest = windows[-1] if windows else None
-    found: dict[State, str] = {}
-    if latest is not None and latest.ill:
-        found["ill"] = "Adaptation went wrong repeatedly, so labels are the frozen encoder's for now."
-    adapted = latest.estimates.adapted if latest is not None else None
-    if isinstance(adapted, Estimate) and floor is not None and adapted.high < floor:
-        found["degraded"] = (
-            f"Estimated accuracy is {_percent(adapted.value)} ({100 * adapted.low:.0f} to {_percent(adapted.high)}), "
-            f"under the floor of {_percent(floor)}."
-        )
-    if (said := _drifted(stream)) is not None:
-        found["drifted"] = said
-    if (said := _silent(stream, newest)) is not None:
-        found["silent"] = said
-    if latest is None or latest.n < FEWEST:
-        found["unknown"] = _few(latest)
-    elif calibrated and isinstance(adapted, Unknown):
-        found["unknown"] = f"Accuracy cannot be estimated: {adapted.message}."
-    state: State = next((one for one in STATES if one in found), "normal")
-    reasons = [found[one] for one in STATES if one in found] or [_normal(adapted)]
+    """``newest``: the stream's newest window; ``now``: in event time; ``floor``: see `floor_of`; ``out``: where the
+    job's outputs lie."""
+    adapted = newest.estimates.adapted if newest is not None else None
+    if not calibrated and isinstance(adapted, Unknown):  # else answers told it
+        adapted = None
+    shifted = stream.shifts[-1].event_time if stream.shifts else None
+    facts = Facts(
+        newest.n if newest is not None else 0,
+        newest.ill if newest is not None else 0,
+        adapted,
+        shifted,
+        stream.last,
+        usual_pause(_stretches(stream)),
+    )
+    states = states_of(facts, now, floor)
+    reasons = [_reason(state, stream, facts, now, floor) for state in states]
     if stream.dead:
         events = sum(cause.count for cause in stream.dead)
         reasons.append(f"{events} dead letter{'' if events == 1 else 's'}, most often {stream.dead[0].name}.")
-    return Judgement(state, reasons, _steps(state, stream, adapted, out))
+    return Judgement(states[0], reasons, _steps(states[0], stream, adapted, out))
 
 
-def _few(latest: StreamWindow | None) -> str:
-    if latest is None:
-        return "No image yet."
-    return f"Only {latest.n} images in the newest window: too few to say anything."
+def _stretches(stream: StreamOutputs) -> list[tuple[datetime, datetime]]:
+    """The newest ones with images, of which pauses are made."""
+    rows = stream.stretches.part(stream.stretches.totals["n"] > 0)
+    pairs = sorted(set(zip(rows.start.tolist(), rows.end.tolist(), strict=True)))[-PAUSES - 1 :]
+    return [(time_of(start), time_of(end)) for start, end in pairs]
+
+
+def _reason(state: State, stream: StreamOutputs, facts: Facts, now: datetime, floor: float | None) -> str:
+    adapted = facts.adapted
+    if state == "ill":
+        return "Adaptation went wrong repeatedly, so labels are the frozen encoder's for now."
+    if state == "degraded" and isinstance(adapted, Estimate) and floor is not None:
+        return (
+            f"Estimated accuracy is {_percent(adapted.value)} ({100 * adapted.low:.0f} to {_percent(adapted.high)}), "
+            f"under the floor of {_percent(floor)}."
+        )
+    if state == "drifted":
+        return _shifted(stream.shifts)
+    if state == "silent" and facts.last is not None:
+        return f"No image since {facts.last:%H:%M} on {_day(facts.last)}: for {_span(now - facts.last)}."
+    if state == "unknown" and isinstance(adapted, Unknown) and facts.images >= FEWEST:
+        return f"Accuracy cannot be estimated: {adapted.message}."
+    if state == "unknown":
+        few = f"Only {facts.images} images in the newest window: too few to say anything."
+        return few if facts.images else "No image yet."
+    said = _shifted(stream.shifts) if stream.shifts else "No shift was noticed."
+    return f"{said} Estimated accuracy is {_percent(adapted.value)}." if isinstance(adapted, Estimate) else said
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _normal(adapted: Estimate | Unknown | None) -> str:
-    if isinstance(adapted, Estimate):
-        return f"No shift, and an estimated accuracy of {_percent(adapted.value)}."
-    return "No shift was noticed."
-
-
-def _drifted(stream: StreamOutputs) -> str | None:
-    shifts = [event for event in stream.drift if event.signal == "shift"]
-    if not shifts:
-        return None
+def _shifted(shifts: Sequence[Shift]) -> str:
     last = shifts[-1]
-    size = "" if last.size is None else f"; {size_word(last.size)}, size {last.size:.2f}"
+    size = "" if last.thousandths is None else _size(last.thousandths / 1000)
     times = "" if len(shifts) == 1 else f"{len(shifts)} times, last "
     return f"The input shifted {times}at {last.event_time:%H:%M:%S} on {_day(last.event_time)}{size}."
 
 
-def _silent(stream: StreamOutputs, newest: datetime | None) -> str | None:
-    last = stream.last
-    if last is None or newest is None:
-        return None
-    rows = stream.stretches.part(stream.stretches.totals["n"] > 0)
-    pauses = (*(rows.end - rows.start).tolist(), *(rows.start[1:] - rows.end[:-1]).tolist())
-    longest = timedelta(microseconds=max(pauses))
-    if newest - last <= max(QUIET_AT_LEAST, QUIET_PAUSES * longest):
-        return None
-    return f"No image since {last:%H:%M} on {_day(last)}, while other streams went on for {_span(newest - last)}."
+def _size(size: float) -> str:
+    return f"; {size_word(size)}, size {size:.2f}"
 
 
 def _day(time: datetime) -> str:

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_tta.estimate import BROKEN
-from grpo_tta.schemas.monitor import ENTROPY_BINS, PROBABILITY_BINS, MonitorRecord
+from grpo_tta.pipeline.watch.streams import cuts_of
+from grpo_tta.schemas.monitor import ENTROPY_BINS, PROBABILITY_BINS, MonitorRecord, Shift
 
 Ints = NDArray[np.int64]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 TOTALS = ("n", "late", "ill", "frozen_n", "agree")
+_SUMMED = (*TOTALS, "broken", "cuts")
 HISTOGRAMS = {
     "probability": PROBABILITY_BINS,
     "frozen_probability": PROBABILITY_BINS,
@@ -62,7 +64,7 @@ class Stretches:
     kind: Ints
     """Place in ``kinds``."""
     totals: Mapping[str, Ints]
-    """Those of `TOTALS`, and ``broken``: resets of an adaptation that had gone wrong."""
+    """Those of `TOTALS`; ``broken``: resets of an adaptation that had gone wrong; ``cuts``: all resets and shifts."""
     histograms: Mapping[str, Ints]
     """``[R, bins]``."""
     labels: Mapping[str, Ints]
@@ -94,6 +96,14 @@ class Stretches:
         return Stretches(start, end, kind, totals, histograms, labels, self.names, self.kinds)
 
 
+class LabelFile(NamedTuple):
+    """What a label file holds of one stream: the stretch of event time (first start, last end), and how many images."""
+
+    start: datetime
+    end: datetime
+    images: int
+
+
 class _Counts(NamedTuple):
     """Of some records, one histogram after another: filled bins, labels by number, and the counts of either."""
 
@@ -103,7 +113,7 @@ class _Counts(NamedTuple):
 
 
 class Packed:
-    """The records of one stream, each with the stem of its file; their samples and shifts are not kept."""
+    """The records of one stream, each with the stem of its file; their samples are not kept."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -111,6 +121,7 @@ class Packed:
         self._loose = _Counts([], [], [])
         self._packed: list[_Counts] = []
         self._dead: list[tuple[int, Mapping[str, int]]] = []
+        self._shifts: list[tuple[int, Shift]] = []
 
     def add(self, stem: str, record: MonitorRecord) -> int:
         """One that has a time; its end."""
@@ -120,6 +131,7 @@ class Packed:
         counted = [getattr(record, name) for name in _COUNTED]
         if record.dead_letters:
             self._dead.append((end, record.dead_letters))
+        self._shifts += [(end, shift) for shift in record.shifts]
         self._rows.extend(
             (
                 start,
@@ -128,6 +140,7 @@ class Packed:
                 names.stems[stem],
                 *[getattr(record, name) for name in TOTALS],
                 sum(record.resets.get(cause, 0) for cause in BROKEN),
+                cuts_of(record),
                 *map(len, counted),
             )
         )
@@ -143,23 +156,32 @@ class Packed:
             self._loose = _Counts([], [], [])
         return end
 
-    def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, tuple[datetime, datetime]], Counter[str]]:
-        """Of what ends after ``since``: the stretches, the stretch of time of each file by its stem, and dead letters
-        by cause."""
+    def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, LabelFile], Counter[str], list[Shift]]:
+        """Of what ends after ``since``: the stretches, the files that hold its images by their stems, dead letters by
+        cause, and shifts in order of time."""
         after = -(2**63) if since is None else microseconds(since)
-        rows = np.array(self._rows, np.int64).reshape(-1, 5 + len(TOTALS) + len(_COUNTED))
+        rows = np.array(self._rows, np.int64).reshape(-1, 4 + len(_SUMMED) + len(_COUNTED))
         dead: Counter[str] = Counter()
         for end, letters in self._dead:
             if end > after:
                 dead.update(letters)
-        return self._stretches(rows, rows[:, 1] > after), self._files(rows[rows[:, 1] > after]), dead
+        shifts = sorted((one for end, one in self._shifts if end > after), key=lambda one: one.event_time)
+        shown = rows[:, 1] > after
+        return self._stretches(rows, shown), self._files(rows[shown]), dead, shifts
 
-    def _files(self, rows: Ints) -> dict[str, tuple[datetime, datetime]]:
-        stems, files = list(self._names.stems), {}
-        for number in dict.fromkeys(rows[:, 3].tolist()):
-            own = rows[rows[:, 3] == number]
-            files[stems[number]] = (time_of(int(own[:, 0].min())), time_of(int(own[:, 1].max())))
-        return files
+    def _files(self, rows: Ints) -> dict[str, LabelFile]:
+        rows = rows[rows[:, 4] > 0]
+        rows = rows[np.argsort(rows[:, 3], kind="stable")]
+        numbers, firsts = np.unique(rows[:, 3], return_index=True)
+        if not len(firsts):
+            return {}
+        stems = list(self._names.stems)
+        columns = (
+            map(time_of, np.minimum.reduceat(rows[:, 0], firsts).tolist()),
+            map(time_of, np.maximum.reduceat(rows[:, 1], firsts).tolist()),
+            np.add.reduceat(rows[:, 4], firsts).tolist(),
+        )
+        return {stems[number]: LabelFile(*row) for number, *row in zip(numbers.tolist(), *columns, strict=True)}
 
     def _stretches(self, rows: Ints, shown: NDArray[np.bool_]) -> Stretches:
         kinds = list(self._names.kinds)
@@ -171,10 +193,10 @@ class Packed:
         firsts = np.flatnonzero(new)
         place = np.full(len(rows), -1)
         place[order] = np.cumsum(new) - 1
-        totals = np.add.reduceat(rows[order, 4 : 5 + len(TOTALS)], firsts, axis=0) if len(firsts) else rows[:0, 4:]
+        totals = np.add.reduceat(rows[order, 4 : 4 + len(_SUMMED)], firsts, axis=0) if len(firsts) else rows[:0, 4:]
         histograms, labels, names = self._tables(rows[:, -len(_COUNTED) :], place, len(firsts))
         start, end, kind = heads[firsts].T
-        by_name = {name: totals[:, at] for at, name in enumerate((*TOTALS, "broken"))}
+        by_name = {name: totals[:, at] for at, name in enumerate(_SUMMED)}
         return Stretches(start, end, kind, by_name, histograms, labels, names, kinds)
 
     def _tables(self, lengths: Ints, place: Ints, count: int) -> tuple[dict[str, Ints], dict[str, Ints], list[str]]:

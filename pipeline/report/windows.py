@@ -25,6 +25,7 @@ from grpo_tta.estimate import (
     foreign_to,
 )
 from grpo_tta.pipeline.report.stretches import Ints, Stretches, microseconds, time_of
+from grpo_tta.pipeline.watch.streams import rows_of_newest
 from grpo_tta.schemas import DriftEvent
 from grpo_tta.schemas.monitor import PROBABILITY_BINS
 
@@ -54,8 +55,10 @@ class StreamWindow:
 
 
 class Windows(NamedTuple):
-    """Of one stream, in order of time, and their labels by class: ``[W, L]``, and the ``L`` names."""
+    """Of one stream, in order of time, and their labels by class: ``[W, L]``, and the ``L`` names. ``newest``: what the
+    stream's state is made of; None without an image."""
 
+    newest: StreamWindow | None
     shown: list[StreamWindow]
     labels: Ints
     names: Sequence[str]
@@ -116,6 +119,18 @@ def windows_of(stretches: Stretches, drift: Sequence[DriftEvent], estimates: Est
     runs = _runs(shown, [microseconds(event.event_time) for event in drift if event.signal == "shift" or event.reset])
     most = max(1, MOST_WINDOWS // max(len(runs), 1))
     rows = shown.joined([first for run in runs for first in _groups(run, images, wanted, most)])
+    newest = _figures(_newest(stretches), estimates) if images else [None]
+    return Windows(newest[0], _figures(rows, estimates), rows.labels["labels"], rows.names)
+
+
+def _newest(rows: Stretches) -> Stretches:
+    """The newest window, by the rule of a live job."""
+    columns = (rows.kind, rows.totals["n"], rows.totals["cuts"])
+    count = rows_of_newest(zip(*(column[::-1].tolist() for column in columns), strict=True))
+    return rows.part(slice(len(rows) - count, None)).joined([0])
+
+
+def _figures(rows: Stretches, estimates: Estimator) -> list[StreamWindow]:
     totals = rows.totals
     columns = (
         map(time_of, rows.start.tolist()),
@@ -128,16 +143,16 @@ def windows_of(stretches: Stretches, drift: Sequence[DriftEvent], estimates: Est
         _classes(rows.labels["labels"]),
         estimates(rows),
     )
-    return Windows([StreamWindow(*row) for row in zip(*columns, strict=True)], rows.labels["labels"], rows.names)
+    return [StreamWindow(*row) for row in zip(*columns, strict=True)]
 
 
 def _runs(rows: Stretches, cuts: Sequence[int]) -> list[range]:
-    """Rows of one model between two cuts; the row in which a cut lies begins a run."""
+    """Rows of one model between two cuts; the row in which a cut lies, or the next one, begins a run."""
     if not len(rows):
         return []
     new = rows.kind[1:] != rows.kind[:-1]
     for at in cuts:
-        new |= (rows.start[:-1] < at) & (rows.start[1:] <= at) & (at < rows.end[1:])
+        new |= (rows.start[:-1] < at) & ((rows.start[1:] <= at) | (rows.end[:-1] <= at)) & (at < rows.end[1:])
     firsts = [0, *(np.flatnonzero(new) + 1).tolist(), len(rows)]
     return [range(first, stop) for first, stop in pairwise(firsts)]
 

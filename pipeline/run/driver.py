@@ -27,7 +27,7 @@ class Progress:
     """Of the last slice."""
     result: SliceResult | None = None
     """Of the last slice."""
-    forgotten: int = 0
+    forgotten: tuple[str, ...] = ()
     """Streams that the last slice's commit has dropped."""
 
 

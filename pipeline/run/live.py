@@ -122,6 +122,7 @@ class LiveDriver:
         self._give_up = parse_duration(config.kafka.give_up_after) / 1e6
         self._session = parse_duration(config.kafka.session) / 1e6
         self._owned: dict[str, Owned] = {}
+        self._let_go_of: dict[str, set[str]] = {}
         self._not_before: dict[str, float] = {}
         self._begun = -self._slice_seconds
         self._busy = False
@@ -186,6 +187,10 @@ class LiveDriver:
         for name, generation in held.items():
             if name not in self._owned and self._not_before.get(name, 0.0) <= time.monotonic():
                 self._owned[name] = self._acquire(name, generation)
+        for name, streams in self._let_go_of.items():
+            if name not in self._owned:  # else it was only taken up anew
+                metrics.drop_streams(streams)
+        self._let_go_of.clear()
 
     def _acquire(self, name: str, generation: int) -> Owned:
         store = ObjectStore(partition_url(self._config.checkpoint_url, name))
@@ -222,8 +227,10 @@ class LiveDriver:
         assert moment is not None
         return self._offsets.at_time([name], moment + _MARGIN)[name]
 
-    def _let_go(self, name: str, why: str) -> None:
-        del self._owned[name]
+    def _let_go(self, name: str, why: str, begun: Sequence[str] = ()) -> None:
+        """``begun``: streams of a slice that another process runs again."""
+        latest = self._owned.pop(name).partition.latest
+        self._let_go_of[name] = set(latest.states if latest is not None else ()).union(begun)
         self._protocol.forget(name)
         metrics.forget_lag(name)
         _log.info("partition %s: let go, %s", name, why)
@@ -304,7 +311,7 @@ class LiveDriver:
             if held.get(owned.partition.name) == owned.generation:
                 done[owned.partition.name] = (plan, result)
             else:
-                self._let_go(owned.partition.name, "it has gone to another process")
+                self._let_go(owned.partition.name, "it has gone to another process", result.streams)
         seconds = time.monotonic() - started
 
         def commit(owned: Owned) -> SliceResult:
@@ -335,7 +342,7 @@ class LiveDriver:
         lag = {name: max(ends.get(name, position) - position, 0) for name, position in positions.items()}
         results = tuple(result for _, result in committed)
         images = sum(result.counters.labels for result in results)
-        forgotten = sum(owned.partition.forgotten for owned, _ in committed)
+        forgotten = tuple(stream for owned, _ in committed for stream in owned.partition.forgotten)
         self._watcher.committed(LiveProgress(images, seconds, positions, lag, results, forgotten))
 
     # ---- failures ----

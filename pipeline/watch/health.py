@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.config.sections import RunConfig
@@ -63,7 +63,8 @@ class LiveStatus(Watcher):
         metrics.commit_slice()
         metrics.SLICES.inc()
         metrics.SLICE_SECONDS.observe(progress.seconds)
-        metrics.FORGOTTEN.inc(progress.forgotten)
+        metrics.FORGOTTEN.inc(len(progress.forgotten))
+        metrics.drop_streams(progress.forgotten)
         for result in progress.results:
             counters = result.counters
             metrics.SAMPLES.inc(counters.labels)
@@ -172,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self._answer(200, generate_latest(metrics.REGISTRY), CONTENT_TYPE_LATEST)
+            self._answer(200, metrics.scraped(), CONTENT_TYPE_LATEST)
         elif self.path == "/healthz":
             self._answer(200, b"ok\n", "text/plain")
         elif self.path == "/readyz":

@@ -3,18 +3,21 @@
 One registry a process; every series that can be named is there from the start. Streams are no labels, there may be
 thousands, but for as many of the worst as `watch_streams` is told. What a slice's commit counts is counted when it is
 committed, so a slice that runs again is not counted twice; histograms are fed while it runs. Where the guards stand
-is a gauge of the last slice: the stream that is nearest to a reset, over all streams that had images in it.
+is a gauge of the last slice: the stream that is nearest to a reset, over all streams that had images in it. States of
+streams change with time too: their gauges are set when somebody asks (`scraped`).
 """
 
 import logging
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
 
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.positions import SkippedRange
@@ -113,6 +116,8 @@ _monitors: list[MonitorRecord] = []
 """Of the slice that is not yet committed."""
 _board = StreamBoard(None, time.monotonic)
 _shown = 0
+_lock = threading.Lock()
+"""Of the board and the gauges of streams: many may ask while the job goes on."""
 
 
 def note_skipped(skipped: SkippedRange) -> None:
@@ -183,10 +188,13 @@ def forget_lag(partition: str) -> None:
         LAG.remove(partition)
 
 
-def watch_streams(calibration: AccuracyCalibration | None, shown: int) -> None:
+def watch_streams(
+    calibration: AccuracyCalibration | None, shown: int, now: Callable[[], float] = time.monotonic
+) -> None:
     """Forget all streams; from now on estimate by ``calibration``, and give the ``shown`` worst streams series."""
     global _board, _shown
-    _board, _shown = StreamBoard(calibration, time.monotonic), shown
+    with _lock:
+        _board, _shown = StreamBoard(calibration, now), shown
 
 
 def observe_monitor(records: Iterable[MonitorRecord]) -> None:
@@ -200,13 +208,25 @@ def commit_slice() -> None:
         AGREEING.inc(record.agree)
         for cause, count in record.dead_letters.items():
             CAUSES.labels(*cause.split("/", 1)).inc(count)
-    _board.add(_monitors)
+    with _lock:
+        _board.add(_monitors)
     _monitors.clear()
-    show_streams()
 
 
-def show_streams() -> None:
-    """Set the gauges of streams; states change with time too."""
+def drop_streams(names: Iterable[str]) -> None:
+    """They are another process's now, or forgotten."""
+    with _lock:
+        _board.drop(names)
+
+
+def scraped() -> bytes:
+    """All metrics as they are now, as Prometheus reads them."""
+    with _lock:
+        _show_streams()
+        return generate_latest(REGISTRY)
+
+
+def _show_streams() -> None:
     seen = _board.seen()
     for state in STATES:
         STREAMS.labels(state).set(sum(one.state == state for one in seen.values()))

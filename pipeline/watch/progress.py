@@ -16,7 +16,7 @@ class LiveProgress:
     """Position by partition."""
     lag: Mapping[str, int]
     results: tuple[SliceResult, ...] = ()
-    forgotten: int = 0
+    forgotten: tuple[str, ...] = ()
     """Streams that were dropped for want of images."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.parquet import arrow_schema
-from grpo_tta.adapters.storage.sink import RecordFiles, read_records
+from grpo_tta.adapters.storage.sink import RecordFiles, read_file, read_records
 from grpo_tta.schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
 from grpo_tta.schemas.monitor import Sample, Shift
 
@@ -204,3 +204,21 @@ def test_a_broken_line_is_named(store):
 def test_bad_names_are_refused(store, build, message):
     with pytest.raises(ValueError, match=message):
         build(store)
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_of_some_streams_only_their_records_are_checked(store, file_format, monkeypatch):
+    name = RecordFiles(store, "labels", file_format).write("f", rows([label(i) for i in range(9)]))
+    checked = []
+    for way in ("model_validate", "model_validate_json"):
+        check = getattr(LabeledImage, way)
+        monkeypatch.setattr(LabeledImage, way, lambda one, check=check: checked.append(one) or check(one))
+    assert [one.coordinate for one in read_file(store, name, LabeledImage, {"s1", "none"})] == ["c001", "c004", "c007"]
+    assert len(checked) == 3
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", '{"coordinate": "c"}'])
+def test_a_line_without_a_stream_is_named_where_streams_are_asked_for(store, line):
+    store.write("labels/f.jsonl", line.encode())
+    with pytest.raises(ValueError, match="line 1"):
+        list(read_file(store, "labels/f.jsonl", LabeledImage, {"s1"}))

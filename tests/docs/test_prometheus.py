@@ -44,9 +44,18 @@ def series(name: str, kind: str) -> list[str]:
 
 
 def test_rules_are_valid_and_fire_when_they_should() -> None:
-    assert "11 rules found" in promtool("check", "rules", "tta.rules.yml")
+    kinds = [kind for group in RULES for rule in group["rules"] for kind in ("record", "alert") if kind in rule]
+    guide = (FOLDER.parents[1] / "docs/monitoring.md").read_text()
+    assert f"{kinds.count('record')} recording rules, {kinds.count('alert')} alerts" in guide
+    assert f"{len(kinds)} rules found" in promtool("check", "rules", "tta.rules.yml")
     promtool("test", "rules", "tta.rules.test.yml")
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+
+
+def test_every_alert_is_seen_firing() -> None:
+    tests = yaml.safe_load((FOLDER / "tta.rules.test.yml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert fired == {rule["alert"] for group in RULES for rule in group["rules"] if "alert" in rule}
 
 
 def test_every_expression_of_the_dashboard_is_valid(tmp_path: Path) -> None:

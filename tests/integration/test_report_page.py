@@ -1,22 +1,32 @@
-"""The report's pages in a real browser, offline: of a real job over the demo's feed, one camera with a hostile name.
+"""The report's pages in a real browser, offline: of a real job over the demo's feed, one camera with a hostile name;
+and of the same job with estimates, more streams, so that there is one in each state, and the truth file.
 
 Screenshots stay in ``out/pages``. Where there is no Chromium, CI fails and everybody else skips by name.
 """
 
+import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN
+from grpo_tta.adapters.rows import Row
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import RecordFiles, read_records
+from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.report.answers import read_answers
 from grpo_tta.pipeline.report.page import unpack
+from grpo_tta.pipeline.watch.streams import STATES
+from grpo_tta.schemas import MonitorRecord
+from grpo_tta.schemas.monitor import join
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
 SHOTS = Path(__file__).parents[2] / "out/pages"
@@ -24,6 +34,20 @@ SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
 INKED = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return data.some((value, at) => at % 4 === 3 && value > 0);
+}"""
+# How many points a canvas has of each of some colours that the page names; the ground may shine through them.
+COLOURED = """(canvas, names) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return names.map((name) => {
+    const probe = document.createElement("canvas").getContext("2d");
+    probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    probe.fillRect(0, 0, 1, 1);
+    const colour = probe.getImageData(0, 0, 1, 1).data;
+    const near = (at) => [0, 1, 2, 3].every((one) => Math.abs(data[at + one] - colour[one]) <= 4);
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) found += near(at);
+    return found;
+  });
 }"""
 
 
@@ -54,6 +78,44 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["report", "--out", str(out)]) == 0
     assert main(["report", "--out", str(out), "--ask", "10", "--stream", HOSTILE]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def judged(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same outputs with six hours of more streams, made of the clean camera's sums, as `evaluate` draws them."""
+    folder = tmp_path_factory.mktemp("judged")
+    copy = folder / "out"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("*.html"))
+    clean = join([one for one in read_records(str(out), "monitor", MonitorRecord) if one.stream == "cam-01" and one.n])
+    hour = datetime(2026, 1, 1, 6, tzinfo=UTC)
+    unsure = {90: clean.n}
+    extra = {
+        "north, all well": {},
+        "north, ill": {"ill": clean.n},
+        "north, degraded": {"entropy": unsure, "least_entropy": unsure, "resets": {"manual": 1}},
+        "north, unknown": {
+            "n": 20,
+            "frozen_n": 20,
+            "entropy": {20: 20},
+            "least_entropy": {20: 20},
+            "resets": {"manual": 1},
+        },
+        "north, silent": {},
+    }
+    records = []
+    for name, values in extra.items():
+        for ago in range(6):
+            start = hour - timedelta(hours=ago + 4 * (name == "north, silent"))
+            own = {"stream": name, "bucket_seconds": 3600, "bucket_start": start, "coordinate": f"{name} {ago}"}
+            records.append(clean.model_copy(update={**own, "dead_letters": {}, **(values if ago == 0 else {})}))
+    RecordFiles(ObjectStore(str(copy)), "monitor").write("more", [Row.of(record) for record in records])
+    page, errors, truth = copy / "report.html", folder / "errors.jsonl", out.parent / "feed/truth.jsonl"
+    assert main(["evaluate", "--labels", str(copy), "--truth", str(truth), "--page", str(page), "--accuracy",
+                 str(accuracy_path()), "--details", "--errors", str(errors)]) == 0  # fmt: skip
+    wrong = [json.loads(line) for line in errors.read_text().splitlines()]
+    assert wrong
+    assert all(one["label"] != one["said"] for one in wrong)
+    return page
 
 
 def reference() -> str:
@@ -159,6 +221,57 @@ def test_numbers_are_those_of_the_data_and_filter_sort_and_keys_work(out: Path, 
     (name,) = page.locator("h1").all_inner_texts()
     rows = page.locator("details.as-table tbody").first.locator("tr")
     assert rows.count() == len(data["details"][name]["time"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_estimates_states_and_truth_are_drawn_and_are_those_of_the_data(
+    judged: Path, show: Any, screen: str, scheme: str
+) -> None:
+    data = unpack(judged.read_bytes())
+    assert {row["state"] for row in data["streams"]} == set(STATES)
+    shown = show(judged, screen, scheme)
+    shown.page.screenshot(path=SHOTS / f"judged-{screen}-{scheme}.png", full_page=True)
+    for row, line in zip(data["streams"], shown.page.locator(".overview tbody tr").all(), strict=True):
+        assert words(line.locator('td[data-label="Accuracy, est."]').inner_text()) == words(
+            estimate_of(row["estimate"])
+        )
+        if screen == "desktop":
+            assert line.locator('td[data-label="Gain"]').inner_text() == gain_of(row["gain"])
+    (accuracy, *_) = shown.page.locator(".evaluation dd").all_inner_texts()
+    assert accuracy.startswith(f"{100 * data['evaluation']['all']['accuracy']:.1f} %")
+    assert shown.page.locator(".reliability .dot").count() == len(data["evaluation"]["reliability"])
+    shown.page.screenshot(path=SHOTS / f"judged-{screen}-{scheme}.png", full_page=True)
+    shown.open("north, all well")
+    estimate = shown.page.locator("figure.chart", has_text="Estimated accuracy").locator("canvas")
+    band, *drawn = estimate.evaluate(COLOURED, ["--band", "--adapted", "--frozen"])
+    assert band > 500
+    assert min(drawn) > 20
+    shown.page.screenshot(path=SHOTS / f"judged-stream-{screen}-{scheme}.png", full_page=True)
+    shown.page.keyboard.press("Escape")
+    shown.open("cam-01")
+    truth = shown.page.locator("figure.chart", has_text="Accuracy by the truth file").locator("canvas")
+    assert truth.evaluate(COLOURED, ["--adapted"])[0] > 5  # one window is one point
+    assert shown.troubles == []
+    assert shown.requests == [judged.as_uri()]
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+def estimate_of(estimate: dict[str, Any]) -> str:
+    if "value" not in estimate:
+        return "unknown"
+    low, high = (math.floor(100 * estimate[end] + 0.5) for end in ("low", "high"))
+    return f"{100 * estimate['value']:.0f} % {low} to {high} %"
+
+
+def gain_of(gain: dict[str, Any]) -> str:
+    if "value" not in gain:
+        return "\N{EN DASH}"
+    sign = "\N{MINUS SIGN}" if gain["value"] < 0 else "+"
+    return f"{sign}{abs(100 * gain['value']):.1f}"
 
 
 def test_the_asking_page_takes_keys_goes_back_and_saves_what_the_report_reads(

@@ -9,6 +9,8 @@ from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run import live
 from grpo_tta.pipeline.watch import metrics
+from grpo_tta.pipeline.watch.health import LiveStatus
+from grpo_tta.schemas import MonitorRecord
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +154,34 @@ def test_a_partition_that_is_taken_away_in_the_middle_of_a_slice_is_not_committe
     assert world.runs[0] == [("t-0", 0, 10), ("t-1", 0, 7)]
     assert world.log("t-0").latest() is None
     assert world.log("t-1").latest().position == 7
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_streams_of_a_partition_that_is_taken_away_are_no_more_among_this_process_s(world, comes_back):
+    def observed(parts):
+        results = world.run_slice(parts)
+        metrics.begin_slice()
+        metrics.observe_monitor(
+            MonitorRecord(
+                stream=stream, bucket_start=CLOCK, bucket_seconds=1, coordinate="c", n=200, model_fingerprint="m",
+                method="grpo", settings_fingerprint="s",
+            )
+            for result in results for stream in result.streams
+        )  # fmt: skip
+        return results
+
+    def take():
+        if len(world.runs) == 2:
+            member.take("t-0")
+            if comes_back:
+                member.give("t-0")
+
+    member, world.during, world.watching = FakeMember(["t-0"]), take, LiveStatus(30.0)
+    metrics.watch_streams(None, 0)
+    world.driver(member, until=None, turns=10, run_slice=observed).run()
+    shown = [line for line in metrics.scraped().decode().splitlines() if line.startswith("tta_streams{")]
+    assert sum(float(line.split()[-1]) for line in shown) == (3 if comes_back else 0)
+    metrics.watch_streams(None, 0)
 
 
 def test_one_that_was_lost_and_came_back_is_taken_up_anew(world):

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
-import json
+import os
 import re
+import shutil
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -12,23 +14,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pipeline_jobs import job_config, job_labeler, outputs, serve, write_pictures
 
+from grpo_tta.adapters.rows import Row
+from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
 from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
-from grpo_tta.pipeline.report.states import judge
+from grpo_tta.pipeline.report.states import Judgement, judge
 from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
 from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
-from grpo_tta.schemas import DriftEvent, MonitorRecord
-from grpo_tta.schemas.monitor import join, merged
+from grpo_tta.pipeline.watch.streams import Seen, StreamBoard, floor_of
+from grpo_tta.schemas import ClassProbability, DriftEvent, LabeledImage, MonitorRecord
+from grpo_tta.schemas.monitor import Shift, join, merged
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<!--"
 COUNTS = {"north": 30, HOSTILE: 12}
@@ -109,6 +116,51 @@ def test_streams_beyond_the_page_have_pages_of_their_own(out: Path, tmp_path: Pa
     assert [row["name"] for row in second["streams"]] == list(second["details"]) == [first["streams"][1]["name"]]
 
 
+FRAMES, SLICE, SHIFTED = 1600, 50, 800
+
+
+def frame(stream: str, at: int) -> LabeledImage:
+    time = START + timedelta(seconds=30 * at)
+    return LabeledImage(
+        coordinate=f"{stream}/{at:05d}", id=str(at), stream=stream, event_time=time, window_start=time, window_end=time,
+        label="a", probability=0.1 if at == FRAMES - 9 else 0.5, top_k=[ClassProbability(label="a", probability=0.5)],
+        update_count=0, model_fingerprint="m", method="grpo-online",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many slices of four cameras, as a job writes them; cam-1 drifts half-way, within a stretch of an hour."""
+    out = tmp_path_factory.mktemp("many")
+    store, maker = ObjectStore(str(out)), MonitorMaker(3600, "m", "grpo-online", "s")
+    streams = [f"cam-{number}" for number in range(4)]
+    for first in range(0, FRAMES, SLICE):
+        labels = [frame(stream, at) for stream in streams for at in range(first, first + SLICE)]
+        drifts = [shift(SHIFTED / 120).model_copy(update={"stream": "cam-1"})] if first == SHIFTED else []
+        for kind, records in (("labels", labels), ("drift", drifts), ("monitor", maker.records(labels, drift=drifts))):
+            RecordFiles(store, kind).write(f"storage-{first:012d}", [Row.of(record) for record in records])
+    return out
+
+
+def test_label_files_are_read_once_for_all_streams_and_pages_and_only_where_something_is_shown(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    read = ObjectStore.open_read
+    monkeypatch.setattr(ObjectStore, "open_read", lambda self, name: opened.append(name) or read(self, name))
+    written = write_report(ReportRequest(str(many), tmp_path / "page.html", streams_in_page=1))
+    labels = Counter(name for name in opened if name.startswith("labels/"))
+    assert set(labels.values()) == {1}
+    assert 10 < len(labels) < FRAMES // SLICE - 5
+    views = [pages.unpack(path.read_bytes())["details"] for path in written.pages]
+    (drift,) = views[0]["cam-1"]["drifts"]
+    places = {side: [int(one["id"]) for one in drift[side]] for side in ("before", "after")}
+    assert places["before"] == [504 + 199 * at // 7 for at in range(8)]
+    assert places["after"] == [800 + 199 * at // 7 for at in range(8)]
+    for name, view in {name: view for page in views for name, view in page.items()}.items():
+        assert view["unsure"][0]["coordinate"] == f"{name}/{FRAMES - 9:05d}"
+
+
 def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
     write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "north", 10)
     asked = pages.unpack((tmp_path / "ask.html").read_bytes())["questions"]
@@ -117,10 +169,31 @@ def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(to_lines(given))
     assert main(["report", "--out", str(out), "--page", str(tmp_path / "page.html"),
                  "--answers", str(tmp_path / "answers.jsonl")]) == 0  # fmt: skip
-    told = pages.unpack((tmp_path / "page.html").read_bytes())["details"]["north"]["answers"]
-    assert told["text"] == "5 of 10 labels were right."
+    data = pages.unpack((tmp_path / "page.html").read_bytes())
+    (told,) = data["details"]["north"]["answers"]
+    assert told["text"].startswith("5 of 10 labels from 01 Jan")
+    assert told["together"] == next(row["estimate"] for row in data["streams"] if row["name"] == "north")
     assert told["together"] == told["answers"]
     assert told["answers"]["low"] < 0.5 < told["answers"]["high"]
+
+
+def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_state(tmp_path: Path) -> None:
+    records = [*STEADY[:2], moved(2), *STEADY[2:]]
+    RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", [Row.of(one) for one in records])
+
+    def row(hour: int, right: bool) -> dict[str, Any]:
+        time = (START + HOUR * hour).isoformat()
+        answers = tuple(Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, time, time, right) for at in range(50))
+        data = report(tmp_path, tmp_path / "page.html", calibration=CALIBRATION, answers=answers)
+        assert len(data["details"]["cam"]["answers"]) == 1
+        return data["streams"][0]  # type: ignore[no-any-return]
+
+    refuted, before_the_shift = row(3, False), row(1, False)
+    assert refuted["state"] == "degraded"
+    assert refuted["estimate"]["high"] < 0.1
+    assert before_the_shift["state"] == "drifted"
+    assert before_the_shift["estimate"]["value"] == pytest.approx(0.6)
+    assert row(3, True)["estimate"]["value"] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -180,14 +253,20 @@ def shift(hour: float) -> DriftEvent:
     )  # fmt: skip
 
 
+def moved(hour: float) -> MonitorRecord:
+    """A part that tells of a shift and of no image."""
+    told = Shift(event_time=START + HOUR * hour, coordinate="c", thousandths=500, reset=False)
+    return stretch(int(hour), 0, shifts=[told])
+
+
 STEADY = [stretch(hour) for hour in range(4)]
 JUDGED = {
-    "normal": (STEADY, [], 4),
-    "drifted": (STEADY, [shift(2.5)], 4),
-    "degraded": ([*STEADY, stretch(4, sure=0.2)], [shift(4)], 5),
-    "ill": ([*STEADY, stretch(4, ill=200)], [shift(2)], 5),
-    "silent": (STEADY, [], 12),
-    "unknown": ([stretch(0, n=40)], [], 1),
+    "normal": (STEADY, 4),
+    "drifted": ([*STEADY, moved(3.5)], 4),
+    "degraded": ([*STEADY, stretch(4, sure=0.2), moved(4)], 5),
+    "ill": ([*STEADY, stretch(4, ill=200), moved(2)], 5),
+    "silent": ([*STEADY, moved(2)], 30),
+    "unknown": ([stretch(0, n=40)], 1),
 }
 
 
@@ -203,7 +282,7 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
     packed = Packed(Names())
     for number, record in enumerate(records):
         packed.add(f"file-{number % 3}", record)
-    rows, files, dead = packed.unpack(None)
+    rows, files, dead, _ = packed.unpack(None)
     whole = merged(records)
     assert [time_of(start) for start in rows.start.tolist()] == [record.bucket_start for record in whole]
     for name in ("n", "ill", "late", "frozen_n", "agree"):
@@ -214,7 +293,7 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
         assert counted == [getattr(record, name) for record in whole]
     assert estimator(CALIBRATION, from_labels=False)(rows) == [estimate(record, CALIBRATION) for record in whole]
     assert dead == sum((Counter(record.dead_letters) for record in whole), Counter())
-    assert len(files) == min(3, len(records))
+    assert sum(file.images for file in files.values()) == sum(record.n for record in whole)
     joined = rows.joined([0])
     assert joined.totals["n"].tolist() == [join(whole).n]
     assert time_of(int(joined.end[0])) == START + HOUR * (1 + max(hour for hour, *_ in parts))
@@ -228,18 +307,96 @@ def test_many_counts_without_a_label_are_packed_too() -> None:
     assert stretches(records).histograms["entropy"].sum() == 12_000
 
 
+def judged(records: list[MonitorRecord], now: datetime | None = None) -> tuple[Judgement, Seen]:
+    """The same records' stream in the report and on the board of a live job, which may have seen no image since."""
+    packed, clock = Packed(Names()), [0.0]
+    for record in records:
+        packed.add("", record)
+    rows, _, _, shifts = packed.unpack(None)
+    board = StreamBoard(CALIBRATION, lambda: clock[0])
+    for record in records:
+        board.add([record])
+    newest = max((time_of(int(end)) for end in rows.end[rows.totals["n"] > 0]), default=time_of(int(rows.end[-1])))
+    clock[0] = 0.0 if now is None else (now - newest).total_seconds()
+    stream = StreamOutputs("cam", rows, [], [Cause("fetch/NotFound", 3)], {}, shifts)
+    windows = windows_of(rows, [], estimator(CALIBRATION, from_labels=False))
+    floor = floor_of(None, CALIBRATION)
+    return judge(stream, windows.newest, now or newest, floor, calibrated=True, out="out"), board.seen()["cam"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 60), st.integers(0, 300), st.sampled_from([0.0, 0.3, 0.6, 1.0]), st.booleans(),
+            st.sampled_from(["m", "other"]), st.integers(0, 5),
+        ), min_size=1, max_size=60,
+    ),
+    st.integers(0, 50),
+)  # fmt: skip
+@example(
+    [
+        (0, 0, 0.0, False, "m", 0),
+        (0, 0, 0.0, False, "other", 0),
+        (1, 0, 0.0, False, "m", 1),
+        (0, 1, 0.0, False, "m", 1),
+    ],
+    0,
+)
+def test_the_report_and_a_live_job_say_the_same_of_the_same_records(parts: list[Any], idle: int) -> None:
+    records = [
+        (moved(hour + 0.5) if kind == 0 else stretch(hour, n, sure, ill=n * (kind == 1), resets={"manual": kind == 2}))
+        .model_copy(update={"model_fingerprint": model, "frozen_n": n * frozen, "frozen_labels": {"a": n * frozen}})
+        for hour, n, sure, frozen, model, kind in parts
+    ]  # fmt: skip
+    last = max((one.bucket_start for one in records if one.n and one.bucket_start), default=START) + HOUR
+    found, seen = judged(records, last + HOUR * idle if any(one.n for one in records) else None)
+    assert found.state == seen.state
+
+
+@pytest.mark.parametrize(
+    ("records", "hours", "state"),
+    [
+        ([*STEADY, moved(1)], 26, "silent"),  # a shift 25 hours ago, then nothing
+        ([stretch(hour) for hour in (*range(20), *range(188, 200))], 203, "silent"),  # once away for a week
+        ([stretch(hour, 2000) for hour in range(60)] + [stretch(60, 500, 0.2)], 61, "degraded"),
+    ],
+)
+def test_a_state_is_of_the_newest_images_and_of_usual_pauses(
+    records: list[MonitorRecord], hours: int, state: str
+) -> None:
+    found, seen = judged(records, START + HOUR * hours)
+    assert (found.state, seen.state) == (state, state)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_a_job_that_has_not_ended_streams_fall_silent_by_the_clock(many: Path, tmp_path: Path, ended: bool) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(many, out)
+    old = time.time() - 7 * 86_400
+    for path in (out / "monitor").iterdir():
+        os.utime(path, (old, old))
+    if ended:
+        (out / "summary.json").write_text('{"finished": true}')
+    data = report(out, tmp_path / "page.html")
+    states = {row["name"]: row["state"] for row in data["streams"]}
+    assert (
+        states == {"cam-0": "normal", "cam-1": "drifted", "cam-2": "normal", "cam-3": "normal"}
+        if ended
+        else (dict.fromkeys(states, "silent"))
+    )
+
+
 @pytest.mark.parametrize("state", JUDGED)
 def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
-    records, drift, newest = JUDGED[state]
-    stream = StreamOutputs("cam", stretches(records), drift, [Cause("fetch/NotFound", 3)], {})
-    windows = windows_of(stream.stretches, drift, estimator(CALIBRATION, from_labels=False))
-    found = judge(stream, windows.shown, START + HOUR * newest, 0.5, calibrated=True, out="out")
-    assert found.state == state
+    records, hour = JUDGED[state]
+    found, seen = judged(records, START + HOUR * hour)
+    assert found.state == seen.state == state
     assert all(text.endswith(".") for text in found.reasons)
     assert "3 dead letters" in found.reasons[-1]
     assert found.next
 
 
+@example([1, 0, 1], [1.0])
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=60),
     st.lists(st.floats(0, 60), max_size=4),
@@ -293,16 +450,27 @@ def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None
     assert changes(before, before) == changes({}, after) == []
 
 
-def test_watching_writes_the_page_that_renews_itself_and_at_the_end_one_that_does_not(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_watching_begins_before_the_first_slice_and_ends_with_the_job_or_when_it_is_interrupted(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
     from grpo_tta.pipeline.cli import report as command
 
-    page, seen = tmp_path / "page.html", []
-    ends = iter([False, True])
-    monkeypatch.setattr(command, "_finished", lambda store: next(ends))
-    monkeypatch.setattr(command.time, "sleep", lambda s: seen.append(pages.unpack(page.read_bytes())["renew"]))
-    assert main(["report", "--out", str(out), "--page", str(page), "--watch"]) == 0
-    assert seen == [command.RENEW_SECONDS]
+    job, page, seen = tmp_path / "job", tmp_path / "page.html", []
+    job.mkdir()
+    summary = (out / "summary.json").read_bytes()
+
+    def later(_: float) -> None:
+        """First there is nothing, then outputs without an end, then the end: the job's own, or Ctrl-C."""
+        seen.append(pages.unpack(page.read_bytes())["renew"] if page.exists() else "none")
+        if len(seen) == 1:
+            (job / "monitor").symlink_to(out / "monitor")
+        elif interrupted:
+            raise KeyboardInterrupt
+        else:
+            (job / "summary.json").write_bytes(summary)
+
+    monkeypatch.setattr(command.time, "sleep", later)
+    assert main(["report", "--out", str(job), "--page", str(page), "--watch"]) == 0
+    assert seen == ["none", command.RENEW_SECONDS]
     assert pages.unpack(page.read_bytes())["renew"] is None
-    assert json.loads((out / "summary.json").read_text())["finished"]

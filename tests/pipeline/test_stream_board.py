@@ -1,13 +1,19 @@
 """Streams of a live job: their windows, states, and the series that metrics give them."""
 
 import math
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Width
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.streams import DRIFTED_SECONDS, FULL, SILENT_SECONDS, StreamBoard
+from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.pipeline.watch.progress import LiveProgress
+from grpo_tta.pipeline.watch.streams import DRIFTED, FULL, QUIET_AT_LEAST, StreamBoard
 from grpo_tta.schemas import MonitorRecord
 from grpo_tta.schemas.monitor import Shift
 
@@ -44,9 +50,9 @@ def test_the_state_of_a_stream_is_the_worst_that_holds() -> None:
     }  # fmt: skip
     assert list(found) == ["broken", "bad", "moved", "few", "good"]
     assert (found["moved"].size, found["good"].size) == (0.7, 0.0)
-    now[0] = SILENT_SECONDS + 1
+    now[0] = QUIET_AT_LEAST.total_seconds() + 1
     assert [board.seen()[name].state for name in ("good", "moved")] == ["silent", "drifted"]
-    now[0] = DRIFTED_SECONDS + 1
+    now[0] = DRIFTED.total_seconds()
     assert board.seen()["moved"].state == "silent"
 
 
@@ -66,46 +72,73 @@ def test_windows_are_joined_until_they_are_full_and_never_across_a_shift() -> No
     assert board.seen()["a"].images == 200
 
 
+@dataclass
+class Scraped:
+    """What Prometheus sees of the streams. ``now``: the process's clock."""
+
+    now: list[float]
+    port: int
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = [one for family in families for one in family.samples if (one.name, one.labels) == (name, labels)]
+        return samples[0].value if samples else None
+
+
 @pytest.fixture
-def watched():
-    metrics.watch_streams(CALIBRATION, 2)
-    yield
+def watched() -> Iterator[Scraped]:
+    now = [0.0]
+    metrics.watch_streams(CALIBRATION, 2, lambda: now[0])
+    with MetricsServer("127.0.0.1", 0, lambda: None) as server:
+        yield Scraped(now, server.port)
     metrics.watch_streams(None, 0)
-    metrics.show_streams()
+    metrics.scraped()
 
 
-def value(name: str, **labels: str) -> float | None:
-    return metrics.REGISTRY.get_sample_value(name, labels)
-
-
-def test_what_a_committed_slice_adds_up_to_is_shown_and_that_of_a_dropped_one_is_not(watched: None) -> None:
-    agreeing = value("tta_agreeing_samples_total") or 0.0
+def test_what_a_committed_slice_adds_up_to_is_shown_and_that_of_a_dropped_one_is_not(watched: Scraped) -> None:
+    agreeing = watched("tta_agreeing_samples_total") or 0.0
     metrics.observe_monitor([record("dropped")])
     metrics.begin_slice()
     letters = {"fetch/NotFound": 2}
     metrics.observe_monitor([record("a", 40), record("b", 100), record("c", 120, dead_letters=letters)])
-    assert value("tta_streams", state="normal") == 0
-    before = value("tta_dead_letters_by_cause_total", stage="fetch", error_class="NotFound") or 0.0
+    assert watched("tta_streams", state="normal") == 0
+    before = watched("tta_dead_letters_by_cause_total", stage="fetch", error_class="NotFound") or 0.0
     metrics.commit_slice()
-    assert value("tta_agreeing_samples_total") == agreeing + 300
-    assert value("tta_dead_letters_by_cause_total", stage="fetch", error_class="NotFound") == before + 2
-    assert [value("tta_streams", state=state) for state in ("degraded", "normal", "ill")] == [1, 2, 0]
-    assert value("tta_estimated_accuracy_ratio", model="adapted", bound="value") == pytest.approx(260 / 600)
+    assert watched("tta_agreeing_samples_total") == agreeing + 300
+    assert watched("tta_dead_letters_by_cause_total", stage="fetch", error_class="NotFound") == before + 2
+    assert [watched("tta_streams", state=state) for state in ("degraded", "normal", "ill")] == [1, 2, 0]
+    assert watched("tta_estimated_accuracy_ratio", model="adapted", bound="value") == pytest.approx(260 / 600)
     shown = {
-        name: value("tta_stream_estimated_accuracy_ratio", stream=name, model="adapted", bound="value")
+        name: watched("tta_stream_estimated_accuracy_ratio", stream=name, model="adapted", bound="value")
         for name in "abc"
     }
     assert shown == {"a": pytest.approx(0.2), "b": pytest.approx(0.5), "c": None}
-    assert value("tta_stream_state", stream="a", state="degraded") == 1
-    assert value("tta_streams_not_shown") == 1
+    assert watched("tta_stream_state", stream="a", state="degraded") == 1
+    assert watched("tta_streams_not_shown") == 1
 
 
-def test_series_are_there_before_anything_has_happened() -> None:
+def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
+    metrics.observe_monitor([record("a")])
+    metrics.commit_slice()
+    assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [1, 0]
+    watched.now[0] = QUIET_AT_LEAST.total_seconds() + 1
+    assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [0, 1]
+    assert watched("tta_stream_state", stream="a", state="silent") == 1
+
+
+def test_a_forgotten_stream_is_shown_no_more(watched: Scraped) -> None:
+    metrics.observe_monitor([record("a"), record("b")])
+    LiveStatus(30.0).committed(LiveProgress(0, 0.1, {}, {}, forgotten=("a", "never seen")))
+    assert watched("tta_streams", state="normal") == 1
+    assert watched("tta_stream_state", stream="b", state="normal") == 1
+    assert watched("tta_stream_state", stream="a", state="normal") is None
+
+
+def test_series_are_there_before_anything_has_happened(watched: Scraped) -> None:
     for name, labels in (
         ("tta_resets_total", {"cause": "collapse"}), ("tta_drift_detections_total", {"signal": "shift"}),
         ("tta_updates_skipped_total", {"reason": "ill"}), ("tta_streams", {"state": "silent"}),
     ):  # fmt: skip
-        assert value(name, **labels) is not None
-    metrics.watch_streams(None, 0)
-    metrics.show_streams()
-    assert math.isnan(value("tta_estimated_accuracy_ratio", model="frozen", bound="high") or 0.0)
+        assert watched(name, **labels) is not None
+    assert math.isnan(watched("tta_estimated_accuracy_ratio", model="frozen", bound="high") or 0.0)

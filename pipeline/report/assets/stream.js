@@ -73,9 +73,9 @@ function events(detail) {
 }
 
 function answered(answers) {
-  if (!answers) return null;
-  return el("section", { class: "card" }, el("h2", {}, "Answers of people"), el("p", {}, answers.text),
-    el("dl", { class: "figures" }, estimateFigure("From answers", answers.answers), estimateFigure("Without answers", answers.estimate), estimateFigure("Together", answers.together)));
+  if (!answers.length) return null;
+  return el("section", { class: "card" }, el("h2", {}, "Answers of people"), answers.map((one) => [el("p", {}, one.text),
+    el("dl", { class: "figures" }, estimateFigure("From answers", one.answers), estimateFigure("Without answers", one.estimate), estimateFigure("Together", one.together))]));
 }
 
 function timeline(detail) {
