@@ -1,6 +1,7 @@
 """Streams of a live job: their windows, states, and the series that metrics give them."""
 
 import math
+import socket
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Width
+from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Width
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer, metrics_served
 from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.pipeline.watch.streams import DRIFTED, FULL, QUIET_AT_LEAST, StreamBoard
 from grpo_tta.schemas import MonitorRecord
@@ -125,6 +127,21 @@ def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
     watched.now[0] = QUIET_AT_LEAST.total_seconds() + 1
     assert [watched("tta_streams", state=state) for state in ("normal", "silent")] == [0, 1]
     assert watched("tta_stream_state", stream="a", state="silent") == 1
+
+
+@pytest.mark.parametrize("settings", ["", "others"])
+def test_a_job_estimates_by_the_packaged_calibration_where_it_is_its_own(settings: str) -> None:
+    known = AccuracyCalibration.load(PACKAGED)
+    kind = known.model_fingerprint, known.method, settings or known.settings_fingerprint
+    names = ("model_fingerprint", "method", "settings_fingerprint")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with metrics_served(RunConfig(metrics_port=port), LiveStatus(30.0), kind):
+        metrics.observe_monitor([record("a", least_entropy={5: 200}, **dict(zip(names, kind, strict=True)))])
+        metrics.commit_slice()
+        found = Scraped([], port)("tta_estimated_accuracy_ratio", model="adapted", bound="value")
+    metrics.watch_streams(None, 0)
+    assert math.isnan(found or 0.0) == bool(settings)
 
 
 def test_a_forgotten_stream_is_shown_no_more(watched: Scraped) -> None:
