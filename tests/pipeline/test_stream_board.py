@@ -14,6 +14,7 @@ from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Wid
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer, metrics_served
+from grpo_tta.pipeline.watch.notices import KINDS
 from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.pipeline.watch.streams import DRIFTED, FULL, QUIET_AT_LEAST, StreamBoard
 from grpo_tta.schemas import MonitorRecord
@@ -156,6 +157,7 @@ def test_series_are_there_before_anything_has_happened(watched: Scraped) -> None
     for name, labels in (
         ("tta_resets_total", {"cause": "collapse"}), ("tta_drift_detections_total", {"signal": "shift"}),
         ("tta_updates_skipped_total", {"reason": "ill"}), ("tta_streams", {"state": "silent"}),
+        *[("tta_notices_total", {"kind": kind}) for kind in KINDS],
     ):  # fmt: skip
         assert watched(name, **labels) is not None
     assert math.isnan(watched("tta_estimated_accuracy_ratio", model="frozen", bound="high") or 0.0)
