@@ -18,7 +18,7 @@ Where that is not worth saying, the answer is `Unknown`, with why.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,9 @@ Z2 = 1.6448536**2
 """Squared quantile of a normal distribution, 90 % on both sides."""
 BROKEN = ("collapse", "nonfinite")
 """Causes of a reset that say that the adapted encoder had gone wrong."""
+
+PACKAGED = Path(__file__).parent / "demo" / "assets" / "accuracy.json"
+"""For the packaged model and the default method."""
 
 Cause = Literal[
     "uncalibrated", "few_images", "few_classes", "no_frozen", "ill", "collapse", "sharpened", "too_wide"
@@ -234,6 +237,12 @@ def foreign_to(calibration: AccuracyCalibration | None, kind: tuple[str, str, st
         if ours != theirs:
             return Unknown("uncalibrated", f"the accuracy calibration is of {what} {theirs}, the labels of {ours}")
     return None
+
+
+def packaged_for(kinds: Iterable[tuple[str, str, str]]) -> AccuracyCalibration | None:
+    """The packaged calibration where it is of one of these models, methods and settings."""
+    made = AccuracyCalibration.load(PACKAGED) if PACKAGED.exists() else None
+    return made if any(foreign_to(made, kind) is None for kind in kinds) else None
 
 
 def estimates_of(figures: Figures, calibration: AccuracyCalibration) -> Estimates:

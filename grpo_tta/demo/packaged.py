@@ -12,6 +12,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
 import grpo_tta.demo.tower  # noqa: F401  (open_clip's configuration names the tower)
+from grpo_tta.estimate import PACKAGED
 
 __all__ = ["PICTURE_SETS", "accuracy_path", "assets_path", "class_prompts", "load_model", "pictures", "reference_path"]
 
@@ -32,7 +33,7 @@ def reference_path() -> Path:
 def accuracy_path() -> Path:
     """The accuracy estimate's calibration for the packaged model and the default method: labelled clean frames of the
     packaged pictures, and the development kinds of corruption of them."""
-    return assets_path() / "accuracy.json"
+    return PACKAGED
 
 
 def load_model() -> tuple[open_clip.CLIP, SimpleTokenizer, dict[str, Any]]:

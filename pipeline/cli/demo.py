@@ -13,13 +13,11 @@ from grpo_tta.demo import (
     STREAM_PATTERN,
     TIME_PATTERN,
     FeedSummary,
-    accuracy_path,
     read_summary,
     reference_path,
     write_feed,
 )
 from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED
-from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.console import results, say
 from grpo_tta.pipeline.cli.evaluate import figures
@@ -60,9 +58,8 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     code = run_and_report(config)
     if code == 0:
         print_table(out, feed / "truth.jsonl")
-        known = AccuracyCalibration.load(accuracy_path()) if accuracy_path().exists() else None
         print()
-        print_written(write_report(ReportRequest(str(out), out / "report.html", known)))
+        print_written(write_report(ReportRequest(str(out), out / "report.html")))
         _print_what_to_look_at(out)
     return code
 

@@ -193,7 +193,10 @@ FLAGS: dict[str, list[Flag]] = {
         (
             "--accuracy",
             "run.accuracy",
-            {"metavar": "FILE", "help": "of 'grpo-tta calibrate': metrics estimate accuracy"},
+            {
+                "metavar": "FILE",
+                "help": "of 'grpo-tta calibrate': metrics estimate accuracy (default: the packaged one, if it fits)",
+            },
         ),
     ],
 }

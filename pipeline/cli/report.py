@@ -36,7 +36,11 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
 def add_page_flags(parser: argparse.ArgumentParser, *, page_default: str) -> None:
     """Those of every command that writes the page."""
     parser.add_argument("--page", metavar="FILE", help=f"the HTML file to write (default: {page_default})")
-    parser.add_argument("--accuracy", metavar="FILE", help="accuracy calibration; without one no accuracy is estimated")
+    parser.add_argument(
+        "--accuracy",
+        metavar="FILE",
+        help="accuracy calibration (default: the packaged one, for labels of its model, method and settings)",
+    )
     parser.add_argument(
         "--floor", type=float, metavar="P", help="estimated accuracy under which a stream is degraded, 0 to 1 "
         "(default: 0.1 under that on normal images)",

@@ -189,6 +189,12 @@ def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fi
     )
 
 
+def kind_of(job: ResolvedJob, labeler: StreamLabeler) -> tuple[str, str, str]:
+    """Model, method and its settings, to which a calibration belongs."""
+    method = job.config.method
+    return labeler.make.model_fingerprint, method.name, method.fingerprint()
+
+
 def _check_state_size(labeler: StreamLabeler, most: int) -> None:
     """A stream's state goes through shuffles and checkpoints: it must stay small."""
     size = labeler.largest_state_bytes()

@@ -6,7 +6,7 @@ held packed, and a stream's are unpacked when it is asked for, so that many stre
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -75,6 +75,8 @@ class Outputs:
     """The end of the last stretch with an image, of all streams."""
     now: datetime
     """In event time: ``newest``, and for a job that has not ended the time since it last wrote."""
+    kinds: Sequence[tuple[str, str, str]]
+    """Model, method and its settings, of all records."""
     unplaced: list[Cause]
     """Dead letters that know no stream."""
     _packed: dict[str, Packed] = field(default_factory=dict)
@@ -117,7 +119,7 @@ def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs
     begin = last - since if isinstance(since, timedelta) and last is not None else since
     begin = begin if isinstance(begin, datetime) else None
     now = time_of((newest or 0) + _idle(store, LABELS if from_labels else MONITOR) // _MICROSECOND)
-    made = Outputs(url, from_labels, begin, last, now, [], dict(packed))
+    made = Outputs(url, from_labels, begin, last, now, list(names.kinds), [], dict(packed))
     for event in read_records(url, "drift", DriftEvent):
         made._drift.setdefault(event.stream, []).append(event)
     for events in made._drift.values():

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from grpo_tta.estimate import AccuracyCalibration
+from grpo_tta.estimate import AccuracyCalibration, packaged_for
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.report.answers import Answer, questions, summed, with_answers
 from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
@@ -36,7 +36,8 @@ Truth = Callable[[str, Sequence[StreamWindow]], dict[str, Any] | None]
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What to report. ``renew``: seconds after which the open page loads itself anew, None for never."""
+    """What to report. ``calibration``: None for the packaged one, where it is of these outputs; ``renew``: seconds
+    after which the open page loads itself anew, None for never."""
 
     out: str
     page: Path
@@ -67,6 +68,7 @@ def write_report(
     record that is none.
     """
     outputs = read_outputs(request.out, request.since)
+    request = replace(request, calibration=request.calibration or packaged_for(outputs.kinds))
     if not outputs.names and not outputs.unplaced:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
     streams = _judged(outputs, request, truth)
@@ -188,7 +190,7 @@ def _notes(outputs: Outputs, request: ReportRequest) -> list[str]:
         notes.append("Made from labels/: these outputs have no monitor/, so no accuracy is estimated.")
     elif request.calibration is None:
         notes.append(
-            "No accuracy is estimated, since no calibration was given. Make one from at least 500 labelled normal "
+            "No accuracy is estimated: there is no calibration. Make one from at least 500 labelled normal "
             "images: grpo-tta calibrate --accuracy accuracy.json, then grpo-tta report --accuracy accuracy.json."
         )
     floor = floor_of(request.floor, request.calibration)

@@ -17,7 +17,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.graph import OpenSlice
 from grpo_tta.pipeline.label.labeler import StreamLabeler
-from grpo_tta.pipeline.label.load import fingerprints_of, labeler_of, uri_policy
+from grpo_tta.pipeline.label.load import fingerprints_of, kind_of, labeler_of, uri_policy
 from grpo_tta.pipeline.run.driver import PARTITION, Grow, Progress, SliceDriver
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap
@@ -91,7 +91,7 @@ def run_label_job(
         driver = _driver(job, labeler, source, log, shard, progress, stop, fault_point)
         position, counters = (before.position, before.counters) if before else (0, Counters())
         progress(Progress(position, source.total, counters, 0.0))
-        with metrics_served(config.run, source.status), settled_heap():
+        with metrics_served(config.run, source.status, kind_of(job, labeler)), settled_heap():
             latest = driver.run()
         finished = not config.source.follow and (latest.position if latest else 0) == source.total
     while True:

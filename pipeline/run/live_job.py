@@ -15,7 +15,7 @@ from grpo_tta.pipeline.config.job import JobConfig, is_kafka, parse_duration
 from grpo_tta.pipeline.config.kafka import make_member, make_offsets, out_settings, settings_of
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
-from grpo_tta.pipeline.label.load import fingerprints_of, images_labelled, labeler_of
+from grpo_tta.pipeline.label.load import fingerprints_of, images_labelled, kind_of, labeler_of
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.run.live import LiveDriver
 from grpo_tta.pipeline.run.places import output_stores, outputs_claimed
@@ -59,7 +59,11 @@ def run_live_job(
             sink.close()
         note_job(store, source, config.kafka.group, transactional=config.kafka.transactional)
         fingerprints = fingerprints_of(job, labeler, config.source.url)
-        with outputs_claimed(store, folders), metrics_served(config.run, status.status), settled_heap():
+        with (
+            outputs_claimed(store, folders),
+            metrics_served(config.run, status.status, kind_of(job, labeler)),
+            settled_heap(),
+        ):
             LiveDriver(
                 config,
                 fingerprints,

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from grpo_tta.estimate import AccuracyCalibration
+from grpo_tta.estimate import AccuracyCalibration, packaged_for
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.watch import metrics
@@ -99,14 +99,15 @@ class LiveStatus(Watcher):
 
 
 @contextmanager
-def metrics_served(run: RunConfig, status: LiveStatus | None) -> Iterator[None]:
-    """Inside, where ``run.metrics_port`` asks for it and there is a ``status``. Raises `ConfigurationError` for a port
-    that cannot be had."""
+def metrics_served(run: RunConfig, status: LiveStatus | None, kind: tuple[str, str, str]) -> Iterator[None]:
+    """Inside, where ``run.metrics_port`` asks for it and there is a ``status``. ``kind``: the job's model, method and
+    its settings. Raises `ConfigurationError` for a port that cannot be had."""
     if run.metrics_port is None or status is None:
         yield
         return
     try:
-        metrics.watch_streams(AccuracyCalibration.load(run.accuracy) if run.accuracy else None, run.metrics_streams)
+        known = AccuracyCalibration.load(run.accuracy) if run.accuracy else packaged_for([kind])
+        metrics.watch_streams(known, run.metrics_streams)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"run.accuracy: {error}") from error
     try:

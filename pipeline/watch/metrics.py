@@ -22,6 +22,7 @@ from prometheus_client.exposition import generate_latest
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.positions import SkippedRange
 from grpo_tta.estimate import AccuracyCalibration, Estimate
+from grpo_tta.pipeline.watch.notices import KINDS
 from grpo_tta.pipeline.watch.streams import STATES, StreamBoard
 from grpo_tta.schemas import AdaptationLog, DriftSignal, LabeledImage, MonitorRecord, ResetCause, SkipReason
 
@@ -101,7 +102,7 @@ STREAM_SIZE = Gauge(
 _BOUNDS = ("value", "low", "high")
 for _counter, _values in (
     (RESETS, get_args(ResetCause)), (DETECTIONS, get_args(DriftSignal)), (UPDATES_SKIPPED, get_args(SkipReason)),
-    (STREAMS, STATES),
+    (STREAMS, STATES), (NOTICES, KINDS),
 ):  # fmt: skip
     for _value in _values:
         _counter.labels(_value)

@@ -236,6 +236,7 @@ def test_estimates_states_and_truth_are_drawn_and_are_those_of_the_data(
         assert words(line.locator('td[data-label="Accuracy, est."]').inner_text()) == words(
             estimate_of(row["estimate"])
         )
+        assert line.locator(".why").inner_text() == " ".join(row["reasons"])
         if screen == "desktop":
             assert line.locator('td[data-label="Gain"]').inner_text() == gain_of(row["gain"])
     (accuracy, *_) = shown.page.locator(".evaluation dd").all_inner_texts()

@@ -147,6 +147,7 @@ def test_what_is_repaired_is_labelled_the_same_counted_and_told_once(
     result = run_label_job(config(tmp_path / "feed", tmp_path / "out"))
     assert labels_by_id(tmp_path / "out") == expected
     assert result.summary.notices == {"image_without_end": 3}
+    assert result.summary.notices.keys() <= set(notices.KINDS)
     told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
     assert [line.partition(":")[0] for line in told] == ["image_without_end"]
     assert without_end[0].name in told[0]

@@ -21,7 +21,7 @@ from pipeline_jobs import job_config, job_labeler, outputs, serve, write_picture
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
-from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
+from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.monitor import MonitorMaker
@@ -322,6 +322,20 @@ def judged(records: list[MonitorRecord], now: datetime | None = None) -> tuple[J
     windows = windows_of(rows, [], estimator(CALIBRATION, from_labels=False))
     floor = floor_of(None, CALIBRATION)
     return judge(stream, windows.newest, now or newest, floor, calibrated=True, out="out"), board.seen()["cam"]
+
+
+@pytest.mark.parametrize("settings", ["", "others"])
+def test_the_packaged_calibration_is_taken_where_it_is_of_the_labels(tmp_path: Path, settings: str) -> None:
+    known = AccuracyCalibration.load(PACKAGED)
+    kind = {
+        "model_fingerprint": known.model_fingerprint, "method": known.method,
+        "settings_fingerprint": settings or known.settings_fingerprint, "labels": {str(at): 4 for at in range(50)},
+    }  # fmt: skip
+    rows = [Row.of(one.model_copy(update={**kind, "least_entropy": one.entropy})) for one in STEADY]
+    RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", rows)
+    data = report(tmp_path, tmp_path / "page.html")
+    assert ("value" in data["streams"][0]["estimate"]) == (not settings)
+    assert any("there is no calibration" in note for note in data["notes"]) == bool(settings)
 
 
 @given(

@@ -1,6 +1,7 @@
 """Streams of a live job: their windows, states, and the series that metrics give them."""
 
 import math
+import socket
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from grpo_tta.estimate import AccuracyCalibration, Estimate, Side, Width
+from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Width
+from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.watch import metrics
-from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
+from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer, metrics_served
+from grpo_tta.pipeline.watch.notices import KINDS
 from grpo_tta.pipeline.watch.progress import LiveProgress
 from grpo_tta.pipeline.watch.streams import DRIFTED, FULL, QUIET_AT_LEAST, StreamBoard
 from grpo_tta.schemas import MonitorRecord
@@ -127,6 +130,21 @@ def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
     assert watched("tta_stream_state", stream="a", state="silent") == 1
 
 
+@pytest.mark.parametrize("settings", ["", "others"])
+def test_a_job_estimates_by_the_packaged_calibration_where_it_is_its_own(settings: str) -> None:
+    known = AccuracyCalibration.load(PACKAGED)
+    kind = known.model_fingerprint, known.method, settings or known.settings_fingerprint
+    names = ("model_fingerprint", "method", "settings_fingerprint")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with metrics_served(RunConfig(metrics_port=port), LiveStatus(30.0), kind):
+        metrics.observe_monitor([record("a", least_entropy={5: 200}, **dict(zip(names, kind, strict=True)))])
+        metrics.commit_slice()
+        found = Scraped([], port)("tta_estimated_accuracy_ratio", model="adapted", bound="value")
+    metrics.watch_streams(None, 0)
+    assert math.isnan(found or 0.0) == bool(settings)
+
+
 def test_a_forgotten_stream_is_shown_no_more(watched: Scraped) -> None:
     metrics.observe_monitor([record("a"), record("b")])
     LiveStatus(30.0).committed(LiveProgress(0, 0.1, {}, {}, forgotten=("a", "never seen")))
@@ -139,6 +157,7 @@ def test_series_are_there_before_anything_has_happened(watched: Scraped) -> None
     for name, labels in (
         ("tta_resets_total", {"cause": "collapse"}), ("tta_drift_detections_total", {"signal": "shift"}),
         ("tta_updates_skipped_total", {"reason": "ill"}), ("tta_streams", {"state": "silent"}),
+        *[("tta_notices_total", {"kind": kind}) for kind in KINDS],
     ):  # fmt: skip
         assert watched(name, **labels) is not None
     assert math.isnan(watched("tta_estimated_accuracy_ratio", model="frozen", bound="high") or 0.0)

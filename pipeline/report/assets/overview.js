@@ -90,7 +90,7 @@ function overviewRow(stream) {
   const estimate = stream.estimate;
   return el("tr", { onclick: (event) => { if (!event.target.closest("a")) window.location.href = hrefOf(stream); } },
     el("td", { class: "state" }, badge(stream.state)),
-    el("th", { scope: "row", class: "name" }, el("a", { href: hrefOf(stream), class: "open" }, stream.name), el("span", { class: "under why" }, stream.reasons[0])),
+    el("th", { scope: "row", class: "name" }, el("a", { href: hrefOf(stream), class: "open" }, stream.name), el("span", { class: "under why" }, stream.reasons.join(" "))),
     cell("Images", { class: "number" }, count(stream.images)),
     cell("Accuracy, est.", { class: "number", title: estimate.unknown || null },
       el("span", {}, estimateText(estimate), estimate.value === undefined ? null : el("span", { class: "under" }, between(estimate)))),
