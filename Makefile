@@ -57,7 +57,7 @@ $(PRISM):
 	GOBIN=$(abspath $(@D)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(notdir $(@D))
 
 test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/integration
 	$(BIN)/python -m pytest tests/integration
 
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
