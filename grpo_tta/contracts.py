@@ -145,9 +145,12 @@ class DriftSignalContract:
         """A guard that watches this signal alone."""
         return DriftGuard(self.settings, self.class_vectors(), self.reference, [self.signal])
 
-    def run(self, report: Report, state: State, batch: int = 8) -> tuple[list[tuple[int, Decision]], State]:
-        """Frames in batches that end at probes: what was decided after how many of them, and the last state."""
-        guard, found, start = self.make(), [], 0
+    def run(
+        self, report: Report, state: State, batch: int = 8, guard: DriftGuard | None = None
+    ) -> tuple[list[tuple[int, Decision]], State]:
+        """Frames in batches that end at probes, through ``guard`` or that of `make`: what was decided after how many of
+        them, and the last state."""
+        guard, found, start = guard or self.make(), [], 0
         while start < len(report):
             room = self.settings.probe_frames - int(state["frames"]) % self.settings.probe_frames
             stop = min(len(report), start + min(batch, room))
@@ -208,12 +211,10 @@ class DriftSignalContract:
         others = [signal for signal in SIGNALS if signal is not self.signal]
         whole = DriftGuard(self.settings, self.class_vectors(), self.reference, [*others, self.signal])
         without = DriftGuard(self.settings, self.class_vectors(), self.reference, others)
-        state = alone = without.initial_state()
-        for number in range(40):
-            seen = self.frames(8, number)
-            state, alone = whole.step(seen, state)[1], without.step(seen, alone)[1]
+        seen, before = self.frames(320, 0), without.initial_state()
+        state, alone = (self.run(seen, before, guard=guard)[1] for guard in (whole, without))
         told = dict(whole.standing(state).statistics)
-        assert told.pop(self.signal.name) == self.make().standing(self._after_40()).statistics[self.signal.name]
+        assert told.pop(self.signal.name) == self.make().standing(self.ready()).statistics[self.signal.name]
         assert told == without.standing(alone).statistics
 
     def test_how_large_a_state_becomes_is_known(self) -> None:
@@ -223,13 +224,6 @@ class DriftSignalContract:
         for number in range(30):
             _, state = guard.step(self.frames(8, number), state)
             assert tensor_bytes(state) <= most
-
-    def _after_40(self) -> State:
-        guard = self.make()
-        state = guard.initial_state()
-        for number in range(40):
-            _, state = guard.step(self.frames(8, number), state)
-        return state
 
     def test_a_signal_looks_at_what_its_cause_says(self) -> None:
         """A shift is of what the frozen encoder sees; an encoder that is as the frozen one has not collapsed."""

@@ -108,9 +108,10 @@ class StreamLabeler:
             settings_fingerprint=self._settings_fingerprint,
         )
 
+    @cached_property
     def largest_state_bytes(self) -> int:
         """Of a stream's tensors, the method's and the guard's."""
-        return tensor_bytes(self.method.initial_state(), self.method.most_rows) + self.guard.largest_state_bytes()
+        return tensor_bytes(self._fresh[0], self.method.most_rows) + self.guard.largest_state_bytes()
 
     @cached_property
     def _fresh(self) -> tuple[State, State]:

@@ -197,7 +197,7 @@ def kind_of(job: ResolvedJob, labeler: StreamLabeler) -> tuple[str, str, str]:
 
 def _check_state_size(labeler: StreamLabeler, most: int) -> None:
     """A stream's state goes through shuffles and checkpoints: it must stay small."""
-    size = labeler.largest_state_bytes()
+    size = labeler.largest_state_bytes
     if size > most:
         raise ConfigurationError(
             f"a stream's state of method {labeler.method.name} would take {size} bytes, checkpoint.max_state_bytes is "

@@ -128,7 +128,7 @@ def _driver(
         partition,
         lambda plan, commit: run_slice(job, [_open_slice(job.config, partition, plan, commit)], fault_point)[0],
         total=source.total,
-        slice_records=most_records(checkpoint.slice_records, labeler.largest_state_bytes()),
+        slice_records=most_records(checkpoint.slice_records, labeler.largest_state_bytes),
         grow=source.grow,
         progress=told,
         stop=stop,

@@ -72,7 +72,7 @@ def run_live_job(
                 lambda parts: run_slice(job, parts, fault_point),
                 f"{socket.gethostname()}:{os.getpid()}",
                 protocol=_protocol(config, fault_point),
-                state_bytes=labeler.largest_state_bytes(),
+                state_bytes=labeler.largest_state_bytes,
                 stop=stop,
                 watcher=status,
                 fault_point=fault_point,
