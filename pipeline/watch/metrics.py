@@ -111,6 +111,8 @@ for _model in ("adapted", "frozen"):
         ACCURACY.labels(_model, _bound).set(math.nan)
 _recent: deque[float] = deque(maxlen=2000)
 """Ages of the newest labels, for people who watch the progress."""
+_slice_runs = False
+"""Whether a slice runs by this process: in a worker, or in another's pipeline, none would ever end what is kept."""
 _standings: list[Standing] = []
 """Of the streams of the running slice."""
 _monitors: list[MonitorRecord] = []
@@ -164,17 +166,22 @@ def observe_guard(standing: Standing, thresholds: Mapping[str, float]) -> None:
         MARGINAL_ENTROPY.observe(standing.marginal_entropy)
     for signal, threshold in thresholds.items():
         THRESHOLD.labels(signal).set(threshold)
-    _standings.append(standing)
+    if _slice_runs:
+        _standings.append(standing)
 
 
 def begin_slice() -> None:
     """What was noted of guards is of a slice that is over or was dropped."""
+    global _slice_runs
+    _slice_runs = True
     _standings.clear()
     _monitors.clear()
 
 
 def end_slice() -> None:
     """The gauges of all that `observe_guard` was told of; without a stream they stay as they are."""
+    global _slice_runs
+    _slice_runs = False
     if not _standings:
         return
     for signal in {signal for one in _standings for signal in one.statistics}:
@@ -200,7 +207,8 @@ def watch_streams(
 
 def observe_monitor(records: Iterable[MonitorRecord]) -> None:
     """What the running slice adds up to."""
-    _monitors.extend(records)
+    if _slice_runs:
+        _monitors.extend(records)
 
 
 def commit_slice() -> None:

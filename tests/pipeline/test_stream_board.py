@@ -93,6 +93,7 @@ class Scraped:
 def watched() -> Iterator[Scraped]:
     now = [0.0]
     metrics.watch_streams(CALIBRATION, 2, lambda: now[0])
+    metrics.begin_slice()
     with MetricsServer("127.0.0.1", 0, lambda: None) as server:
         yield Scraped(now, server.port)
     metrics.watch_streams(None, 0)
@@ -138,6 +139,7 @@ def test_a_job_estimates_by_the_packaged_calibration_where_it_is_its_own(setting
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with metrics_served(RunConfig(metrics_port=port), LiveStatus(30.0), kind):
+        metrics.begin_slice()
         metrics.observe_monitor([record("a", least_entropy={5: 200}, **dict(zip(names, kind, strict=True)))])
         metrics.commit_slice()
         found = Scraped([], port)("tta_estimated_accuracy_ratio", model="adapted", bound="value")
@@ -151,6 +153,13 @@ def test_a_forgotten_stream_is_shown_no_more(watched: Scraped) -> None:
     assert watched("tta_streams", state="normal") == 1
     assert watched("tta_stream_state", stream="b", state="normal") == 1
     assert watched("tta_stream_state", stream="a", state="normal") is None
+
+
+def test_what_is_told_while_no_slice_runs_is_not_kept(watched: Scraped) -> None:
+    metrics.end_slice()  # as in a worker, where none ever begins
+    metrics.observe_monitor([record("a")])
+    metrics.commit_slice()
+    assert watched("tta_streams", state="normal") == 0
 
 
 def test_series_are_there_before_anything_has_happened(watched: Scraped) -> None:
