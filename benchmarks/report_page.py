@@ -31,11 +31,15 @@ LABELS = 100
 """Of a stream."""
 PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
 _MEASURED = """
-import sys
+import resource, sys
 from grpo_tta.pipeline.cli import main
-assert main(sys.argv[1:]) == 0
-print(*[line for line in open("/proc/self/status") if line.startswith("VmHWM")])
+from grpo_tta.pipeline.report.sums import usable_processors
+if __name__ == "__main__":
+    assert main(sys.argv[1:]) == 0
+    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(own + usable_processors() * largest)
 """
+"""Prints the most that it and all of its readers together can have held, in KiB."""
 MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
 
 
@@ -186,7 +190,7 @@ def main() -> int:
         )  # fmt: skip
         written = time.perf_counter() - begin
         print(f"the processor worked {_of_children() - spent:.0f} s of these")
-        memory = int(run.stdout.split()[-2]) / 2**20
+        memory = int(run.stdout.split()[-1]) / 2**20
         bars = [
             Bar("page", page.stat().st_size / 1e6, PAGE_MB, at_most=True, unit=" MB"),
             Bar("written", written, WRITTEN_S, at_most=True, unit=" s"),

@@ -209,6 +209,13 @@ class ObjectStore:
         time: datetime = filesystem.modified(path)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
 
+    def size(self, name: str) -> int:
+        """Its bytes. Raises FileNotFoundError."""
+        if self._folder is not None:
+            return os.path.getsize(self._local(name))
+        filesystem, path = self._remote(name)
+        return int(filesystem.size(path))
+
     def delete(self, name: str) -> None:
         """Remove the object; that it is not there is no error."""
         with suppress(FileNotFoundError):

@@ -73,6 +73,7 @@ def request_of(flags: argparse.Namespace, out: str) -> "ReportRequest":
     from grpo_tta.pipeline.config.values import is_kafka
     from grpo_tta.pipeline.report.answers import read_answers
     from grpo_tta.pipeline.report.report import ReportRequest
+    from grpo_tta.pipeline.report.sums import usable_processors
 
     if is_kafka(out):
         raise ConfigurationError(
@@ -92,6 +93,7 @@ def request_of(flags: argparse.Namespace, out: str) -> "ReportRequest":
         streams_in_page=flags.streams_in_page,
         source=flags.source,
         answers=tuple(read_answers(answers)) if answers else (),
+        readers=usable_processors(),
     )
 
 

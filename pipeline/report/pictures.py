@@ -22,9 +22,10 @@ from grpo_tta.adapters.images import CanvasSpec, ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError, TransientFetchError
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file
-from grpo_tta.pipeline.report.read import LABELS, StreamOutputs, best_of, stem_of
+from grpo_tta.pipeline.report.read import LABELS, StreamOutputs, best_of
 from grpo_tta.pipeline.report.sources import Source
 from grpo_tta.pipeline.report.stretches import LabelFile
+from grpo_tta.pipeline.report.sums import stem_of
 from grpo_tta.schemas import DriftEvent, LabeledImage
 
 AROUND = 8

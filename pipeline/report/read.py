@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file, read_records
-from grpo_tta.pipeline.report.stretches import LabelFile, Names, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.stretches import LabelFile, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.sums import MONITOR, Sums, read_sums, stem_of
 from grpo_tta.schemas import DeadLetter, DriftEvent, LabeledImage
 from grpo_tta.schemas.monitor import (
     MILLION,
@@ -24,7 +25,7 @@ from grpo_tta.schemas.monitor import (
     least_sure,
 )
 
-MONITOR, LABELS = "monitor", "labels"
+LABELS = "labels"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STRETCHES = 300
@@ -98,35 +99,25 @@ class Outputs:
         return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
 
 
-def read_outputs(url: str, since: datetime | timedelta | None = None) -> Outputs:
+def read_outputs(url: str, since: datetime | timedelta | None = None, readers: int = 1) -> Outputs:
     """Everything but the labels themselves. ``since``: what ended before is left out; a duration counts back from the
-    newest image. Raises ValueError naming a file and line that is no such record."""
+    newest image. ``readers``: as for `read_sums`. Raises ValueError naming a file and line that is no such record."""
     store = ObjectStore(url)
     from_labels = not store.names(f"{MONITOR}/")
-    parts = _of_labels(store) if from_labels else _of_monitor(store)
-    names = Names()
-    packed: dict[str, Packed] = defaultdict(lambda: Packed(names))
-    newest: int | None = None
-    unplaced: Counter[str] = Counter()
-    for stem, record in parts:
-        if record.stream is None or record.bucket_start is None:
-            unplaced.update(record.dead_letters)
-            continue
-        end = packed[record.stream].add(stem, record)
-        if record.n and (newest is None or end > newest):
-            newest = end
+    sums = _sums_of_labels(store) if from_labels else read_sums(store, readers)
+    newest = sums.newest
     last = None if newest is None else time_of(newest)
     begin = last - since if isinstance(since, timedelta) and last is not None else since
     begin = begin if isinstance(begin, datetime) else None
     now = time_of((newest or 0) + _idle(store, LABELS if from_labels else MONITOR) // _MICROSECOND)
-    made = Outputs(url, from_labels, begin, last, now, list(names.kinds), [], dict(packed))
+    made = Outputs(url, from_labels, begin, last, now, list(sums.names.kinds), [], sums.streams)
     for event in read_records(url, "drift", DriftEvent):
         made._drift.setdefault(event.stream, []).append(event)
     for events in made._drift.values():
         events.sort(key=lambda event: (event.event_time, event.frame))
     for letter in read_records(url, "dead_letters", DeadLetter):
         made._examples.setdefault((letter.stream or "", f"{letter.stage}/{letter.error_class}"), letter)
-    made.unplaced = made._causes("", unplaced)
+    made.unplaced = made._causes("", sums.unplaced)
     return made
 
 
@@ -148,15 +139,11 @@ def _idle(store: ObjectStore, folder: str) -> timedelta:
     return max(datetime.now(UTC) - max(map(store.modified, newest.values())), timedelta(0))
 
 
-def stem_of(name: str) -> str:
-    """``labels/2026-01-31/images-0-000000002000.jsonl`` -> ``2026-01-31/images-0-000000002000``."""
-    return name.partition("/")[2].rpartition(".")[0]
-
-
-def _of_monitor(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:
-    for name in store.names(f"{MONITOR}/"):
-        for record in read_file(store, name, MonitorRecord):
-            yield stem_of(name), record
+def _sums_of_labels(store: ObjectStore) -> Sums:
+    sums = Sums()
+    for stem, record in _of_labels(store):
+        sums.add(stem, record)
+    return sums
 
 
 def _of_labels(store: ObjectStore) -> Iterator[tuple[str, MonitorRecord]]:

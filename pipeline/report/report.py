@@ -48,6 +48,8 @@ class ReportRequest:
     source: str | None = None
     answers: tuple[Answer, ...] = ()
     renew: int | None = None
+    readers: int = 1
+    """Processes, at most, that read ``monitor/``. More than one for a program whose main module may be imported."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def write_report(
     Raises `JobError` where there is nothing to report, `ConfigurationError` for a source that is none, ValueError for a
     record that is none.
     """
-    outputs = read_outputs(request.out, request.since)
+    outputs = read_outputs(request.out, request.since, request.readers)
     request = replace(request, calibration=request.calibration or packaged_for(outputs.kinds))
     if not outputs.names and not outputs.unplaced:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
@@ -204,7 +206,7 @@ def write_questions(request: ReportRequest, stream: str, number: int) -> int:
 
     Raises `JobError` for a stream there is not.
     """
-    outputs = read_outputs(request.out, request.since)
+    outputs = read_outputs(request.out, request.since, request.readers)
     if stream not in outputs.names:
         some = ", ".join(outputs.names[:10]) + (", ..." if len(outputs.names) > 10 else "")
         raise JobError(f"--stream: there is no stream {stream!r} in {request.out}; there are {some or 'none'}")

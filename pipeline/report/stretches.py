@@ -5,8 +5,9 @@ Many streams are held at once, so a record is kept as some numbers in buffers (`
 """
 
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -37,11 +38,20 @@ _LOOSE = 10_000
 """Counts of a stream that are held loose before they are packed."""
 
 
-def _numbers() -> defaultdict[Any, int]:
+class _Numbers(dict[Any, int]):
     """Numbers for things, in the order in which they are first seen."""
-    made: defaultdict[Any, int] = defaultdict()
-    made.default_factory = made.__len__
-    return made
+
+    def __missing__(self, thing: Any) -> int:
+        self[thing] = number = len(self)
+        return number
+
+
+class Renumbered(NamedTuple):
+    """What the numbers of some `Names` are in others."""
+
+    labels: Ints
+    stems: Ints
+    kinds: Ints
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,14 @@ class Names:
     """What all streams have in common, by number: labels, stems of files, and kinds of record (model, method, and its
     settings)."""
 
-    labels: defaultdict[str, int] = field(default_factory=_numbers)
-    stems: defaultdict[str, int] = field(default_factory=_numbers)
-    kinds: defaultdict[tuple[str, str, str], int] = field(default_factory=_numbers)
+    labels: _Numbers = field(default_factory=_Numbers)
+    stems: _Numbers = field(default_factory=_Numbers)
+    kinds: _Numbers = field(default_factory=_Numbers)
+
+    def numbers_of(self, other: "Names") -> Renumbered:
+        """Of each thing that ``other`` has a number for, the one here."""
+        pairs = ((self.labels, other.labels), (self.stems, other.stems), (self.kinds, other.kinds))
+        return Renumbered(*(np.array([own[thing] for thing in theirs], np.int64) for own, theirs in pairs))
 
 
 @dataclass(frozen=True)
@@ -152,15 +167,34 @@ class Packed:
                 loose.bins.extend(counts)
             loose.counts.extend(counts.values())
         if len(loose.counts) > _LOOSE:
-            self._packed.append(_Counts(*map(_smallest, loose)))
-            self._loose = _Counts([], [], [])
+            self._pack()
         return end
+
+    def _pack(self) -> None:
+        self._packed.append(_Counts(*map(_smallest, self._loose)))
+        self._loose = _Counts([], [], [])
+
+    def absorb(self, other: "Packed", numbers: Renumbered) -> None:
+        """The records of ``other``, whose names have these ``numbers`` here, behind its own."""
+        self._pack()
+        other._pack()
+        rows = other._matrix()
+        rows[:, 2], rows[:, 3] = numbers.kinds[rows[:, 2]], numbers.stems[rows[:, 3]]
+        self._rows.frombytes(rows.tobytes())
+        for block in other._packed:
+            labels = numbers.labels[np.array(block.labels, np.int64)]
+            self._packed.append(block._replace(labels=_smallest(labels.tolist())))
+        self._dead += other._dead
+        self._shifts += other._shifts
+
+    def _matrix(self) -> Ints:
+        return np.array(self._rows, np.int64).reshape(-1, 4 + len(_SUMMED) + len(_COUNTED))
 
     def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, LabelFile], Counter[str], list[Shift]]:
         """Of what ends after ``since``: the stretches, the files that hold its images by their stems, dead letters by
         cause, and shifts in order of time."""
         after = -(2**63) if since is None else microseconds(since)
-        rows = np.array(self._rows, np.int64).reshape(-1, 4 + len(_SUMMED) + len(_COUNTED))
+        rows = self._matrix()
         dead: Counter[str] = Counter()
         for end, letters in self._dead:
             if end > after:
@@ -223,9 +257,12 @@ class Packed:
 
 
 def _smallest(numbers: Any) -> Any:
-    """In as few bytes as hold them; none is negative."""
-    most = max(numbers, default=0)
-    return array("B" if most < 2**8 else "I" if most < 2**32 else "q", numbers)
+    """In as few bytes as hold them; none is negative. Trying is quicker than looking for the largest."""
+    with suppress(ValueError):
+        return array("B", bytes(numbers))
+    with suppress(OverflowError):
+        return array("I", numbers)
+    return array("q", numbers)
 
 
 def microseconds(time: datetime) -> int:

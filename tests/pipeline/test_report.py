@@ -27,10 +27,11 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
 from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
-from grpo_tta.pipeline.report.read import Cause, StreamOutputs
+from grpo_tta.pipeline.report.read import Cause, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
 from grpo_tta.pipeline.report.states import Judgement, judge
 from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.sums import Sums
 from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.watch.streams import Seen, StreamBoard, floor_of
@@ -270,8 +271,13 @@ JUDGED = {
 }
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 300), st.floats(0, 1), st.integers(0, 3)), min_size=1))
-def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tuple[int, int, float, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 300), st.floats(0, 1), st.integers(0, 3)), min_size=1),
+    st.integers(),
+)
+def test_columns_of_parts_add_up_as_records_do_and_say_the_same(
+    parts: list[tuple[int, int, float, int]], cut: int
+) -> None:
     records = [
         stretch(hour, n, sure, agree=n // 2, frozen_n=n, frozen_entropy={10: n}, least_entropy={10: n},
                 frozen_labels={f"l{n % 7}": n},
@@ -279,9 +285,11 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
                 resets={"collapse": resets}, dead_letters={"fetch/NotFound": resets})
         for hour, n, sure, resets in parts
     ]  # fmt: skip
-    packed = Packed(Names())
+    first, second = Sums(), Sums()
     for number, record in enumerate(records):
-        packed.add(f"file-{number % 3}", record)
+        (second if cut < number else first).add(f"file-{number % 3}", record)
+    first.absorb(second)
+    packed = first.streams["cam"]
     rows, files, dead, _ = packed.unpack(None)
     whole = merged(records)
     assert [time_of(start) for start in rows.start.tolist()] == [record.bucket_start for record in whole]
@@ -299,6 +307,30 @@ def test_columns_of_parts_add_up_as_records_do_and_say_the_same(parts: list[tupl
     assert time_of(int(joined.end[0])) == START + HOUR * (1 + max(hour for hour, *_ in parts))
     late = packed.unpack(START + HOUR * 4)[0]
     assert late.totals["n"].sum() == sum(record.n for record in whole if record.bucket_start >= START + HOUR * 4)
+
+
+def test_several_processes_read_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grpo_tta.pipeline.report.sums._BYTES_OF_A_RUN", 1)
+    store = ObjectStore(str(tmp_path))
+    for hour in range(7):
+        told = {"labels": {f"l{hour}": 150, "b": 50}, "dead_letters": {"fetch/NotFound": hour}}
+        rows = [Row.of(stretch(hour, 200 * (stream < hour)).model_copy(update={"stream": f"cam-{stream}", **told}))
+                for stream in range(4)]  # fmt: skip
+        nowhere = {"stream": None, "bucket_start": None, "dead_letters": {"source/BadRecord": hour}}
+        RecordFiles(store, "monitor").write(f"p-{hour}", [*rows, Row.of(STEADY[0].model_copy(update=nowhere))])
+    found = [read_outputs(str(tmp_path), readers=readers) for readers in (1, 2)]
+    assert [one.names for one in found] == [[f"cam-{stream}" for stream in range(4)]] * 2
+    assert (found[0].newest, found[0].unplaced, found[0].kinds) == (found[1].newest, found[1].unplaced, found[1].kinds)
+    for name in found[0].names:
+        alone, together = (one.stream(name) for one in found)
+        assert (alone.images, alone.files, alone.dead) == (together.images, together.files, together.dead)
+        assert alone.stretches.names == together.stretches.names
+        for column in ("histograms", "labels", "totals"):
+            one, other = (getattr(stream.stretches, column) for stream in (alone, together))
+            assert all((one[key] == other[key]).all() for key in one)
+    store.write("monitor/p-9.jsonl", b"{}\n")
+    with pytest.raises(ValueError, match=r"monitor/p-9\.jsonl, line 1"):
+        read_outputs(str(tmp_path), readers=2)
 
 
 def test_many_counts_without_a_label_are_packed_too() -> None:
