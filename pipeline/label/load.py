@@ -94,7 +94,13 @@ def take_labeler(job: ResolvedJob) -> StreamLabeler:
         if job.key not in _shared:
             keep_freed_memory()
             job.check_files()
-            _shared[job.key] = _Shared(_make_labeler(job), 0, StateCache())
+            labeler = _make_labeler(job)
+            try:
+                job.check_files()  # nor while they were read
+            except BaseException:
+                labeler.close()
+                raise
+            _shared[job.key] = _Shared(labeler, 0, StateCache())
         shared = _shared[job.key]
         shared.users += 1
         return shared.labeler

@@ -8,6 +8,7 @@ import pytest
 from pipeline_jobs import job_config, outputs, write_pictures
 
 from grpo_tta import METHODS
+from grpo_tta.pipeline.config.classes import read_labels
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -83,6 +84,25 @@ def test_a_worker_that_comes_later_refuses_files_that_were_changed(feed: Path, t
     classes.write_text("cat face\nbus\n")
     with pytest.raises(ConfigurationError, match="was changed after the job began: put the old one back, or stop"):
         take_labeler(job)
+
+
+def test_files_that_are_changed_while_they_are_read_are_refused(
+    feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("cat face\ndog face\n")
+    job = job_of(feed, tmp_path / "out", labels={"file": str(classes)})
+
+    def edited(path: str) -> Any:
+        classes.write_text("cat face\nbus\n")
+        return read_labels(path)
+
+    monkeypatch.setattr("grpo_tta.pipeline.label.load.read_labels", edited)
+    before = reading_threads()
+    with pytest.raises(ConfigurationError, match="was changed after the job began"):
+        take_labeler(job)
+    assert reading_threads() <= before
+    assert images_labelled(job) == 0
 
 
 def reading_threads() -> set[threading.Thread]:
