@@ -3,7 +3,8 @@
 A local broker with topics of four partitions, eight streams, inline images; one thread of torch in either. The
 embedded mode is ``grpo-tta label``, the other ``python -m grpo_tta.beam.live`` on a Prism beside it, whose workers are
 threads of that process. Both are told the same: slices or batches of a second, one second of lateness, windows
-``fixed:1s``.
+``fixed:1s``. A slice has at most 32 records a partition, which is more than come in a second: a backlog takes many
+slices, so that the time between its labels is a rate.
 
 Rate: of a backlog that is there already, its last three quarters by the broker's stamps of their labels. Age: events
 are sent at half of the lower rate; a label's stamp less its event's, of the second half of the events. The two take
@@ -34,7 +35,7 @@ PATIENCE = 600.0
 JOB = """
 model: {threads: 1}
 event_time: {window: "fixed:1s", allowed_lateness: 1s}
-checkpoint: {slice_seconds: 1s}
+checkpoint: {slice_seconds: 1s, slice_records: 32}
 kafka: {start: earliest}
 """
 MODES = ("embedded", "prism")
