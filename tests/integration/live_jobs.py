@@ -194,6 +194,10 @@ class LiveJob:
         """The JSON of a topic: of the labels, or of ``.drift`` and so on."""
         return [json.loads(record.value) for record in consume(self.settings, self.name + kind, isolation)]
 
+    def values(self, kind: str, isolation: str = "read_uncommitted") -> list[bytes]:
+        """Of a topic's records, as they were sent, sorted."""
+        return sorted(record.value for record in consume(self.settings, self.name + kind, isolation))
+
     def outcomes(self, isolation: str = "read_uncommitted") -> dict[str, list[bytes]]:
         """Coordinate -> the values of all its labels and dead letters."""
         found = defaultdict(list)

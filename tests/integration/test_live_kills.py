@@ -29,6 +29,8 @@ KAFKA = {
 KAFKA_EARLY = dict.fromkeys(["before:1", "after:1", "before:2", "after:2", "before:3"], 0)
 """As with the bucket's truth but for the open transaction."""
 ONCE_A_SLICE = {"bucket": ("before:2", "before:5", "after:5"), "kafka": (), "kafka-early": ("before:2",)}
+OTHERS = (".adaptation", ".drift", ".monitor")
+"""Topics beside those of labels and dead letters."""
 TRUTHS = {"bucket": BUCKET, "kafka": KAFKA, "kafka-early": KAFKA_EARLY}
 CASES = [
     pytest.param(truth, point, id=f"{truth}-{point}", marks=[pytest.mark.slow] if truth == "kafka-early" else [])
@@ -136,6 +138,8 @@ def check_bucket(world, job):
     outcomes = check_bucket_truth(job, world.coordinates)
     assert job.states() == world.undisturbed.states()
     assert job.counted() == world.undisturbed.counted()
+    for kind in OTHERS:
+        assert set(job.values(kind)) == set(world.undisturbed.values(kind)), kind
     return outcomes
 
 
@@ -146,6 +150,8 @@ def check_kafka(world, job):
     assert outcomes == {where: values[:1] for where, values in world.undisturbed.outcomes().items()}
     assert job.states() == world.undisturbed.states()
     assert job.counted() == world.undisturbed.counted()
+    for kind in OTHERS:
+        assert job.values(kind, "read_committed") == world.undisturbed.values(kind), kind
 
 
 def test_after_all_of_it_nothing_is_lost_and_duplicates_are_the_same_to_the_byte(world, killed):
