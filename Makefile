@@ -96,9 +96,10 @@ build/demo/pictures/%.npz: | $(VENV)/.run
 	$(INSTALL) --require-hashes -r requirements/demo.txt $(FOR_THIS_MACHINE)
 	$(BIN)/python -m demo.render $*
 
-schemas: $(VENV)/.dev ## Generate schemas/json and the tables of docs/configuration.md from the models
+schemas: $(VENV)/.dev ## Generate schemas/json, tables of docs and the picture of the rooms
 	$(BIN)/python -m grpo_tta.schemas.generate
 	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.rooms
 
 docs: $(VENV)/.run ## Build the documentation's site into out/docs
 	$(INSTALL) --require-hashes -r requirements/docs.txt

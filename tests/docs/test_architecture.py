@@ -4,9 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+from docs.rooms import picture
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text()
-PICTURE = PAGE.split("```")[1]
+TABLE = PAGE.split("```")[1]
 
 
 def layers(container: str) -> list[str]:
@@ -16,8 +18,8 @@ def layers(container: str) -> list[str]:
 
 
 def floors(indent: str) -> list[str]:
-    """The names of the picture that stand at this depth, from the top."""
-    lines = [line for line in PICTURE.splitlines() if re.match(rf"{indent}\S", line) and "evaluation |" not in line]
+    """The names of the table that stand at this depth, from the top."""
+    lines = [line for line in TABLE.splitlines() if re.match(rf"{indent}\S", line) and "evaluation |" not in line]
     return [line.strip() if "|" in line else line.split()[0] for line in lines]
 
 
@@ -26,11 +28,15 @@ def test_the_floors_are_those_that_the_import_rules_hold_the_code_to() -> None:
     assert floors("  ") == layers("grpo_tta.pipeline")
 
 
+def test_the_picture_has_the_rooms_and_arrows_of_the_imports() -> None:
+    assert (ROOT / "docs/pictures/rooms.svg").read_text() == picture(), "make schemas draws it anew"
+
+
 def test_every_room_is_there_and_none_is_missing() -> None:
     inside = {path.stem for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py" or path.is_dir()}
     named = {name for floor in floors("  ") for name in floor.split(" | ")}
     assert named == inside - {"__init__", "__pycache__"}
-    (method,) = [line for line in PICTURE.splitlines() if "evaluation |" in line]
+    (method,) = [line for line in TABLE.splitlines() if "evaluation |" in line]
     packages = {path.name for path in (ROOT / "grpo_tta").iterdir() if path.is_dir() and not path.is_symlink()}
     assert set(re.findall(r"\w+", method.partition(",")[0])) == packages - {"__pycache__"}
     linked = {path.name for path in (ROOT / "grpo_tta").iterdir() if path.is_symlink()}
