@@ -1,13 +1,11 @@
 """What a source and a sink of one's own owe `LabelImages`, as tests that each inherits; see `grpo_tta.contracts`."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.rows import Row
 from grpo_tta.beam.events import to_ref
 from grpo_tta.schemas import DeadLetter, LabeledImage, WireModel
 
@@ -58,21 +56,28 @@ class SinkContract:
         """Coordinates of the labels that lie there, one a label."""
         raise NotImplementedError
 
-    def _write(self, records: Sequence[WireModel]) -> None:
+    def _write(self, labels: int) -> None:
+        """As `LabelImages` gives them: records of their own kinds, here together."""
+        records: dict[type[WireModel], list[WireModel]] = {
+            LabeledImage: [_label(number) for number in range(labels)],
+            DeadLetter: [DeadLetter(coordinate="bad", stage="fetch", error_class="NotFound", error_message="gone")],
+        }
         with beam.Pipeline(runner=_RUNNER) as pipeline:
-            rows = beam.Create([Row.of(record) for record in records], reshuffle=False).with_output_types(Row)
-            _ = pipeline | rows | "Sink" >> self.make()
+            kinds = [
+                pipeline | kind.__name__ >> beam.Create(some, reshuffle=False).with_output_types(kind)
+                for kind, some in records.items()
+            ]
+            _ = kinds | beam.Flatten() | "Sink" >> self.make()
 
     def test_every_label_lies_there_once(self) -> None:
         """However often its bundle runs."""
-        records = [*(_label(number) for number in range(5)), _letter()]
         for _ in range(2):
-            self._write(records)
+            self._write(5)
             assert sorted(self.written()) == [f"coordinate {number}" for number in range(5)]
 
     def test_without_a_label_there_is_none(self) -> None:
         """As of a source that holds nothing readable."""
-        self._write([_letter()])
+        self._write(0)
         assert self.written() == []
 
 
@@ -92,7 +97,3 @@ def _label(number: int) -> LabeledImage:
         method="zero-shot",
         update_count=0,
     )
-
-
-def _letter() -> DeadLetter:
-    return DeadLetter(coordinate="bad", stage="fetch", error_class="NotFound", error_message="gone")
