@@ -19,6 +19,8 @@ from grpo_tta.adapters.kafka.positions import Committed, SkippedRange, Start
 from grpo_tta.adapters.kafka.ranges import KafkaRange
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.kafka.source import SKIPPED, ReadImagesFromKafka, ReadLimits
+from grpo_tta.beam import ReadImagesFromKafka as ReadTopic
+from grpo_tta.beam.contracts import SourceContract
 
 
 @pytest.fixture
@@ -194,3 +196,18 @@ def test_positions_outside_the_log(settings, topic):
 def test_a_topic_that_is_not_there(settings):
     with KafkaOffsets(settings) as offsets, pytest.raises(TopicMissing, match="'no-such-topic' does not exist"):
         offsets.partitions(["no-such-topic"])
+
+
+class TestTopic(SourceContract):
+    """What a pipeline of one's own reads of a topic, by the contract of all sources."""
+
+    events = 7
+
+    @pytest.fixture(autouse=True)
+    def _filled(self, broker, settings, topic):
+        name = topic(partitions=2)
+        produce(settings, name, [event(number) for number in range(7)])
+        self.url = f"kafka://{broker.bootstrap}/{name}"
+
+    def make(self):
+        return ReadTopic(self.url, {"start": "earliest"})
