@@ -12,6 +12,8 @@ from live_jobs import TIME, LiveJob, feed, image_event, picture, send, wait_unti
 
 from demo.broker.quorum import free_ports
 from grpo_tta.adapters.kafka.wire import coordinate_of
+from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.schemas import LabeledImage
 from grpo_tta.state import decode_state
 
 ONE = {"kafka": {"partitions": "0"}, "checkpoint": {"slice_records": 100}}
@@ -226,6 +228,16 @@ def test_metrics_and_readiness(broker, topic, live_job):
     assert "tta_partitions_owned 1.0" in text
     assert "tta_slice_failures_total 0.0" in text
     assert 'tta_event_age_seconds_bucket{le="+Inf"} 13.0' in text
+
+
+def test_outputs_and_checkpoint_in_one_folder_are_taken_up_again(broker, topic, live_job, tmp_path):
+    name, out = topic(), str(tmp_path / "out")
+    job = live_job(name, output={"url": out}, checkpoint={"url": out})
+    for start in (0, 4):
+        send(broker, name, feed(4, partitions=1, start=start))
+        job.finish()
+    found = [record.id for record in read_records(out, "labels", LabeledImage)]
+    assert (len(found), len(set(found))) == (8, 8)
 
 
 def test_it_is_not_ready_while_others_own_everything(broker, topic, live_job):
