@@ -1,10 +1,12 @@
 """What a slice costs at the store that holds the checkpoint."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from live_fakes import FakeMember, LiveWorld
 from pipeline_jobs import job_config, job_labeler, serve, write_pictures
 
 from grpo_tta.adapters.storage.objects import ObjectStore
@@ -12,6 +14,8 @@ from grpo_tta.pipeline.run.bounded import run_label_job
 
 OPERATIONS = ("read", "read_range", "open_read", "write", "create", "exists", "delete", "names", "sweep")
 KEEP = 2
+USUAL = {"names resets": 1, "create plans": 1, "names epochs": 2, "write states": 1, "create commits": 1}
+"""Of a partition's slice."""
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         plain = getattr(ObjectStore, operation)
 
         def call(store: ObjectStore, name: str = "", *arguments: Any, **options: Any) -> Any:
-            if store.url.endswith("checkpoint") and not str(name).startswith("listing"):
+            if re.search(r"/checkpoint(/partitions/[^/]+)?$", store.url) and not str(name).startswith("listing"):
                 counts[f"{operation} {str(name).partition('/')[0]}"] += 1
             return plain(store, *([name] if name != "" else []), *arguments, **options)
 
@@ -49,11 +53,23 @@ def test_six_operations_a_slice_and_now_and_then_a_collection(
 
     run_label_job(config, progress=told)
     assert len(of_slices) == 1 + slices
-    usual = {"names resets": 1, "create plans": 1, "names epochs": 2, "write states": 1, "create commits": 1}
     collecting = {"names plans", "names commits", "names states", "delete plans", "delete commits", "delete states"}
     for number, counts in enumerate(of_slices[2:], start=1):
         if (number + 1) % (2 * KEEP):
-            assert counts == usual, f"slice {number}"
+            assert counts == USUAL, f"slice {number}"
         else:
-            assert set(counts) - set(usual) <= collecting
+            assert set(counts) - set(USUAL) <= collecting
             assert sum(counts.values()) > 12, "several slices' files go at a time"
+
+
+def test_a_live_slice_costs_each_of_its_partitions_the_same(tmp_path: Path, counted: Counter[str]) -> None:
+    world = LiveWorld(tmp_path, t_0=25, t_1=25)
+    of_slices: list[Counter[str]] = []
+
+    def run_slice(parts: Any) -> Any:
+        of_slices.append(Counter(counted))
+        counted.clear()
+        return world.run_slice(parts)
+
+    world.driver(FakeMember(["t-0", "t-1"]), slice_records=5, run_slice=run_slice).run()
+    assert of_slices[1:] == [Counter({name: 2 * count for name, count in USUAL.items()})] * 4
