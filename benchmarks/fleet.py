@@ -22,12 +22,16 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import open_clip
 import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from benchmarks.live_commit import used_state
 from benchmarks.report import Bar, finish, parser
-from grpo_tta import keep_freed_memory
+from grpo_tta import keep_freed_memory, load_classifier
 from grpo_tta.adapters.storage.listing import write_listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.demo.feed import write_feed
@@ -64,13 +68,29 @@ def manifest(path: Path, pictures: Sequence[Path], streams: Sequence[str]) -> Pa
     return path
 
 
-def config_of(source: Path, out: Path, slice_records: int) -> JobConfig:
+def config_of(source: Path, out: Path, slice_records: int, **sections: Any) -> JobConfig:
     """The default job over a manifest."""
-    checkpoint = {"slice_records": slice_records}
-    return make_config({"source": {"url": str(source)}, "output": {"url": str(out)}, "checkpoint": checkpoint})
+    places = {"source": {"url": str(source)}, "output": {"url": str(out)}}
+    return make_config({**places, "checkpoint": {"slice_records": slice_records}, **sections})
 
 
-def rates(folder: Path, pictures: Sequence[Path], images: int, kinds: Sequence[int], rounds: int) -> dict[int, float]:
+def model_of(tower: str | None, device: str, folder: Path) -> dict[str, Any]:
+    """Sections of a job: the demo's model, or an open_clip architecture with random weights and as many classes."""
+    if tower is None:
+        return {"model": {"device": device}}
+    classes, vectors = folder / "classes.txt", folder / "class_vectors.safetensors"
+    names = load_classifier().class_names
+    classes.write_text("".join(f"{name}\n" for name in names))
+    dimensions = open_clip.get_model_config(tower)["embed_dim"]
+    random = torch.randn(len(names), dimensions, generator=torch.Generator().manual_seed(0))
+    save_file({"class_vectors": F.normalize(random, dim=1)}, vectors)
+    model = {"name": tower, "pretrained": "random", "device": device}
+    return {"model": model, "labels": {"file": str(classes), "class_vectors": str(vectors)}}
+
+
+def rates(
+    folder: Path, pictures: Sequence[Path], images: int, kinds: Sequence[int], rounds: int, model: dict[str, Any]
+) -> dict[int, float]:
     """By number of streams: images a second against one stream, the median over rounds."""
     made = {
         kind: manifest(folder / f"{kind}.jsonl", pictures, [f"cam-{n % kind:05d}" for n in range(images)])
@@ -79,7 +99,7 @@ def rates(folder: Path, pictures: Sequence[Path], images: int, kinds: Sequence[i
     found: dict[int, list[float]] = {kind: [] for kind in kinds}
     for number in range(rounds):
         for kind, source in made.items():
-            config = config_of(source, folder / f"out-{kind}-{number}", images)
+            config = config_of(source, folder / f"out-{kind}-{number}", images, **model)
             with labeler_of(ResolvedJob.of(config)):
                 started = time.perf_counter()
                 run_label_job(config)
@@ -198,6 +218,8 @@ def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--images", type=int, default=2000, help="of the slice that is timed (default: 2000)")
     flags.add_argument("--rounds", type=int, default=3, help="default: 3; 0 leaves the rates out")
+    flags.add_argument("--device", default="auto", help="of the rates: cpu, cuda or auto (default: auto)")
+    flags.add_argument("--tower", metavar="NAME", help="rates alone, of this open_clip architecture: ViT-B-32")
     arguments = flags.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -206,18 +228,18 @@ def main() -> int:
         write_feed(folder / "feed", 0, arguments.images)
         pictures = sorted((folder / "feed").glob("*/*.jpg"))
         many, all_of_them = arguments.images // 5, arguments.images
-        found = rates(folder, pictures, arguments.images, (1, many, all_of_them), arguments.rounds)
+        model = model_of(arguments.tower, arguments.device, folder)
+        found = rates(folder, pictures, arguments.images, (1, many, all_of_them), arguments.rounds, model)
+        bars = [
+            Bar(f"{kind} streams of {arguments.images // kind} images against one stream", found[kind], bar, unit="x")
+            for kind, bar in ((many, 0.9), (all_of_them, 0.75))
+            if found
+        ]
+        if arguments.tower is not None:
+            return finish(arguments, bars, {"rates": found})
         written = bytes_a_slice(folder, pictures) / 2**20
         state = used_state(folder / "used")
         few, thousands = (known_streams(folder, pictures, known, state) for known in KNOWN)
-    bars = (
-        [
-            Bar(f"{many} streams of 5 images against one stream", found[many], 0.9, unit="x"),
-            Bar(f"{all_of_them} streams of 1 image against one stream", found[all_of_them], 0.75, unit="x"),
-        ]
-        if arguments.rounds
-        else []
-    )
     memory = thousands["memory, MB"] / few["memory, MB"]
     bars += [
         Bar("written a slice of 16 images with 300 idle streams", written, 0.2, at_most=True, unit=" MiB"),
