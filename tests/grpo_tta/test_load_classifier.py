@@ -25,7 +25,7 @@ def architecture(model_folder: Path) -> str:
     """The small model as a named open_clip architecture."""
     config = json.loads((model_folder / "open_clip_config.json").read_text())["model_cfg"]
     path = model_folder / "registry" / "test-small-clip.json"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(config))
     open_clip.add_model_config(path.parent)
     return path.stem
