@@ -15,6 +15,7 @@ down those alone that have changed since the last one that named all.
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
@@ -43,7 +44,8 @@ _RESETS = "resets/"
 """A request is named after its stream and has a name of its own; it becomes part of every plan until a commit says that
 it was done, so that a replay resets at the same event and nothing resets twice."""
 
-
+_AT_ONCE = 16
+"""Files that are read side by side."""
 _ALL_AGAIN = 4
 """A commit names all streams again where one in so many has changed since the last that did."""
 
@@ -149,6 +151,15 @@ class CheckpointLog:
             self._base, self._named = _Known(name, sealed.digest), commit
         self._commit = _Known(name, sealed.digest)
         return commit
+
+    def held(self, latest: Commit) -> list[Commit]:
+        """The commits up to ``latest`` that are still here, as they were written down: ``checkpoint.keep`` at least."""
+        newest: dict[int, str] = {}
+        for name in self._store.names("commits/"):  # of a sequence the highest epoch comes last
+            if _epoch(name) <= latest.epoch and _sequence(name) <= latest.sequence:
+                newest[_sequence(name)] = name
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda name: self._read(name, Commit)[0], newest.values()))
 
     def _before(self, sequence: int) -> str:
         """The digest of the commit that a plan of this sequence goes on from, where this process knows it."""
