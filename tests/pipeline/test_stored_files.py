@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pipeline_checkpoints import make_plan
 from pipeline_damage import RECORDS, STREAMS, FollowedJob, ListedJob, LiveJob, ShardedJob, write_feed
 from pipeline_jobs import files, job_config, job_labeler, serve, write_pictures
 
@@ -16,7 +17,7 @@ from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import file_digest
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
-from grpo_tta.pipeline.checkpoint.packs import write_pack
+from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
 from grpo_tta.pipeline.checkpoint.starts import Starts
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run import live
@@ -27,7 +28,7 @@ from grpo_tta.pipeline.watch.status import note_job, read_status
 FOLLOWED = {"follow": True, "poll": "10ms", "settle": "1s"}
 OUTPUTS = ("adaptation", "dead_letters", "drift", "labels", "monitor")
 CHECKPOINT = ("commits", "identity.json", "job.json", "listing, index", "listing, rows", "plans", "states")
-EACH = 40
+EACH = 36
 """Flips of a kind of file of a job, in the campaign."""
 
 
@@ -118,6 +119,28 @@ def test_a_damaged_file_is_named_or_changes_nothing(world):
         assert kind != "labels" or came["before"] == "refused", came
 
 
+@pytest.mark.parametrize(
+    ("name", "partition", "plan_is_open"),
+    [
+        ("killed", "", True),
+        ("finished", "", False),
+        ("live", "partitions/t-0/", True),
+        ("live", "partitions/t-1/", False),
+    ],
+)
+def test_a_newest_commit_that_is_gone_is_missed_where_a_plan_went_on_from_it_or_made_again(
+    world, name, partition, plan_is_open
+):
+    """Its plan is still there, or not; a plan alone that is gone is missed."""
+    job = world.jobs[name]
+    commit = [stored for stored in job.kinds()["commits"] if f"checkpoint/{partition}commits/" in stored][-1]
+    plan = commit.replace("commits/", "plans/")
+    expected = "refused" if plan_is_open else "undisturbed"
+    assert job.outcome(commit, Path.unlink) == expected
+    assert job.outcome(commit, lambda path: (path.unlink(), (job.again / plan).unlink())) == expected
+    assert job.outcome(plan, Path.unlink) == "refused"
+
+
 @pytest.mark.parametrize("name", ["finished", "live"])
 def test_any_file_of_a_job_that_has_little_left_to_do(world, name):
     chance, job = random.Random(2), world.jobs[name]
@@ -143,20 +166,28 @@ def test_an_output_file_that_is_gone_was_taken_by_its_reader(world):
     assert not (job.again / taken).exists()
 
 
-def test_an_output_file_of_another_attempt_at_its_slice_is_none_that_was_damaged(world):
-    """An owner that was taken over ends its slice after its next owner has, and rounds otherwise."""
+def test_an_output_file_that_another_owner_has_written_since_is_none_that_was_damaged(world, caplog):
+    """One that was taken over ends its slice after its successor has, and rounds otherwise; or dies in the middle."""
     job = world.jobs["finished"]
     name = job.kinds()["labels"][1]
 
-    def late(path):
-        shutil.copy(job.made / job.kinds()["labels"][0], path)
-        with path.open("rb") as file:
-            write_pack(ObjectStore(str(job.again / "checkpoint")), pack, {}, {"files": {name: file_digest(file)}})
+    def late(sequence, pack):
+        def damage(path):
+            shutil.copy(job.made / job.kinds()["labels"][0], path)
+            store, plan = ObjectStore(str(job.again / "checkpoint")), make_plan(sequence, epoch=2)
+            CheckpointLog(store).write_plan(plan)
+            if pack:
+                with path.open("rb") as file:
+                    write_pack(store, pack_name(plan), {}, {"files": {pack: file_digest(file)}})
 
-    pack = "states/000002-000000000001.pack"
-    assert job.outcome(name, late) == "other results", "and no refusal"
-    pack = "states/000002-000000000002.pack"
-    assert job.outcome(name, late) == "refused", "of another slice"
+        return damage
+
+    assert job.outcome(name, late(1, name)) == "other results", "and no refusal"
+    assert job.outcome(name, late(2, name)) == "refused", "that is another slice"
+    assert job.outcome(name, late(1, "another.jsonl")) == "refused"
+    assert caplog.text == ""
+    assert job.outcome(name, late(1, None)) == "other results"
+    assert f"output file {name} is not what was committed: epoch 2 has written it, or damage" in caplog.text
 
 
 def test_output_files_are_looked_at_as_long_as_their_commits_are_kept(world, tmp_path):
