@@ -68,7 +68,7 @@ faults: $(VENV)/.dev ## Damage pictures and stored files, label bombs, kill live
 	mkdir -p out && rm -f $(FAULTS)
 	$(BIN)/python -m benchmarks.faulty_pictures
 	$(BIN)/python -m benchmarks.bombs
-	$(BIN)/python -m pytest -m slow -rP tests/pipeline/test_stored_files.py
+	$(BIN)/python -m pytest -m slow -rP --show-capture=stdout tests/pipeline/test_stored_files.py
 	$(BIN)/python -m pytest -m slow tests/integration/test_live_kills.py tests/integration/test_live_processes.py tests/integration/test_local_broker.py
 	$(BIN)/python -m benchmarks.faults $(FAULTS)
 
