@@ -63,11 +63,14 @@ test: $(VENV)/.dev ## Run the fast tests side by side, then the integration test
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
 	$(BIN)/python -m pytest -m slow
 
-faults: $(VENV)/.dev ## Damage pictures and stored files, label bombs, kill live jobs and brokers: the long campaigns (needs Java)
+faults: export FAULTS := out/faults.jsonl
+faults: $(VENV)/.dev ## Damage pictures and stored files, label bombs, kill live jobs and brokers: the long campaigns, one table (needs Java)
+	mkdir -p out && rm -f $(FAULTS)
 	$(BIN)/python -m benchmarks.faulty_pictures
 	$(BIN)/python -m benchmarks.bombs
-	$(BIN)/python -m pytest -m slow -rP tests/pipeline/test_stored_files.py
-	$(BIN)/python -m pytest -m slow tests/integration
+	$(BIN)/python -m pytest -m slow -rP --show-capture=stdout tests/pipeline/test_stored_files.py
+	$(BIN)/python -m pytest -m slow tests/integration/test_live_kills.py tests/integration/test_live_processes.py tests/integration/test_local_broker.py
+	$(BIN)/python -m benchmarks.faults $(FAULTS)
 
 soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory and open files (needs Java)
 	$(BIN)/python -m benchmarks.soak

@@ -63,7 +63,7 @@ class WriteRecords(beam.PTransform):
             | "ByKind" >> beam.Map(_by_kind).with_output_types(tuple[tuple[str, str], Row])
             | "GroupKinds" >> beam.GroupByKey()
             | "Write" >> beam.ParDo(WriteFile(self._url, self._format, stems))
-            | "Name" >> beam.Map(lambda written: written[1]).with_output_types(str)
+            | "Name" >> beam.MapTuple(lambda _, file: file[0]).with_output_types(str)
         )
 
 

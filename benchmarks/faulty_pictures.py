@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from benchmarks.faults import note
 from grpo_tta.adapters.images import Canvas, CanvasSpec, ImageError, ImageLimits, decode
 
 SPEC = CanvasSpec(32, 32)
@@ -163,6 +164,7 @@ def main() -> int:
     outcomes = campaign(options.seed, options.count)
     for what, count in sorted(outcomes.counts.items()):
         print(f"{what:40} {count:6}")
+    note("damaged pictures decoded", options.count, options.count, len(outcomes.wrong))
     print(f"{options.count} damaged pictures, the slowest {outcomes.slowest:.2f} s, {len(outcomes.wrong)} wrong")
     for one in outcomes.wrong[:20]:
         print(one)

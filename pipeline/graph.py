@@ -158,12 +158,12 @@ class WriteStates:
         part: OpenSlice,
         states: list[tuple[StreamKey, bytes]],
         counters: list[tuple[str, Counters]],
-        files: list[tuple[str, str]],
+        files: list[tuple[str, tuple[str, str]]],
         sent: list[str],
     ) -> None:
         """Write the pack. ``files`` and ``sent`` are what step 2 wrote: inputs, so that it comes before."""
         store = ObjectStore(part.checkpoint_url)
-        written = _of(part.partition, files)
+        written = dict(_of(part.partition, files))
         if part.rerun and not CheckpointLog(store).superseded(part.plan.epoch):  # else they may be the next owner's
             for url in self.job.config.folders:
                 output = ObjectStore(url)
@@ -183,13 +183,13 @@ class WriteStates:
             "stepped": sorted(changed),
             "newest": newest,
             "counters": total.model_dump(mode="json"),
-            "files": sorted(set(written)),
+            "files": written,
         }
         self.fault_point("before:3")
         digest = write_pack(store, name, {**changed, **carried}, record)
         reader.remember(name, changed)
         streams = tuple(sorted([*changed, *carried]))
-        done[store.url, name] = SliceResult(name, streams, tuple(sorted(changed)), total, newest, digest)
+        done[store.url, name] = SliceResult(name, streams, tuple(sorted(changed)), total, newest, digest, written)
         self.fault_point("after:3")
 
 
@@ -267,7 +267,7 @@ def _read(pipeline: beam.Pipeline, config: JobConfig, slices: Sequence[OpenSlice
 def _write_files(
     records: beam.PCollection, config: JobConfig, slices: Sequence[OpenSlice]
 ) -> Iterable[beam.PCollection]:
-    """``(partition, name)`` of every file written, in every folder."""
+    """``(partition, (name, digest))`` of every file written, in every folder: of one name all have the same bytes."""
     stems = {part.partition: part.stem for part in slices}
     grouped = (
         records
@@ -280,7 +280,7 @@ def _write_files(
     written = [
         grouped
         | f"WriteRecords {number}"
-        >> beam.ParDo(WriteRecords(url, config.output.format, stems)).with_output_types(tuple[str, str])
+        >> beam.ParDo(WriteRecords(url, config.output.format, stems)).with_output_types(tuple[str, tuple[str, str]])
         for number, url in enumerate(config.folders)
     ]
     return written | "Files" >> beam.Flatten(pipeline=records.pipeline)

@@ -32,19 +32,19 @@ def leftovers(stem: str, written: Iterable[str]) -> list[str]:
 
 
 class WriteRecords(beam.DoFn):
-    """``((partition, kind), rows)`` -> one complete file below ``url``; yields partition and name."""
+    """``((partition, kind), rows)`` -> one complete file below ``url``; gives partition, name and digest."""
 
     def __init__(self, url: str, file_format: Any, stems: Mapping[str, str]) -> None:
         self._url = url
         self._format = file_format
         self._stems = dict(stems)
 
-    def process(self, element: tuple[tuple[str, str], Iterable[Row]]) -> Iterator[tuple[str, str]]:
+    def process(self, element: tuple[tuple[str, str], Iterable[Row]]) -> Iterator[tuple[str, tuple[str, str]]]:
         """One kind of one partition's records."""
         (partition, kind), rows = element
-        name = RecordFiles(ObjectStore(self._url), kind, self._format).write(self._stems[partition], rows)
-        if name is not None:
-            yield partition, name
+        written = RecordFiles(ObjectStore(self._url), kind, self._format).write(self._stems[partition], rows)
+        if written is not None:
+            yield partition, (written.name, written.digest)
 
 
 class SendRecords(beam.DoFn):

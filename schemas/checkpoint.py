@@ -107,6 +107,8 @@ class Commit(WireModel):
     """Streams of the commit ``since`` that were forgotten."""
     packs: dict[str, PackRef] = Field(default_factory=dict)
     """The packed files by name."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """The slice's output files by name, with the digests of their bytes, which a restart compares."""
     resets: list[str] = Field(default_factory=list)
     """Requests of the plan that were done: forgotten next, or by whoever finds this commit."""
     counters: Counters
@@ -143,4 +145,5 @@ class Summary(WireModel):
     config_fingerprint: str
     method: str
     versions: dict[str, str]
+    """Of the last run, also where it had nothing left to do."""
     configuration: dict[str, Any]

@@ -5,9 +5,10 @@ and no time or host is written. The caller gives stable names, so that a replay 
 wrote.
 """
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal, TypeVar
+from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
 from pydantic_core import from_json
 
@@ -19,7 +20,24 @@ FileFormat = Literal["jsonl", "parquet"]
 FORMATS: tuple[FileFormat, ...] = ("jsonl", "parquet")
 Record = TypeVar("Record", bound=WireModel)
 _STEM = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+_DIGITS = 32
+_PIECE = 2**20
 _DATED = re.compile(r"^(\d{4}-\d{2}-\d{2}/)?[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+
+
+class WrittenFile(NamedTuple):
+    """A file that was written: the object's name in the store, and the digest of its bytes."""
+
+    name: str
+    digest: str
+
+
+def file_digest(file: BinaryIO) -> str:
+    """Of an open file's bytes, as `WrittenFile` has it."""
+    digest = hashlib.sha256()
+    for piece in iter(lambda: file.read(_PIECE), b""):
+        digest.update(piece)
+    return digest.hexdigest()[:_DIGITS]
 
 
 class RecordFiles:
@@ -41,8 +59,8 @@ class RecordFiles:
             raise ValueError(f"file name must be of letters, digits, '_', '.', '-', got {name_stem!r}")
         return f"{self._folder}/{name_stem}.{self._format}"
 
-    def write(self, name_stem: str, rows: Iterable[Row]) -> str | None:
-        """Write rows of one kind in their order; the object's name, None where there are none."""
+    def write(self, name_stem: str, rows: Iterable[Row]) -> WrittenFile | None:
+        """Write rows of one kind in their order; None where there are none."""
         path, ordered = self.path(name_stem), sorted(rows)
         if not ordered:
             return None
@@ -53,7 +71,7 @@ class RecordFiles:
         else:
             data = b"".join(row.value + b"\n" for row in ordered)
         self._store.write(path, data)
-        return path
+        return WrittenFile(path, hashlib.sha256(data).hexdigest()[:_DIGITS])
 
 
 def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]:

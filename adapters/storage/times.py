@@ -2,7 +2,9 @@
 
 One table of spellings, tried in order; the first that fits and is a time counts. Compact dates come before numbers of
 seconds: ``202301011200`` is noon of a day and not the year 8380. Numbers of 10, 16 and 19 digits are dates only from
-1980 on, for else they are seconds, microseconds or nanoseconds since the epoch. Without an offset a time is UTC.
+1980 on, for else they are seconds, microseconds or nanoseconds since the epoch. Without an offset a time is UTC. A
+day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC. A year that comes after day and month
+begins no date.
 
     2023-06-15T14:25:30.123Z, 2023-06-15_14-25-30, 2023-06-15 at 2.25.30 PM  RFC 3339, motionEye, UniFi, screenshots
     2023-06-15-14h25m30s123                                                  VLC
@@ -20,6 +22,7 @@ from decimal import Decimal
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_DAY = timedelta(days=1) // timedelta(microseconds=1)
 _FIRST_YEAR, _LAST_YEAR = 1980, 2199
 FIRST_PLAUSIBLE = (datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 """Before it no picture was taken that has a time of its own; a camera that has lost its clock begins in 1970."""
@@ -61,6 +64,8 @@ _AFTER_YEAR = ("month", "day", "hour", "minute", "second")
 _FLAGS = re.IGNORECASE | re.ASCII
 _WHOLE = [re.compile(spelling, _FLAGS) for spelling in (*SPELLINGS, r"(?P<number>\d{1,7}(?:\.\d+)?)")]
 _WITHIN = [re.compile(rf"(?<!\d)(?:{spelling})(?!\d)", _FLAGS) for spelling in SPELLINGS]
+_YEAR_LAST = re.compile(r"(?<!\d)\d{1,2}([-_.:])\d{1,2}\1(?=\d{4}\1)", re.ASCII)
+"""A day and a month before a year that is followed by more: which of them it goes with cannot be told."""
 _MONTH = re.compile(r"(\d{4})[-_.]?(\d{2})", re.ASCII)
 
 
@@ -85,8 +90,11 @@ def find_time(path: str) -> int:
 
 
 def _find(path: str, spellings: list[re.Pattern[str]]) -> int:
+    late = {match.end() for match in _YEAR_LAST.finditer(path)}
     for spelling in spellings:
         for match in reversed(list(spelling.finditer(path))):
+            if match.groupdict().get("year") and match.start("year") in late:
+                continue
             try:
                 return _microseconds(match)
             except ValueError:
@@ -139,8 +147,12 @@ def _microseconds(match: re.Match[str]) -> int:
         month, day, hour, minute, second = (int(part.get(name) or 0) for name in _AFTER_YEAR)
         if part.get("half") and hour <= 12:
             hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=offset)
-        found = (moment - _EPOCH) // timedelta(microseconds=1) + int(f"{part.get('fraction') or 0:0<6}"[:6])
+        fraction = int(f"{part.get('fraction') or 0:0<6}"[:6])
+        midnight, leap = (hour, minute, second, fraction) == (24, 0, 0, 0), second == 60
+        moment = datetime(year, month, day, 0 if midnight else hour, minute, second - leap, tzinfo=offset)
+        found = (moment - _EPOCH) // timedelta(microseconds=1) + fraction + midnight * _DAY + leap * 1_000_000
+        if leap and found % _DAY != fraction:
+            raise ValueError("a minute has 61 seconds only before midnight, UTC")
     if not 0 <= found <= _LAST:
         raise ValueError("it is outside the years 1970 to 9999")
     return found

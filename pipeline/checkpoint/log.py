@@ -15,6 +15,7 @@ down those alone that have changed since the last one that named all.
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
@@ -43,7 +44,8 @@ _RESETS = "resets/"
 """A request is named after its stream and has a name of its own; it becomes part of every plan until a commit says that
 it was done, so that a replay resets at the same event and nothing resets twice."""
 
-
+_AT_ONCE = 16
+"""Files that are read side by side."""
 _ALL_AGAIN = 4
 """A commit names all streams again where one in so many has changed since the last that did."""
 
@@ -54,6 +56,12 @@ class Conflict(JobError):
 
 class DamagedCheckpoint(JobError):
     """A file of the checkpoint is not what was written; trying again does not help."""
+
+
+class MissingFile(DamagedCheckpoint):
+    """A file of which another speaks is not there: it is lost, or another owner has collected it meanwhile."""
+
+    retriable = True
 
 
 @dataclass(frozen=True)
@@ -72,11 +80,13 @@ def _epoch_name(epoch: int) -> str:
     return f"epochs/{epoch:06d}.json"
 
 
-def _epoch(name: str) -> int:
+def epoch_of(name: str) -> int:
+    """Of a plan, commit or claim, by its name."""
     return int(name.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
 
 
-def _sequence(name: str) -> int:
+def sequence_of(name: str) -> int:
+    """Of a plan or commit, by its name."""
     return int(name.rsplit("-", 1)[1].removesuffix(".json"))
 
 
@@ -102,7 +112,7 @@ class CheckpointLog:
         if not names:
             return None
         try:
-            return _epoch(names[-1]), str(read_sealed(self._store, names[-1])["owner"])
+            return epoch_of(names[-1]), str(read_sealed(self._store, names[-1])["owner"])
         except SealError as error:
             raise DamagedCheckpoint(str(error)) from error
 
@@ -115,7 +125,12 @@ class CheckpointLog:
         """The plan that follows ``latest`` and has no commit; of several the one of the highest epoch."""
         oldest = _name("plans", latest.epoch, 0) if latest else ""
         sequence = latest.sequence + 1 if latest else 0
-        names = [name for name in self._store.names("plans/") if _sequence(name) == sequence and name >= oldest]
+        names = [name for name in self._store.names("plans/") if sequence_of(name) >= sequence and name >= oldest]
+        later = [name for name in names if sequence_of(name) > sequence]
+        if later and all(sequence_of(name) != sequence for name in self._store.names("commits/")):
+            lost = _name("commits", epoch_of(names[0]), sequence)
+            raise DamagedCheckpoint(f"checkpoint file {lost}, which {later[0]} goes on from, {self._gone()}")
+        names = [name for name in names if sequence_of(name) == sequence]
         if not names:
             return None
         name = max(names)
@@ -150,15 +165,30 @@ class CheckpointLog:
         self._commit = _Known(name, sealed.digest)
         return commit
 
+    def held(self, latest: Commit) -> list[Commit]:
+        """The commits up to ``latest`` that are still here, as they were written down: ``checkpoint.keep`` at least."""
+        newest: dict[int, str] = {}
+        for name in self._store.names("commits/"):  # of a sequence the highest epoch comes last
+            if epoch_of(name) <= latest.epoch and sequence_of(name) <= latest.sequence:
+                newest[sequence_of(name)] = name
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda name: self._read(name, Commit)[0], newest.values()))
+
     def _before(self, sequence: int) -> str:
         """The digest of the commit that a plan of this sequence goes on from, where this process knows it."""
         name = self._commit.name
-        return self._commit.digest if name and _sequence(name) == sequence - 1 else NOTHING
+        return self._commit.digest if name and sequence_of(name) == sequence - 1 else NOTHING
 
     def _foreign(self, name: str, other: str) -> DamagedCheckpoint:
         return DamagedCheckpoint(
             f"checkpoint file {name} and {other} do not belong together ({self._store.url}): one is damaged or of "
             "another job; put it back from a copy, or start a new job with another --out and --checkpoint"
+        )
+
+    def _gone(self) -> str:
+        return (
+            f"is gone ({self._store.url}): put it back from a copy, or start a new job with another --out and "
+            "--checkpoint"
         )
 
     def write_commit(self, commit: Commit) -> str:
@@ -199,30 +229,30 @@ class CheckpointLog:
     def claimed(self) -> int:
         """The highest epoch that was claimed; 0 where none was."""
         names = self._store.names("epochs/")
-        return _epoch(names[-1]) if names else 0
+        return epoch_of(names[-1]) if names else 0
 
     def _highest_epoch(self) -> int:
         """Of anything here: a checkpoint may have lost its claims, never its commits."""
         folders = ("epochs/", "plans/", "commits/")
-        return max((_epoch(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
+        return max((epoch_of(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
 
     def collect_garbage(self, latest: Commit, keep: int) -> None:
         """Delete plans, commits and packs older than the last ``keep`` that ``latest``, the newest here, does not need;
         none where another process has taken over."""
         epochs = self._store.names("epochs/")
-        if epochs and _epoch(epochs[-1]) > latest.epoch:
+        if epochs and epoch_of(epochs[-1]) > latest.epoch:
             return
         oldest = latest.sequence - keep + 1
         live = {*latest.states.values(), self._base.name}
         for folder in ("plans/", "commits/"):
             for name in self._store.names(folder):
-                if name not in live and _sequence(name) < oldest:
+                if name not in live and sequence_of(name) < oldest:
                     self._store.delete(name)
         for name in self._store.names("states/"):
             if name not in live and pack_sequence(name) < oldest:
                 self._store.delete(name)
         for name in epochs[:-1]:
-            if _epoch(name) < latest.epoch:
+            if epoch_of(name) < latest.epoch:
                 self._store.delete(name)
 
     def _create(self, name: str, record: Plan | Commit) -> None:
@@ -268,6 +298,8 @@ class CheckpointLog:
             return model.model_validate_json(sealed.body), sealed
         except SealError as error:
             raise DamagedCheckpoint(str(error)) from error
+        except FileNotFoundError as error:
+            raise MissingFile(f"checkpoint file {name} {self._gone()}") from error
         except ValidationError as error:
             raise DamagedCheckpoint(f"checkpoint file {name} is damaged or of another version: {error}") from error
 

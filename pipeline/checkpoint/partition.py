@@ -54,6 +54,8 @@ class SliceResult:
     """Event times of their newest images, in microseconds."""
     digest: str = ""
     """Of the pack's index."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Output files by name, with the digests of their bytes."""
 
 
 def no_fault(point: str) -> None:
@@ -230,6 +232,7 @@ class Partition:
             states=states,
             newest=newest,
             packs={name: pack for name, pack in packs.items() if name in live},
+            files=dict(result.files),
             resets=[name for stream in result.stepped for name in plan.resets.get(stream, ())],
             counters=before.counters.plus(counters) if before else counters,
             config_fingerprint=plan.config_fingerprint,

@@ -1,7 +1,7 @@
 """Run a labelling job: list the source, once or while it is followed, run it slice by slice, write the summary."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +11,7 @@ from grpo_tta.adapters.storage.listing import Listing, write_listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.outputs import check_outputs
 from grpo_tta.pipeline.checkpoint.partition import Partition, no_fault
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -86,6 +87,7 @@ def run_label_job(
         claimed.enter_context(outputs_claimed(root, outputs))
         for place in (store, *outputs):
             place.sweep()
+        check_outputs(before, log, store, outputs)
         if before is not None and not config.source.follow and before.position == source.total:
             _check_same(before, job.fingerprint, labeler.make.model_fingerprint)
         driver = _driver(job, labeler, source, log, shard, progress, stop, fault_point)
@@ -98,8 +100,7 @@ def run_label_job(
         totals = shard.totals() if shard else _totals(latest, finished=finished)
         summary = _summary(job, totals, source, labeler)
         for output in outputs:
-            if _stale(output, summary):
-                output.write(SUMMARY, summary.model_dump_json(indent=2).encode())
+            _put(output, summary.model_dump_json(indent=2).encode())
         if shard is None or shard.totals() == totals:  # else another shard has committed, and may have written before
             break
     return JobResult(summary, finished, did_nothing=finished and before == latest)
@@ -148,14 +149,12 @@ def _check_same(done: Commit, config: str, model: str) -> None:
         )
 
 
-def _stale(output: ObjectStore, summary: Summary) -> bool:
-    """Whether the place has no summary, or one of another state of the job."""
-    try:
-        found = Summary.model_validate_json(output.read(SUMMARY))
-    except (FileNotFoundError, ValueError):
-        return True
-    own = {"versions", "configuration"}
-    return found.model_dump(exclude=own) != summary.model_dump(exclude=own)
+def _put(output: ObjectStore, summary: bytes) -> None:
+    """Unless the place has it."""
+    with suppress(FileNotFoundError):
+        if output.read(SUMMARY) == summary:
+            return
+    output.write(SUMMARY, summary)
 
 
 @dataclass(frozen=True)

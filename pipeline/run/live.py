@@ -26,6 +26,7 @@ from grpo_tta.adapters.kafka.positions import SkippedRange, Start
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
+from grpo_tta.pipeline.checkpoint.outputs import check_outputs
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints, Partition, SliceResult, no_fault
 from grpo_tta.pipeline.checkpoint.protocol import BucketProtocol, CommitProtocol
 from grpo_tta.pipeline.checkpoint.starts import Starts
@@ -117,6 +118,7 @@ class LiveDriver:
         self._watcher = watcher or Watcher()
         self._clock = clock
         self._fault_point = fault_point
+        self._folders = [ObjectStore(url) for url in config.folders]
         self._starts = Starts(config.kafka.start, ObjectStore(config.checkpoint_url), source_topics(config), offsets)
         self._slice_seconds = parse_duration(config.checkpoint.slice_seconds) / 1e6
         self._give_up = parse_duration(config.kafka.give_up_after) / 1e6
@@ -207,6 +209,7 @@ class LiveDriver:
             gaps=self._config.kafka.out_of_range != "fail",
         )
         self._protocol.restore(partition, self._offsets)
+        check_outputs(partition.latest, log, store, self._folders)
         start = partition.position
         if start is None:
             start = partition.start = self._starts.of(name, store)

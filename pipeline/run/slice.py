@@ -110,7 +110,7 @@ def slice_result(part: OpenSlice) -> SliceResult:
     record = reader.record(name)
     counters = Counters.model_validate(record["counters"])
     streams, stepped = tuple(reader.streams(name)), tuple(record["stepped"])
-    return SliceResult(name, streams, stepped, counters, record["newest"], reader.digest(name))
+    return SliceResult(name, streams, stepped, counters, record["newest"], reader.digest(name), record["files"])
 
 
 def _cause(lines: list[str]) -> str:

@@ -110,12 +110,13 @@ def test_png_of_every_depth_with_and_without_a_colour_key():
         cases.append(
             ((colour, depth, keyed, adam7), files.png(values, depth, colour, before, adam7=adam7), expected, 1)
         )
-    for depth, keyed in itertools.product((1, 2, 4, 8), (False, True)):
+    for depth, keyed in itertools.product((1, 2, 4, 8), (False, True, "and more than the palette")):
         indices = files.samples(depth)
         colours = np.random.default_rng(3).integers(0, 256, (2**depth, 3)).astype(np.uint8)
         before = files.chunk(b"PLTE", colours.tobytes())
         if keyed:
-            before += files.chunk(b"tRNS", b"\xff\0")
+            more = b"" if keyed is True else bytes(300)  # of colours that the palette has not
+            before += files.chunk(b"tRNS", (b"\xff\0" + b"\xff" * 2**depth)[: 2**depth] + more)
             colours[1] = 255
         cases.append((("palette", depth, keyed), files.png(indices, depth, 3, before), colours[indices]))
     assert problems(cases) == {}

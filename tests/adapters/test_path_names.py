@@ -87,6 +87,14 @@ NOON = (datetime(2023, 6, 15, 14, 25, 30, tzinfo=UTC) - EPOCH) // timedelta(micr
         ("2023_0615_142530_001A.JPG", 0),
         ("20230615/images/P23061514253012.jpg", 120_000),
         ("A230615_142530_142541.jpg", 0),
+        ("2023-06-15T24:00:00Z.jpg", 34_470_000_000),
+        ("2023-06-15T24-00.jpg", 34_470_000_000),
+        ("20230615_240000.jpg", 34_470_000_000),
+        ("2023-06-15T23:59:60Z.jpg", 34_470_000_000),
+        ("2023-06-15T23:59:60.5Z.jpg", 34_470_500_000),
+        ("2023-06-16T01:59:60+02:00.jpg", 34_470_000_000),
+        ("cam-1-2_2023-06-15_14-25-30.jpg", 0),
+        ("1/2/2023/06/15/14-25-30.jpg", 0),
     ],
 )
 def test_times_as_cameras_write_them(path, offset):
@@ -94,7 +102,11 @@ def test_times_as_cameras_write_them(path, offset):
     assert NamePattern(time_pattern="auto").time(path, None) == NOON + offset
 
 
-@pytest.mark.parametrize("path", ["a.jpg", "cam_12.jpg", "DSC_0001.jpg", "cam-31-12-2023.jpg", "2023-13-15.jpg"])
+@pytest.mark.parametrize(
+    "path",
+    ["a.jpg", "cam_12.jpg", "DSC_0001.jpg", "cam-31-12-2023.jpg", "2023-13-15.jpg", "6_15_2023_2_25_30.jpg",
+     "cam-15-06-2023-11-25-30.jpg", "5.6.2023.11.25.jpg", "06_05_2023_1125_142530.jpg", "15_6_2023_14_25_30.jpg"],
+)  # fmt: skip
 def test_names_without_a_time(path):
     with pytest.raises(ValueError, match="say where it is by a time pattern"):
         find_time(path)
@@ -107,7 +119,8 @@ def test_a_date_and_a_time_that_are_apart():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "noon", "2026-13-01T00:00:00Z", "2026-02-30", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00+99:00", "12-30",
+    ["", "noon", "2026-13-01T00:00:00Z", "2026-02-30", "2026-01-01T25:00:00Z",
+     "2026-01-01T24:00:01Z", "2026-01-01T12:00:60Z", "9999-12-31T24:00:00Z", "2026-01-01T00:00:00+99:00", "12-30",
      "1e9", "-5", "nan", "1.2.3", "1969-12-31T23:59:59Z", "99999999999999999999", "١٧٦٧٢٤٧٢٣٢", "2026-01-01\n"],
 )  # fmt: skip
 def test_what_is_no_time_is_named(text):

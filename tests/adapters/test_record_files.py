@@ -10,7 +10,7 @@ import pytest
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.parquet import arrow_schema
-from grpo_tta.adapters.storage.sink import RecordFiles, read_file, read_records
+from grpo_tta.adapters.storage.sink import RecordFiles, file_digest, read_file, read_records
 from grpo_tta.schemas import AdaptationLog, ClassProbability, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
 from grpo_tta.schemas.monitor import Sample, Shift
 
@@ -101,15 +101,17 @@ def store(tmp_path):
 @pytest.mark.parametrize("kind", RECORDS)
 def test_records_come_back(store, file_format, kind):
     records = RECORDS[kind]
-    path = RecordFiles(store, kind, file_format).write("part-0-000", rows(records))
+    path, digest = RecordFiles(store, kind, file_format).write("part-0-000", rows(records))
     assert path == f"{kind}/part-0-000.{file_format}"
+    with store.open_read(path) as file:
+        assert file_digest(file) == digest
     found = list(read_records(store.url, kind, type(records[0])))
     assert len(found) == len(records)
     assert sorted(found, key=str) == sorted(records, key=str)
 
 
 def test_a_days_folder_may_come_before_the_name(store):
-    path = RecordFiles(store, "labels").write("2026-01-31/t-0-000", rows(RECORDS["labels"]))
+    path, _ = RecordFiles(store, "labels").write("2026-01-31/t-0-000", rows(RECORDS["labels"]))
     assert path == "labels/2026-01-31/t-0-000.jsonl"
     found = list(read_records(store.url, "labels", type(RECORDS["labels"][0])))
     assert sorted(found, key=str) == sorted(RECORDS["labels"], key=str)
@@ -122,7 +124,9 @@ def test_a_days_folder_may_come_before_the_name(store):
 def test_bytes_do_not_depend_on_the_order_of_arrival(store, file_format):
     files = RecordFiles(store, "labels", file_format)
     twins = [label(1), label(1, label="dog"), label(1, label="bird"), label(4)]
-    contents = {store.read(files.write(f"f{i}", rows(order))) for i, order in enumerate(itertools.permutations(twins))}
+    contents = {
+        store.read(files.write(f"f{i}", rows(order)).name) for i, order in enumerate(itertools.permutations(twins))
+    }
     assert len(contents) == 1
 
 
@@ -145,7 +149,7 @@ def test_no_records_no_file(store):
 
 
 def test_json_lines_are_plain(store):
-    name = RecordFiles(store, "labels").write("f", rows([label(1)]))
+    name = RecordFiles(store, "labels").write("f", rows([label(1)])).name
     line = json.loads(store.read(name))
     assert line["event_time"] == "2026-01-01T00:00:00.000001Z"
     assert line["id"] == "ü 1"
@@ -169,7 +173,7 @@ def test_the_parquet_schema_follows_from_the_model(store):
     assert schema.field("late").type == pa.bool_()
     assert arrow_schema(DeadLetter).field("event").type == pa.string()
     assert arrow_schema(AdaptationLog).field("cause").type == pa.string()
-    name = RecordFiles(store, "labels", "parquet").write("f", rows(RECORDS["labels"]))
+    name = RecordFiles(store, "labels", "parquet").write("f", rows(RECORDS["labels"])).name
     table = pq.read_table(io.BytesIO(store.read(name)))
     assert table.column("event_time").to_pylist() == sorted_times(RECORDS["labels"])
 
@@ -208,7 +212,7 @@ def test_bad_names_are_refused(store, build, message):
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_of_some_streams_only_their_records_are_checked(store, file_format, monkeypatch):
-    name = RecordFiles(store, "labels", file_format).write("f", rows([label(i) for i in range(9)]))
+    name = RecordFiles(store, "labels", file_format).write("f", rows([label(i) for i in range(9)])).name
     checked = []
     for way in ("model_validate", "model_validate_json"):
         check = getattr(LabeledImage, way)

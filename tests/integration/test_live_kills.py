@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from live_jobs import LiveJob, check_bucket_truth, feed, send
+from live_jobs import LiveJob, all_of, check_bucket_truth, feed, send
 
+from benchmarks.faults import note
 from demo.broker import create_topic
 
 EVENTS = 32
@@ -181,7 +182,9 @@ def kill_at_random(world, job, kills):
         codes.append(job.kill(pid))
     assert codes.count(-signal.SIGKILL) > kills / 2
     job.finish(seconds=300.0)
-    (check_kafka if job.config["kafka"]["transactional"] else check_bucket)(world, job)
+    transactional = job.config["kafka"]["transactional"]
+    (check_kafka if transactional else check_bucket)(world, job)
+    note(f"live events, the job killed at random{' (transactional)' * transactional}", len(all_of(job)), kills, 0)
 
 
 def test_killed_at_a_random_moment(world, live_job):

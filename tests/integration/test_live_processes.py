@@ -20,6 +20,7 @@ from live_jobs import (
     wait_until,
 )
 
+from benchmarks.faults import note
 from demo.broker import BrokerFailed, LocalCluster, create_topic
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.watch.status import partition_logs
@@ -69,6 +70,7 @@ def test_of_three_processes_one_is_killed_one_is_frozen_and_wakes_and_one_is_add
     wait_for_the_end(job)
     job.end()
     check_all(job)
+    note("live events, of three processes one killed and one frozen", len(all_of(job)), 2, 0)
 
 
 def test_a_group_with_transactions_grows_under_load_and_every_event_is_seen_once(broker, topic, live_job):
@@ -176,6 +178,7 @@ def test_a_broker_that_is_killed_and_comes_back_is_taken_up_again(broker_to_dist
         assert {len(values) for values in outcomes.values()} == {1}
     else:
         check_all(job)
+    note(f"live events, the broker away for {outage:.0f} s ({truth})", len(all_of(job)), 1, 0)
 
 
 def leads(cluster, topic, dead):
@@ -203,3 +206,4 @@ def test_a_leader_that_is_killed_is_followed_by_another(broker_libraries, job_se
         finally:
             job.end()
         check_all(job)
+        note("live events, a partition's leader killed", len(all_of(job)), 1, 0)

@@ -156,7 +156,7 @@ class LiveWorld:
         config = make_config(
             {
                 "source": {"url": "kafka://broker:9092/t"},
-                "output": {"url": "kafka://broker:9092/labels"},
+                "output": {"url": options.pop("output", "kafka://broker:9092/labels")},
                 "checkpoint": {"url": self.url, "slice_seconds": "1ms", "slice_records": 10, **sections["checkpoint"]},
                 "kafka": {"until": "latest", **sections["kafka"]},
             }

@@ -1,6 +1,7 @@
 """What the processes of `protocol_world` run on: a store, a member and a producer that are dictionaries and lists, and
 threads that stop before everything they do."""
 
+import io
 import threading
 from concurrent.futures import Future
 
@@ -26,6 +27,9 @@ class WorldStore:
 
     def read_range(self, name, start, stop):
         return self.read(name)[start:stop]
+
+    def open_read(self, name):
+        return io.BytesIO(self.read(name))
 
     def names(self, prefix=""):
         self._world.step(f"names {prefix}")
@@ -67,6 +71,9 @@ class Inline:
 
     def __exit__(self, *_):
         """Nothing is under way."""
+
+    def map(self, do, values):
+        return map(do, values)
 
     def submit(self, do, *arguments):
         future = Future()

@@ -9,6 +9,7 @@ state before, the slice's range, its clock and its resets, so that another plan 
 """
 
 import hashlib
+import io
 import json
 import random
 import threading
@@ -22,7 +23,9 @@ from live_fakes import OURS, FakeOffsets
 from pipeline_checkpoints import CLOCK
 from protocol_fakes import Inline, Process, WorldSink, WorldStore
 
+from grpo_tta.adapters.storage.sink import file_digest
 from grpo_tta.pipeline import graph
+from grpo_tta.pipeline.checkpoint import log, outputs
 from grpo_tta.pipeline.checkpoint import protocol as transactions
 from grpo_tta.pipeline.checkpoint.known import partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict
@@ -78,7 +81,8 @@ class ProtocolWorld:
         """The modules that open stores and look at clocks see this world."""
         for module in (live, graph, run):
             monkeypatch.setattr(module, "ObjectStore", lambda url: WorldStore(self, url))
-        monkeypatch.setattr(live, "ThreadPoolExecutor", Inline)
+        for module in (live, log, outputs):
+            monkeypatch.setattr(module, "ThreadPoolExecutor", Inline)
         monkeypatch.setattr(graph, "newest_image", lambda state: None)
         monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=self._tick, sleep=lambda seconds: None))
         for module in (live, transactions):
@@ -196,13 +200,14 @@ class ProtocolWorld:
         return {**state, "hash": digest, "resets": [*state["resets"], *resets]}
 
     def _write(self, part, rows, sinks):
-        """Step 2: a file of each kind, and every row as a record."""
+        """Step 2: a file of each kind, of other bytes with every owner, and every row as a record."""
         written = []
         for kind in ("labels", "dead_letters"):
             lines = {where: value for found, where, value in rows if found == kind}
             if lines:
-                written.append((part.partition, f"{kind}/{part.stem}.jsonl"))
-                self.put(written[-1][1], json.dumps(lines).encode())
+                name, data = f"{kind}/{part.stem}.jsonl", json.dumps(lines, indent=part.plan.epoch).encode()
+                written.append((part.partition, (name, file_digest(io.BytesIO(data)))))
+                self.put(name, data)
         for _, where, value in rows:
             if self.truth == "kafka":
                 sinks._sinks[part.partition].send(where, value)
@@ -344,7 +349,11 @@ class ProtocolWorld:
         done = set()
         for name, end in self._ends():
             commit, store = self._commit(name), self.store(name)
-            states = {one: json.loads(PackReader(store).read(pack, one)) for one, pack in commit.states.items()}
+            try:
+                states = {one: json.loads(PackReader(store).read(pack, one)) for one, pack in commit.states.items()}
+            except FileNotFoundError as error:
+                self.violated(f"the newest commit of {name} names {error}, which is not there")
+                continue
             frames = sum(state["frames"] for state in states.values())
             if not frames == commit.counters.events == commit.counters.labels + commit.counters.dead_letters == end:
                 self.violated(f"{name} has {end} events, {frames} in states, and counts {commit.counters}")

@@ -1,140 +1,229 @@
-"""What a job has written may be damaged between two of its runs: a bit that flips, a file that is cut, or another job's
-in its place. The next run ends with the records and states of a job that nothing happened to, or refuses and names the
-file."""
+"""What a job has written, in its checkpoint or beside it, may be damaged between two of its runs: a bit that flips, a
+file that is cut, or another job's in its place. The next run ends with the records and states of a job that nothing
+happened to, or refuses and names the file."""
 
 import random
 import shutil
 import stat
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline_checkpoints import Killed, killing
-from pipeline_jobs import files, job_config, job_labeler, outputs, serve, write_pictures
+from pipeline_checkpoints import make_plan
+from pipeline_damage import RECORDS, STREAMS, FollowedJob, ListedJob, LiveJob, ShardedJob, write_feed
+from pipeline_jobs import files, job_config, job_labeler, serve, write_pictures
 
+from benchmarks.faults import note
 from grpo_tta.adapters.kafka.settings import KafkaSettings
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.adapters.storage.sink import file_digest
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
-from grpo_tta.pipeline.checkpoint.packs import PackError, PackReader
+from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
 from grpo_tta.pipeline.checkpoint.starts import Starts
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.run import live
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.watch.status import note_job, read_status
 
-STREAMS = {"a": 16, "b": 10, "c": 6}
-RECORDS = 8
+FOLLOWED = {"follow": True, "poll": "10ms", "settle": "1s"}
+OUTPUTS = ("adaptation", "dead_letters", "drift", "labels", "monitor")
+CHECKPOINT = ("commits", "identity.json", "job.json", "listing, index", "listing, rows", "plans", "states")
+EACH = 36
+"""Flips of a kind of file of a job, in the campaign."""
 
 
 class World:
-    """A job that was killed with an open plan, what it would have come to, and jobs whose files are not its own."""
+    """Jobs of every sort, and two more, whose files are not those of the first."""
 
-    def __init__(self, folder, monkeypatch):
-        self.folder, self.patch = folder, monkeypatch
-        write_pictures(folder / "feed", STREAMS)
+    def __init__(self, folder, patch):
+        self.folder, self.patch = folder, patch
+        write_feed(folder / "feed")
         write_pictures(folder / "others", {"a": 16, "x": 16})
-        self.run("whole")
-        self.expected = self.records("whole"), self.states("whole")
-        with pytest.raises(Killed):
-            self.run("killed", fault_point=killing("before:4", when=3))
-        self.run("other cuts", slice_records=6)
-        self.run("other source", source="others")
-        self.stored = sorted(name for name in files(folder / "killed") if name.startswith(("checkpoint/", "job.json")))
+        self.jobs = {
+            "killed": ListedJob(folder, "killed", patch, 3),
+            "finished": ListedJob(folder, "finished", patch, None, output={"format": "parquet"}),
+            "followed": FollowedJob(folder, "followed", patch, 2, source=FOLLOWED),
+            "sharded": ShardedJob(folder, "sharded", patch, 1),
+            "live": LiveJob(folder, "live"),
+        }
+        self.foreign = {
+            "cuts": ListedJob(folder, "other cuts", patch, None, checkpoint={"slice_records": RECORDS - 2}),
+            "source": ListedJob(folder, "other source", patch, None, source={"url": str(folder / "others")}),
+        }
 
-    def run(self, name, source="feed", slice_records=RECORDS, **options):
-        checkpoint = {"slice_records": slice_records, "keep": 2}
-        config = job_config(self.folder / source, self.folder / name, checkpoint=checkpoint)
+    def run(self, name):
+        """Take up the bounded job in the folder of this name."""
+        config = job_config(self.folder / "feed", self.folder / name, checkpoint={"slice_records": RECORDS})
         serve(self.patch, job_labeler(config))
-        return run_label_job(config, **options)
+        return run_label_job(config)
 
-    def states(self, name):
-        store = ObjectStore(str(self.folder / name / "checkpoint"))
-        commit = CheckpointLog(store).latest()
-        reader = PackReader(store, commit=commit)
-        return {stream: reader.read(pack, stream) for stream, pack in commit.states.items()}
+    def others(self, stored):
+        """Damages by files of the same name, or at least the same kind, of other jobs."""
 
-    def records(self, name):
-        """Not how they were cut into files."""
-        found = outputs(self.folder / name)
-        return {kind: sorted(record.model_dump_json() for record in records) for kind, records in found.items()}
-
-    def outcome(self, stored, damage):
-        """``refused`` or ``undisturbed``, of a run after ``damage(path)``."""
-        shutil.rmtree(self.folder / "damaged", ignore_errors=True)
-        shutil.copytree(self.folder / "killed", self.folder / "damaged")
-        damage(self.folder / "damaged" / stored)
-        try:
-            self.run("damaged")
-        except (JobError, ConfigurationError, OSError) as error:
-            said = str(error)
-        else:
-            assert self.records("damaged") == self.expected[0], stored
-            try:
-                assert self.states("damaged") == self.expected[1], stored
-                return "undisturbed"
-            except PackError as error:  # a stream that did not come again is refused when it does
-                said = str(error)
-        assert stored.rpartition("/")[2] in said, (stored, said)
-        return "refused"
-
-    def damages(self, stored, chance):
-        """All that can happen to a file, by name."""
-
-        def flip(path):
-            data = bytearray(path.read_bytes())
-            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-            path.write_bytes(data)
-
-        def cut(path):
-            path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
-
-        def foreign(other):
-            there = self.folder / other / stored
-            if not there.exists():  # of the same kind, then
-                there = next(iter(sorted((self.folder / other / stored).parent.glob("*"))))
+        def foreign(job):
+            there = job.made / stored
+            if stored not in job.stored:
+                there = next(iter(sorted(there.parent.glob("*"))))
             return lambda path: shutil.copy(there, path)
 
-        return {"flip": flip, "cut": cut, "cuts": foreign("other cuts"), "source": foreign("other source")}
+        return {name: foreign(job) for name, job in self.foreign.items()}
+
+
+def flip(chance, where=None):
+    """Another byte in a file's place ``0 <= where < 1``."""
+
+    def damage(path):
+        data = bytearray(path.read_bytes())
+        data[int(len(data) * (chance.random() if where is None else where))] ^= chance.randrange(1, 256)
+        path.write_bytes(data)
+
+    return damage
+
+
+def cut(chance):
+    return lambda path: path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, settled_heap():
+        monkeypatch.setattr(live, "_PAUSES", (0.0,))
         yield World(tmp_path_factory.mktemp("stored"), monkeypatch)
 
 
 def test_every_kind_of_file_is_tried(world):
-    kinds = {name.removeprefix("checkpoint/").split("/")[0] for name in world.stored}
-    assert kinds == {"commits", "identity.json", "job.json", "listing", "plans", "states"}
-    plans = [name for name in world.stored if "plans/" in name]
-    assert len(plans) == 1 + len([name for name in world.stored if "commits/" in name]), "one is open"
+    assert {name: set(job.kinds()) for name, job in world.jobs.items()} == {
+        "killed": {*OUTPUTS, *CHECKPOINT},
+        "finished": {*OUTPUTS, *CHECKPOINT, "summary.json"},
+        "followed": {*OUTPUTS, *CHECKPOINT},
+        "sharded": {*OUTPUTS, *CHECKPOINT, "summary.json", "shards.json"},
+        "live": {"labels", "commits", "plans", "states", "epochs", "live.json", "starts.json", "start.json"},
+    }
+    killed = world.jobs["killed"]
+    assert len(killed.kinds()["plans"]) == 1 + len(killed.kinds()["commits"]), "one is open"
+    assert killed.expected[0][0] == world.jobs["finished"].expected[0][0], "in either format"
 
 
 def test_a_damaged_file_is_named_or_changes_nothing(world):
     """Of each kind the newest, which a resume needs, and one before it."""
-    chance = random.Random(1)
-    for kind in ("commits/", "plans/", "states/", "listing/segment", "listing/0", "identity", "job.json"):
-        newest = [name for name in world.stored if kind in name][-2:]
-        came = {
-            (stored, how): world.outcome(stored, damage)
-            for stored in newest
-            for how, damage in world.damages(stored, chance).items()
-            if stored == newest[-1] or how == "flip"
-        }
-        if kind in ("commits/", "listing/segment", "identity"):
-            assert {came[newest[-1], how] for how in ("flip", "cut")} == {"refused"}, came
+    chance, job = random.Random(1), world.jobs["killed"]
+    for kind in ("labels", *CHECKPOINT):
+        *_, before, newest = 2 * job.kinds()[kind]
+        ways = {"flip": flip(chance), "cut": cut(chance), **world.others(newest)}
+        came = {how: job.outcome(newest, damage) for how, damage in ways.items()}
+        if before != newest:
+            came["before"] = job.outcome(before, flip(chance))
+        assert set(came.values()) <= {"refused", "undisturbed"}, (kind, came)
+        if kind in ("commits", "listing, index", "identity.json"):
+            assert (came["flip"], came["cut"]) == ("refused", "refused"), came
+        assert kind != "labels" or came["before"] == "refused", came
+
+
+@pytest.mark.parametrize(
+    ("name", "partition", "plan_is_open"),
+    [
+        ("killed", "", True),
+        ("finished", "", False),
+        ("live", "partitions/t-0/", True),
+        ("live", "partitions/t-1/", False),
+    ],
+)
+def test_a_newest_commit_that_is_gone_is_missed_where_a_plan_went_on_from_it_or_made_again(
+    world, name, partition, plan_is_open
+):
+    """Its plan is still there, or not; a plan alone that is gone is missed."""
+    job = world.jobs[name]
+    commit = [stored for stored in job.kinds()["commits"] if f"checkpoint/{partition}commits/" in stored][-1]
+    plan = commit.replace("commits/", "plans/")
+    expected = "refused" if plan_is_open else "undisturbed"
+    assert job.outcome(commit, Path.unlink) == expected
+    assert job.outcome(commit, lambda path: (path.unlink(), (job.again / plan).unlink())) == expected
+    assert job.outcome(plan, Path.unlink) == "refused"
+
+
+@pytest.mark.parametrize("name", ["finished", "live"])
+def test_any_file_of_a_job_that_has_little_left_to_do(world, name):
+    chance, job = random.Random(2), world.jobs[name]
+    for kind, names in job.kinds().items():
+        came = [job.outcome(names[0], damage) for damage in (flip(chance), cut(chance))]
+        assert set(came) <= {"refused", "undisturbed"}, (kind, came)
+        if kind in OUTPUTS:
+            assert set(came) == {"refused"}, (kind, came)
+
+
+@pytest.mark.parametrize("name", ["followed", "sharded"])
+def test_output_files_are_looked_at_before_a_job_goes_on(world, name):
+    job = world.jobs[name]
+    first = job.kinds()["labels"][0]
+    assert job.outcome(first, flip(random.Random(3))) == "refused"
+
+
+def test_an_output_file_that_is_gone_was_taken_by_its_reader(world):
+    job = world.jobs["finished"]
+    taken = job.kinds()["labels"][0]
+    assert job.outcome(taken, Path.unlink) == "other results"
+    job.run(job.again)
+    assert not (job.again / taken).exists()
+
+
+def test_an_output_file_that_another_owner_has_written_since_is_none_that_was_damaged(world, caplog):
+    """One that was taken over ends its slice after its successor has, and rounds otherwise; or dies in the middle."""
+    job = world.jobs["finished"]
+    name = job.kinds()["labels"][1]
+
+    def late(sequence, pack):
+        def damage(path):
+            shutil.copy(job.made / job.kinds()["labels"][0], path)
+            store, plan = ObjectStore(str(job.again / "checkpoint")), make_plan(sequence, epoch=2)
+            CheckpointLog(store).write_plan(plan)
+            if pack:
+                with path.open("rb") as file:
+                    write_pack(store, pack_name(plan), {}, {"files": {pack: file_digest(file)}})
+
+        return damage
+
+    assert job.outcome(name, late(1, name)) == "other results", "and no refusal"
+    assert job.outcome(name, late(2, name)) == "refused", "that is another slice"
+    assert job.outcome(name, late(1, "another.jsonl")) == "refused"
+    assert caplog.text == ""
+    assert job.outcome(name, late(1, None)) == "other results"
+    assert f"output file {name} is not what was committed: epoch 2 has written it, or damage" in caplog.text
+
+
+def test_output_files_are_looked_at_as_long_as_their_commits_are_kept(world, tmp_path):
+    """Two are, at least."""
+    job = ListedJob(world.folder, "keeps two", world.patch, None, checkpoint={"keep": 2})
+    came = {name: job.outcome(name, flip(random.Random(4))) for name in job.kinds()["labels"]}
+    assert list(came.values()) == ["other results", "other results", "refused", "refused"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(6))
-def test_damaged_again_and_again(world, seed):
-    """Every file in every way."""
-    chance = random.Random(seed)
-    came = [
-        world.outcome(stored, damage) for stored in world.stored for damage in world.damages(stored, chance).values()
-    ]
-    counts = {how: came.count(how) for how in ("refused", "undisturbed")}
-    print(f"seed {seed}: {len(came)} damages of {len(world.stored)} files: {counts}")
-    assert min(counts.values()) > len(came) / 4
+@pytest.mark.timeout(7200)
+def test_two_thousand_flips_through_whole_jobs(world):
+    """Of every kind of file of every sort of job, evenly over files and places in them."""
+    chance, rows, wrong = random.Random(0), [], []
+    for sort, job in world.jobs.items():
+        for kind, names in job.kinds().items():
+            came: Counter[str] = Counter()
+            for number in range(EACH):
+                where = (number + chance.random()) / EACH
+                came[outcome := job.outcome(name := names[number % len(names)], flip(chance, where))] += 1
+                wrong += [(name, where, outcome)] if outcome not in ("refused", "undisturbed") else []
+            rows.append((sort, kind, len(names), EACH, came["refused"], came["undisturbed"]))
+    print_counts(rows)
+    note("bytes flipped in stored files of whole jobs", tried := sum(row[3] for row in rows), tried, len(wrong))
+    assert not wrong, wrong
+    assert tried >= 2000
+
+
+def print_counts(rows):
+    """A line a kind of file, and one for all."""
+    total = ("all", "", *(sum(column) for column in list(zip(*rows, strict=True))[2:]))
+    print(f"{'job':9} {'kind':15} {'files':>6} {'flips':>6} {'refused':>8} {'undisturbed':>12} {'unseen':>7}")
+    for sort, kind, names, tried, refused, undisturbed in (*rows, total):
+        unseen = tried - refused - undisturbed
+        print(f"{sort:9} {kind:15} {names:6} {tried:6} {refused:8} {undisturbed:12} {unseen:7}")
 
 
 def test_what_a_live_job_notes_is_sealed_too(tmp_path, monkeypatch):
@@ -195,9 +284,11 @@ def test_a_checkpoint_of_the_version_before_is_refused_with_the_way_out(world):
 
 def test_a_listing_is_for_its_owner_s_eyes_alone(world):
     """A URI may hold a password or a signature."""
-    listing = [path for path in (world.folder / "whole" / "checkpoint" / "listing").iterdir() if path.is_file()]
+    assert world.jobs["finished"].stored
+    made = world.jobs["finished"].made / "checkpoint"
+    listing = [path for path in (made / "listing").iterdir() if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in listing} == {0o600}
-    others = (world.folder / "whole" / "checkpoint" / "commits").iterdir()
+    others = (made / "commits").iterdir()
     assert {stat.S_IMODE(path.stat().st_mode) & 0o044 for path in others} == {0o044}
 
 
@@ -217,7 +308,7 @@ def test_a_job_that_fails_before_it_commits_binds_its_place_to_no_source(world, 
         run_label_job(first, fault_point=failing)
     second = config("feed", None)
     serve(world.patch, job_labeler(second))
-    assert run_label_job(second).summary.labels == sum(STREAMS.values())
+    assert run_label_job(second).summary.events == sum(STREAMS.values())
     with pytest.raises(ConfigurationError):
         run_label_job(config("others", checkpoint))
 
