@@ -106,13 +106,15 @@ def test_every_kind_of_file_is_tried(world):
 
 
 def test_a_damaged_file_is_named_or_changes_nothing(world):
-    """Of each kind the newest, which a resume needs, and one before it."""
+    """Of each kind the newest, which a resume needs; of some another one, or another job's."""
     chance, job = random.Random(1), world.jobs["killed"]
     for kind in ("labels", *CHECKPOINT):
         *_, before, newest = 2 * job.kinds()[kind]
-        ways = {"flip": flip(chance), "cut": cut(chance), **world.others(newest)}
+        ways = {"flip": flip(chance), "cut": cut(chance)}
+        if kind in ("commits", "listing, index", "plans", "states"):
+            ways |= world.others(newest)
         came = {how: job.outcome(newest, damage) for how, damage in ways.items()}
-        if before != newest:
+        if kind in ("commits", "labels"):
             came["before"] = job.outcome(before, flip(chance))
         assert set(came.values()) <= {"refused", "undisturbed"}, (kind, came)
         if kind in ("commits", "listing, index", "identity.json"):
@@ -146,10 +148,8 @@ def test_a_newest_commit_that_is_gone_is_missed_where_a_plan_went_on_from_it_or_
 def test_any_file_of_a_job_that_has_little_left_to_do(world, name):
     chance, job = random.Random(2), world.jobs[name]
     for kind, names in job.kinds().items():
-        came = [job.outcome(names[0], damage) for damage in (flip(chance), cut(chance))]
-        assert set(came) <= {"refused", "undisturbed"}, (kind, came)
-        if kind in OUTPUTS:
-            assert set(came) == {"refused"}, (kind, came)
+        came = job.outcome(names[0], flip(chance))
+        assert came == "refused" or (came == "undisturbed" and kind not in OUTPUTS), (kind, came)
 
 
 @pytest.mark.parametrize("name", ["followed", "sharded"])
@@ -186,9 +186,10 @@ def test_an_output_file_that_another_owner_has_written_since_is_none_that_was_da
     assert job.outcome(name, late(1, name)) == "other results", "and no refusal"
     assert job.outcome(name, late(2, name)) == "refused", "that is another slice"
     assert job.outcome(name, late(1, "another.jsonl")) == "refused"
-    assert caplog.text == ""
+    warning = f"output file {name} is not what was committed: epoch 2 has written it, or damage"
+    assert warning not in caplog.text
     assert job.outcome(name, late(1, None)) == "other results"
-    assert f"output file {name} is not what was committed: epoch 2 has written it, or damage" in caplog.text
+    assert warning in caplog.text
 
 
 def test_output_files_are_looked_at_as_long_as_their_commits_are_kept(world, tmp_path):
