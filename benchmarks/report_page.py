@@ -33,7 +33,7 @@ PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
 _MEASURED = """
 import resource, sys
 from grpo_tta.pipeline.cli import main
-from grpo_tta.pipeline.report.sums import usable_processors
+from grpo_tta.pipeline.report.processes import usable_processors
 if __name__ == "__main__":
     assert main(sys.argv[1:]) == 0
     own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

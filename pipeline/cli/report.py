@@ -72,8 +72,8 @@ def request_of(flags: argparse.Namespace, out: str) -> "ReportRequest":
     """Checked flags; raises `ConfigurationError`."""
     from grpo_tta.pipeline.config.values import is_kafka
     from grpo_tta.pipeline.report.answers import read_answers
+    from grpo_tta.pipeline.report.processes import usable_processors
     from grpo_tta.pipeline.report.report import ReportRequest
-    from grpo_tta.pipeline.report.sums import usable_processors
 
     if is_kafka(out):
         raise ConfigurationError(

@@ -7,7 +7,7 @@ held packed, and a stream's are unpacked when it is asked for, so that many stre
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from grpo_tta.adapters.storage.objects import ObjectStore
@@ -88,6 +88,20 @@ class Outputs:
     def names(self) -> list[str]:
         """Of all streams, sorted."""
         return sorted(self._packed)
+
+    def parts(self, streams: int) -> list["Outputs"]:
+        """The same of so many streams each; dead letters that know none are in all of them."""
+        names = self.names
+        runs = [names[at : at + streams] for at in range(0, len(names), streams)]
+        return [
+            replace(
+                self,
+                _packed={name: self._packed[name] for name in run},
+                _drift={name: self._drift[name] for name in run if name in self._drift},
+                _examples={key: letter for key, letter in self._examples.items() if key[0] in set(run)},
+            )
+            for run in runs
+        ]
 
     def stream(self, name: str) -> StreamOutputs:
         """One stream's outputs since ``since``."""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from grpo_tta.pipeline.report.answers import Answer, questions, summed, with_ans
 from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
 from grpo_tta.pipeline.report.page import ask_page, report_page
 from grpo_tta.pipeline.report.pictures import NEWEST, LabelFiles, Thumbnails, choose, files_of_use
+from grpo_tta.pipeline.report.processes import in_processes
 from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
 from grpo_tta.pipeline.report.states import judge
@@ -29,6 +31,9 @@ STREAMS_FOLDER = "streams"
 ASK_WINDOW = NEWEST
 """Images of a stream, the newest since its last shift, that questions are drawn from."""
 ASK_SIDE = 400
+
+_STREAMS_OF_A_PART = 100
+"""That a process judges at a time."""
 
 Truth = Callable[[str, Sequence[StreamWindow]], dict[str, Any] | None]
 """A stream's accuracy by a truth file, window by window, where there is one."""
@@ -49,7 +54,7 @@ class ReportRequest:
     answers: tuple[Answer, ...] = ()
     renew: int | None = None
     readers: int = 1
-    """Processes, at most, that read ``monitor/``. More than one for a program whose main module may be imported."""
+    """Processes, at most, that read and judge: see `in_processes`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Written:
 
 
 def write_report(
-    request: ReportRequest, truth: Truth = lambda *_: None, evaluation: Mapping[str, Any] | None = None
+    request: ReportRequest, truth: Truth | None = None, evaluation: Mapping[str, Any] | None = None
 ) -> Written:
     """Read the outputs and write the pages.
 
@@ -118,8 +123,17 @@ def _write(path: Path, html: bytes) -> None:
     os.replace(beside, path)
 
 
-def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Judged]:
+def _judged(outputs: Outputs, request: ReportRequest, truth: Truth | None) -> list[_Judged]:
     """Every stream, the worst first: by state, then by the estimate, then by the size of the last shift."""
+    readers = 1 if truth is not None else request.readers
+    parts = [outputs] if readers == 1 else outputs.parts(_STREAMS_OF_A_PART)
+    found = [one for some in in_processes(readers, partial(_judge, request, truth), parts) for one in some]
+    if not found and not outputs.unplaced:
+        raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
+    return sorted(found, key=lambda one: _worst_first(one.row))
+
+
+def _judge(request: ReportRequest, truth: Truth | None, outputs: Outputs) -> list[_Judged]:
     estimates = estimator(request.calibration, from_labels=outputs.from_labels)
     floor = floor_of(request.floor, request.calibration)
     calibrated = request.calibration is not None and not outputs.from_labels
@@ -134,12 +148,10 @@ def _judged(outputs: Outputs, request: ReportRequest, truth: Truth) -> list[_Jud
         windows = windows._replace(newest=with_answers(windows.newest, answered))
         judgement = judge(stream, windows.newest, outputs.now, floor, calibrated=calibrated, out=request.out)
         told = Told(stream, windows, judgement, estimates)
-        view = details_of(told, answered, truth(name, windows.shown))
+        view = details_of(told, answered, truth(name, windows.shown) if truth else None)
         packed = zlib.compress(json.dumps(view).encode(), 1)
         found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
-    if not found and not outputs.unplaced:
-        raise JobError(f"{request.out} holds no image since {outputs.since}: --since an earlier time")
-    return sorted(found, key=lambda one: _worst_first(one.row))
+    return found
 
 
 def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:

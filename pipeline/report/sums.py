@@ -5,18 +5,15 @@ to read, some processes read runs of neighbouring files, and what they have pack
 The sums are the same.
 """
 
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file
-from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.report.processes import in_processes
 from grpo_tta.pipeline.report.stretches import Names, Packed
 from grpo_tta.schemas.monitor import MonitorRecord
 
@@ -67,15 +64,9 @@ def read_sums(store: ObjectStore, readers: int) -> Sums:
     """All of ``monitor/``, by at most so many processes. Raises ValueError as `read_file` does."""
     names = store.names(f"{MONITOR}/")
     runs = _runs(names, _bytes(store, names) // _BYTES_OF_A_RUN if readers > 1 else 1)
-    if len(runs) < 2:
-        return _read(store.url, names)
     sums = Sums()
-    with ProcessPoolExecutor(min(readers, len(runs)), multiprocessing.get_context("spawn")) as processes:
-        try:
-            for part in processes.map(_read, [store.url] * len(runs), runs):
-                sums.absorb(part)
-        except BrokenProcessPool as error:
-            raise JobError(f"{store.url}: a process that read {MONITOR}/ has died, for want of memory?") from error
+    for part in in_processes(readers, partial(_read, store.url), runs or [names]):
+        sums.absorb(part)
     return sums
 
 
@@ -97,11 +88,6 @@ def _read(url: str, names: Iterable[str]) -> Sums:
         for record in read_file(store, name, MonitorRecord):
             sums.add(stem_of(name), record)
     return sums
-
-
-def usable_processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stem_of(name: str) -> str:

@@ -328,6 +328,9 @@ def test_several_processes_read_what_one_does(tmp_path: Path, monkeypatch: pytes
         for column in ("histograms", "labels", "totals"):
             one, other = (getattr(stream.stretches, column) for stream in (alone, together))
             assert all((one[key] == other[key]).all() for key in one)
+    monkeypatch.setattr("grpo_tta.pipeline.report.report._STREAMS_OF_A_PART", 2)
+    alone, together = (report(tmp_path, tmp_path / f"{readers}/page.html", readers=readers) for readers in (1, 2))
+    assert {**alone, "made": 0} == {**together, "made": 0}
     store.write("monitor/p-9.jsonl", b"{}\n")
     with pytest.raises(ValueError, match=r"monitor/p-9\.jsonl, line 1"):
         read_outputs(str(tmp_path), readers=2)
