@@ -8,10 +8,18 @@ checksums, be sound.
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from grpo_tta.adapters.images.limits import MAX_PARTS, MAX_SCANS, CorruptImage, ImageLimits, TooManyParts
+from grpo_tta.adapters.images.limits import (
+    MAX_GONE_THROUGH,
+    MAX_PARTS,
+    MAX_SCANS,
+    CorruptImage,
+    ImageLimits,
+    TooManyParts,
+)
 from grpo_tta.adapters.images.orientation import UPRIGHT, Metadata
 
 
@@ -152,11 +160,13 @@ def bare_jpeg(data: bytes, limits: ImageLimits) -> Bare:
     if not scans.complete(ids, to_the_last_bit=not closed):
         raise CorruptImage("scans are missing" if closed else "it is cut off")
     height, width = struct.unpack_from(">HH", frame, 2)
+    shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
+    share = min(width * height, limits.max_pixels + 1) / max(*shares, 1)  # with more it is refused for them
+    gone_through = sum(one * share * scans.of(component) for one, component in zip(shares, ids, strict=True))
+    if gone_through > MAX_GONE_THROUGH * limits.max_pixels:
+        raise TooManyParts(f"{scans.count} scans of {width} x {height} pixels")
     data = b"".join([*kept, b"\xff\xd9"])
-    coefficients = 0
-    if scans.count > 1 or frame[0] in _PROGRESSIVE:
-        shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
-        coefficients = 2 * width * height * sum(shares) // max(*shares, 1)
+    coefficients = int(2 * share * sum(shares)) if scans.count > 1 or frame[0] in _PROGRESSIVE else 0
     return Bare(data, width, height, metadata.orientation(), memory=coefficients, closed=closed)
 
 
@@ -165,6 +175,7 @@ class _Scans:
 
     def __init__(self) -> None:
         self.count = 0
+        self._of: Counter[int] = Counter()
         self._missing: dict[int, list[int]] = {}
 
     def add(self, header: bytes) -> None:
@@ -176,8 +187,13 @@ class _Scans:
             raise CorruptImage("a scan has a malformed header")
         first, last, bits = header[1 + 2 * components : 4 + 2 * components]
         for component in header[1 : 1 + 2 * components : 2]:
+            self._of[component] += 1
             missing = self._missing.setdefault(component, [99] * 64)
             missing[first : min(last, 63) + 1] = [bits & 15] * (min(last, 63) + 1 - first)
+
+    def of(self, component: int) -> int:
+        """How many there are of it."""
+        return self._of[component]
 
     def complete(self, components: bytes, *, to_the_last_bit: bool) -> bool:
         if not to_the_last_bit:

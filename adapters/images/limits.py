@@ -17,6 +17,8 @@ from PIL import _imaging as _core
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten."""
+MAX_GONE_THROUGH = 32
+"""Samples of a JPEG for each pixel allowed, counted in each scan: those of a CMYK one are gone through 24 times."""
 MAX_PARTS = 100_000
 """Strips or tiles of a TIFF, chunks, segments or blocks of other files."""
 BYTES_PER_PIXEL = 5

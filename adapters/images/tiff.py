@@ -1,6 +1,7 @@
 """TIFF files bare of metadata: a directory of the first page with those tags alone that decide its pixels."""
 
 import struct
+from typing import NamedTuple
 
 from grpo_tta.adapters.images.bare import Bare
 from grpo_tta.adapters.images.ifd import Directory, read_directory
@@ -15,16 +16,17 @@ from grpo_tta.adapters.images.limits import (
 from grpo_tta.adapters.images.orientation import TAG, orientation
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_STRIPS, _SAMPLES, _ROWS, _PLANAR, _COLOURS = 273, 277, 278, 284, 320
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT, _XMP = 322, 323, 324, 339, 700
-_PIXELS = frozenset(
-    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317}
-    | {_COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 332, 338, 347, *range(512, 522), 529, 530, 531, 532}
-)
+_STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
+_TABLES = 347
+_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, 266, 292, 293, 317, _COLOURS, 332, 338, 512, 513, 514, 530})
+"""Tags of numbers that decide pixels, beside those of the layout."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _UNSIGNED = frozenset({1, 4})
 _NO_BOUND = 2**32 - 1
-_SHORT, _LONG, _LONG8 = 3, 4, 16
+_SHORT, _LONG, _BYTES = 3, 4, 7
+_MAX_NUMBERS = 3 * 2**16
+"""Of a palette."""
 
 
 def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
@@ -46,16 +48,37 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
         )
     if len(depths) > 1 or (samples > 1 and found.number(_PLANAR) == 2 and max(depths) != 8):
         raise UnsupportedPixels(f"samples of {sorted(depths)} bits that lie apart or differ in depth cannot be read")
-    unit = _check_parts(found, width, height, limits) * samples * max(depths) // 8
-    changed = {_PHOTOMETRIC: _BLACK_IS_ZERO} if photometric == _WHITE_IS_ZERO else {}
-    bare = _written(found, changed)
+    parts = _parts(found, width, height, limits)
+    unit = parts.wide * parts.high * samples * max(depths) // 8
+    changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
+    bare = _written(found, parts.tags(width, height, samples) | changed)
     turn = orientation(xmp=[found.raw(_XMP)]) if _XMP in found.values else 1
     turn = found.number(TAG, within=range(1, 9)) or turn
     return Bare(bare, width, height, turn, max(depths), photometric == _WHITE_IS_ZERO, memory=2 * unit)
 
 
-def _check_parts(found: Directory, width: int, height: int, limits: ImageLimits) -> int:
-    """Pixels of a strip or tile, judged like those of an image; all parts must have a place."""
+class _Parts(NamedTuple):
+    """Strips or tiles, of ``wide`` x ``high`` pixels each."""
+
+    tiled: bool
+    wide: int
+    high: int
+    planar: int
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    """Bytes of each."""
+
+    def tags(self, width: int, height: int, samples: int) -> dict[int, tuple[int, ...]]:
+        """What a decoder is to see: tags of strips or of tiles, never of both."""
+        found = {_WIDTH: (width,), _HEIGHT: (height,), _SAMPLES: (samples,), _PLANAR: (self.planar,)}
+        if self.tiled:
+            sizes = {_TILE_WIDTH: (self.wide,), _TILE_HEIGHT: (self.high,)}
+            return found | sizes | {_TILES: self.offsets, _TILE_BYTES: self.counts}
+        return found | {_ROWS: (self.high,), _STRIPS: self.offsets, _STRIP_BYTES: self.counts}
+
+
+def _parts(found: Directory, width: int, height: int, limits: ImageLimits) -> _Parts:
+    """All that is decoded is judged like the image, with what reaches over its edges; all parts must have a place."""
     tiled = _TILES in found.values
     wide = found.number(_TILE_WIDTH) or 0 if tiled else width
     high = found.number(_TILE_HEIGHT) or 0 if tiled else min(found.number(_ROWS) or _NO_BOUND, height)
@@ -66,38 +89,47 @@ def _check_parts(found: Directory, width: int, height: int, limits: ImageLimits)
         raise TooManyPixels(f"{width} x {height} pixels exceed the limit of {limits.max_pixels}")
     if wide * high > limits.max_pixels:
         raise TooManyPixels(f"{what} of {wide} x {high} pixels exceeds the limit of {limits.max_pixels}")
-    planes = found.number(_SAMPLES) or 1 if found.number(_PLANAR) == 2 else 1
-    count = -(-width // wide) * -(-height // high) * planes
-    places = found.values.get(_TILES if tiled else _STRIPS)
+    planar = 2 if found.number(_PLANAR) == 2 else 1
+    of_plane = -(-width // wide) * -(-height // high)
+    count = of_plane * (found.number(_SAMPLES) or 1 if planar == 2 else 1)
+    tag, bytes_tag = (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)
+    places = found.values.get(tag)
     if max(count, places.length if places else 0) > MAX_PARTS:
         raise TooManyParts(f"more than {MAX_PARTS} strips or tiles")
-    offsets = found.numbers(_TILES if tiled else _STRIPS, MAX_PARTS)
-    if len(offsets) < count or not all(offsets[:count]):
+    if tiled and of_plane * wide * high > limits.max_pixels:
+        raise TooManyPixels(f"{of_plane} tiles of {wide} x {high} pixels exceed the limit of {limits.max_pixels}")
+    offsets = found.numbers(tag, count)
+    if len(offsets) < count or not all(offsets):
         raise CorruptImage(f"{count} strips or tiles are needed, {sum(map(bool, offsets))} have a place in the file")
-    return wide * high
+    counts = found.numbers(bytes_tag, count)
+    if len(counts) < count:
+        raise CorruptImage(f"{count} strips or tiles are needed, {len(counts)} say how many bytes they have")
+    if sum(counts) > len(found.data):
+        raise CorruptImage(f"its strips or tiles have {sum(counts)} bytes together, the file has {len(found.data)}")
+    return _Parts(tiled, wide, high, planar, offsets, counts)
 
 
-def _written(found: Directory, changed: dict[int, int]) -> bytes:
-    """The file with a directory of its own behind it, which is a classic one also for a BigTIFF; values stay where they
-    lie."""
+def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:
+    """The file with a directory of its own behind it, which is a classic one also for a BigTIFF: a decoder sees the
+    numbers that were judged, whatever else a tag's kind may have told it."""
     order = found.order
-    entries, more = [], b""
+    tags = {tag: numbers for tag in _PIXELS if (numbers := found.numbers(tag, _MAX_NUMBERS))}
+    colours = tags.get(_COLOURS, ())
+    if colours and max(colours) < 256:
+        tags[_COLOURS] = tuple(colour * 257 for colour in colours)
+    tags |= changed
+    fields, more = {}, b""
     end = len(found.data) + len(found.data) % 2
-    for tag in sorted(_PIXELS & found.values.keys()):
-        kind, count, place = found.values[tag]
-        raw, moved = found.raw(tag), b""
-        if tag in changed:
-            kind, count, raw = _SHORT, 1, struct.pack(order + "H", changed[tag])
-        elif kind == _LONG8:
-            kind, raw = _LONG, struct.pack(f"{order}{count}I", *found.numbers(tag, count))
-            moved = raw
-        elif tag == _COLOURS and (colours := found.numbers(tag, 3 * 2**16)) and max(colours) < 256:
-            moved = raw = struct.pack(f"{order}{len(colours)}H", *(colour * 257 for colour in colours))
-            kind, count = _SHORT, len(colours)
-        if moved:
-            place, more = end + len(more), more + moved
-        field = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", place)
-        entries.append(struct.pack(order + "HHI", tag, kind, count) + field)
+    for tag, numbers in tags.items():
+        kind, letter = (_SHORT, "H") if max(numbers) < 2**16 else (_LONG, "I")
+        raw = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
+        if len(raw) > 4:
+            raw, more = struct.pack(order + "I", end + len(more)), more + raw
+        fields[tag] = struct.pack(order + "HHI", tag, kind, len(numbers)) + raw.ljust(4, b"\0")
+    if _TABLES in found.values:
+        tables = found.raw(_TABLES)
+        fields[_TABLES] = struct.pack(order + "HHII", _TABLES, _BYTES, len(tables), end + len(more))
+        more += tables + b"\0" * (len(tables) % 2)
     header = found.data[:2] + struct.pack(order + "HI", 42, end + len(more))
-    directory = struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
+    directory = struct.pack(order + "H", len(fields)) + b"".join(fields[tag] for tag in sorted(fields)) + bytes(4)
     return b"".join((header, found.data[8:].ljust(end - 8, b"\0"), more, directory))
