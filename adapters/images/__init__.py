@@ -214,18 +214,26 @@ class _Work:
 
     def canvas(self) -> Canvas:
         """Raises whatever the decoder raises."""
-        if self._name == "JPEG":
-            image = self._jpeg()
-        else:
-            image = self._opened()
-            image.load()
+        bare, image = self._bare, self._loaded()
+        if bare.blocks:
+            image = bare.blocks.picture(image, bare.width, bare.height, self._deadline.check)
         return to_canvas(image, self._plain(image), self._bare.turn, self._spec)
+
+    def _loaded(self) -> Image.Image:
+        if self._name == "JPEG":
+            return self._jpeg()
+        if self._bare.check:
+            self._bare.check(self._deadline)
+        image = self._opened()
+        image.load()
+        return image
 
     def _opened(self) -> ImageFile.ImageFile:
         """Not `Image.open`: its own guard against bombs is a global that other code shares."""
         image: ImageFile.ImageFile = _OPENERS[self._name].open_(_Timed(self._bare.data, self._deadline), "")
-        if image.size != (self._bare.width, self._bare.height):
-            raise CorruptImage(f"cannot be decoded: its headers say {self._bare.width} x {self._bare.height} pixels")
+        bare = self._bare
+        if image.size != (bare.stored or (bare.width, bare.height)):
+            raise CorruptImage(f"cannot be decoded: its headers say {bare.width} x {bare.height} pixels")
         return image
 
     def _jpeg(self) -> Image.Image:

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from grpo_tta.adapters.images.blocks import Blocks
 from grpo_tta.adapters.images.limits import (
     MAX_GONE_THROUGH,
     MAX_PARTS,
     MAX_SCANS,
     CorruptImage,
+    Deadline,
     ImageLimits,
     TooManyParts,
 )
@@ -41,6 +43,12 @@ class Bare:
     """Bytes that the decoder takes beside the picture."""
     closed: bool = True
     """Whether its end mark was there."""
+    check: Callable[[Deadline], None] | None = None
+    """Raises `CorruptImage` where pixels are missing that the decoder would not miss."""
+    blocks: Blocks | None = None
+    """What the grey pixels are that the decoder sees."""
+    stored: tuple[int, int] | None = None
+    """Width and height that the decoder sees, where they are others."""
 
 
 def _parts() -> Iterator[int]:

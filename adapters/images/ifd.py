@@ -26,11 +26,18 @@ class Directory:
     data: bytes
     order: str
     values: dict[int, Value]
+    span: tuple[int, int] = (0, 0)
+    """Where its entries lie."""
+
+    def span_of(self, tag: int) -> tuple[int, int]:
+        """Where the bytes of a tag lie that is there."""
+        value = self.values[tag]
+        return value.place, value.place + value.length * _SIZES[value.kind]
 
     def raw(self, tag: int) -> bytes:
         """The bytes of a tag that is there."""
-        value = self.values[tag]
-        return self.data[value.place : value.place + value.length * _SIZES[value.kind]]
+        start, stop = self.span_of(tag)
+        return self.data[start:stop]
 
     def numbers(self, tag: int, most: int = 64) -> tuple[int, ...]:
         """The first ``most`` unsigned numbers of a tag; none where it is not there or holds something else."""
@@ -71,4 +78,4 @@ def read_directory(data: bytes) -> Directory:
             value_at = struct.unpack_from(order + ("Q" if big else "I"), data, value_at)[0]
         if kind in _SIZES and value_at + size <= len(data):
             values.setdefault(tag, Value(kind, count, value_at))
-    return Directory(data, order, values)
+    return Directory(data, order, values, (at, at + entries * step))

@@ -1,13 +1,19 @@
 """TIFF files bare of metadata: a directory of the first page with those tags alone that decide its pixels."""
 
 import struct
+from bisect import bisect_left
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from grpo_tta.adapters.images.bare import Bare
+from grpo_tta.adapters.images.blocks import blocks_of
 from grpo_tta.adapters.images.ifd import Directory, read_directory
 from grpo_tta.adapters.images.limits import (
     MAX_PARTS,
     CorruptImage,
+    Deadline,
     ImageLimits,
     TooManyParts,
     TooManyPixels,
@@ -18,10 +24,12 @@ from grpo_tta.adapters.images.orientation import TAG, orientation
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
-_TABLES = 347
-_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, 266, 292, 293, 317, _COLOURS, 332, 338, 512, 513, 514, 530})
+_PREDICTOR, _TABLES = 317, 347
+_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, 266, 292, 293, _PREDICTOR, _COLOURS, 332, 338})
 """Tags of numbers that decide pixels, beside those of the layout."""
-_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
+_LAYOUT = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
+_RAW, _JPEG = 1, 7
 _UNSIGNED = frozenset({1, 4})
 _NO_BOUND = 2**32 - 1
 _SHORT, _LONG, _BYTES = 3, 4, 7
@@ -37,10 +45,25 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
     found = read_directory(data)
     width, height = found.number(_WIDTH) or 0, found.number(_HEIGHT) or 0
     photometric = found.number(_PHOTOMETRIC)
-    depths = set(found.numbers(_BITS)) or {1}
-    samples = found.number(_SAMPLES) or 1
     if photometric is None or width < 1 or height < 1:
         raise CorruptImage("width, height or photometric interpretation is missing")
+    depth, samples = _samples(found)
+    parts = _parts(found, width, height, limits)
+    turn = orientation(xmp=[found.raw(_XMP)]) if _XMP in found.values else 1
+    turn = found.number(TAG, within=range(1, 9)) or turn
+    if photometric == _YCBCR and found.number(_COMPRESSION) != _JPEG:
+        return replace(_of_blocks(found, width, height, parts), turn=turn)
+    check = partial(_check_bytes, found, parts, height, depth if parts.planar == 2 else depth * samples)
+    unit = parts.wide * parts.high * samples * depth // 8
+    changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
+    bare = _written(found, parts.tags(width, height, samples) | changed)
+    return Bare(bare, width, height, turn, depth, photometric == _WHITE_IS_ZERO, memory=2 * unit, check=check)
+
+
+def _samples(found: Directory) -> tuple[int, int]:
+    """Bits of a sample, and how many samples a pixel has."""
+    depths = set(found.numbers(_BITS)) or {1}
+    samples = found.number(_SAMPLES) or 1
     if set(found.numbers(_FORMAT)) - _UNSIGNED or max(depths) > 16:
         raise UnsupportedPixels(
             f"pixels of {max(depths)} bits, sample format {found.number(_FORMAT) or 1}, have no defined white; "
@@ -48,13 +71,29 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
         )
     if len(depths) > 1 or (samples > 1 and found.number(_PLANAR) == 2 and max(depths) != 8):
         raise UnsupportedPixels(f"samples of {sorted(depths)} bits that lie apart or differ in depth cannot be read")
-    parts = _parts(found, width, height, limits)
-    unit = parts.wide * parts.high * samples * max(depths) // 8
-    changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
-    bare = _written(found, parts.tags(width, height, samples) | changed)
-    turn = orientation(xmp=[found.raw(_XMP)]) if _XMP in found.values else 1
-    turn = found.number(TAG, within=range(1, 9)) or turn
-    return Bare(bare, width, height, turn, max(depths), photometric == _WHITE_IS_ZERO, memory=2 * unit)
+    if found.number(_PHOTOMETRIC) == _YCBCR and (samples != 3 or depths != {8} or found.number(_PLANAR) == 2):
+        raise UnsupportedPixels(f"YCbCr of {samples} samples of {max(depths)} bits, or in planes, cannot be read")
+    return max(depths), samples
+
+
+def _of_blocks(found: Directory, width: int, height: int, parts: "_Parts") -> Bare:
+    """Grey pixels that are blocks of coloured ones."""
+    blocks = blocks_of(found)
+    if (found.number(_PREDICTOR) or 1) > 1:
+        raise UnsupportedPixels("YCbCr with a predictor cannot be read")
+    if (parts.tiled or len(parts.offsets) > 1) and (
+        parts.wide % blocks.across * parts.tiled or parts.high % blocks.down
+    ):
+        raise CorruptImage(f"strips or tiles of {parts.wide} x {parts.high} pixels cut blocks of colour in two")
+    across, down = -(-width // parts.wide), -(-height // parts.high)
+    wide, high = blocks.grey(parts.wide, parts.high)
+    size = (across * wide, down * high if parts.tiled else blocks.grey(width, height)[1])
+    grey = {_BITS: (8,), _PHOTOMETRIC: (_BLACK_IS_ZERO,)}
+    grey_parts = parts._replace(wide=wide, high=high)
+    check = partial(_check_bytes, found, grey_parts, size[1], 8)
+    bare = _written(found, grey_parts.tags(*size, 1) | grey)
+    memory = 2 * wide * high + size[0] * size[1]
+    return Bare(bare, width, height, memory=memory, check=check, blocks=blocks, stored=size)
 
 
 class _Parts(NamedTuple):
@@ -107,6 +146,31 @@ def _parts(found: Directory, width: int, height: int, limits: ImageLimits) -> _P
     if sum(counts) > len(found.data):
         raise CorruptImage(f"its strips or tiles have {sum(counts)} bytes together, the file has {len(found.data)}")
     return _Parts(tiled, wide, high, planar, offsets, counts)
+
+
+def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int, deadline: Deadline) -> None:
+    """Strips and tiles lie in the file, each apart from the others and from all else that decides pixels; those that
+    are not compressed have all of their rows, of ``bits`` a pixel."""
+    deadline.check()
+    what = "a tile" if parts.tiled else "a strip"
+    if (found.number(_COMPRESSION) or _RAW) == _RAW:
+        row = -(-parts.wide * bits // 8)
+        full, last = row * parts.high, row * (parts.high if parts.tiled else (height - 1) % parts.high + 1)
+        of_plane = len(parts.counts) if parts.tiled else -(-height // parts.high)
+        for number, count in enumerate(parts.counts, 1):
+            needed = full if number % of_plane else last
+            if count < needed:
+                raise CorruptImage(f"{what} has {count} bytes of {needed}")
+    spans = sorted((place, place + count) for place, count in zip(parts.offsets, parts.counts, strict=True))
+    if spans[-1][1] > len(found.data):
+        raise CorruptImage(f"{what} ends at byte {spans[-1][1]}, the file has {len(found.data)}")
+    if any(one[1] > other[0] for one, other in pairwise(spans)):
+        raise CorruptImage(f"{what} lies over another")
+    kept = (_PIXELS | _LAYOUT | {_TABLES}) & found.values.keys()
+    for start, stop in ((0, 8), found.span, *map(found.span_of, kept)):
+        before = bisect_left(spans, (stop, 0)) - 1
+        if before >= 0 and spans[before][1] > start:
+            raise CorruptImage(f"{what} lies over what says where it lies")
 
 
 def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:

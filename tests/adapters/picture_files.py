@@ -56,11 +56,12 @@ def tiff(values, depth, photometric, order="<", *, big=False, deflate=False, pla
         if tile is None:
             parts += [plane[top : top + rows] for top in range(0, height, rows)]
         else:
-            padded = np.pad(plane, ((0, -height % tile), (0, -width % tile), (0, 0)))
+            wide, high = tile if isinstance(tile, tuple) else (tile, tile)
+            padded = np.pad(plane, ((0, -height % high), (0, -width % wide), (0, 0)))
             parts += [
-                padded[top : top + tile, left : left + tile]
-                for top in range(0, height, tile)
-                for left in range(0, width, tile)
+                padded[top : top + high, left : left + wide]
+                for top in range(0, height, high)
+                for left in range(0, width, wide)
             ]
     data = [packed(part.reshape(len(part), -1), depth, order) for part in parts]
     data = [zlib.compress(part) for part in data] if deflate else data
@@ -74,9 +75,36 @@ def tiff(values, depth, photometric, order="<", *, big=False, deflate=False, pla
     if tile is None:
         tags |= {273: long(*offsets[:-1]), 278: long(rows), 279: long(*map(len, data))}
     else:
-        tags |= {322: long(tile), 323: long(tile), 324: long(*offsets[:-1]), 325: long(*map(len, data))}
+        tags |= {322: long(wide), 323: long(high), 324: long(*offsets[:-1]), 325: long(*map(len, data))}
     tags |= {tag: value for tag, *value in extra}
     return _tiff_file(order, b"".join(data), tags, big)
+
+
+def ycbcr(luma, chroma, factors, order="<", *, rows=None, tile=None, extra=(), **options):
+    """A TIFF of blocks of ``factors`` pixels across and down: ``luma`` of each pixel, ``chroma`` ``[..., 2]`` of each
+    block; ``rows`` and ``tile`` in pixels."""
+    across, down = factors
+    height, width = luma.shape
+    padded = np.pad(luma, ((0, -height % down), (0, -width % across)), constant_values=77)
+    units = padded.reshape(len(chroma), down, -1, across).swapaxes(1, 2).reshape(*chroma.shape[:2], -1)
+    grey = np.concatenate((units, chroma), axis=2).reshape(len(chroma), -1)
+    numbers = {256: (width,), 257: (height,), 258: (8, 8, 8), 277: (3,), 530: factors}
+    if tile:
+        numbers |= {322: (tile,), 323: (tile,)}
+        tile = (tile // across * (across * down + 2), tile // down)
+    else:
+        rows = rows or height
+        numbers[278] = (rows,)
+    tags = [(tag, 3, len(given), struct.pack(f"{order}{len(given)}H", *given)) for tag, given in numbers.items()]
+    return tiff(grey, 8, 6, order, rows=-(-(rows or 1) // down), tile=tile, extra=[*tags, *extra], **options)
+
+
+def rgb_of(luma, chroma, factors):
+    """By the formula, of samples from black to white; ``[H, W, 3]``."""
+    height, width = luma.shape
+    blue, red = np.moveaxis(chroma.repeat(factors[1], 0).repeat(factors[0], 1)[:height, :width] - 128.0, 2, 0)
+    colours = (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue)
+    return np.rint(np.stack(colours, axis=2)).clip(0, 255)
 
 
 def _tiff_file(order, body, tags, big=False):
