@@ -7,6 +7,8 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+from PIL.TiffImagePlugin import OPEN_INFO
+
 from grpo_tta.adapters.images.bare import Bare
 from grpo_tta.adapters.images.blocks import blocks_of
 from grpo_tta.adapters.images.ifd import Directory, read_directory
@@ -24,12 +26,15 @@ from grpo_tta.adapters.images.orientation import TAG, orientation
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
-_PREDICTOR, _TABLES = 317, 347
-_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, 266, 292, 293, _PREDICTOR, _COLOURS, 332, 338})
+_FILL, _PREDICTOR, _EXTRA, _TABLES = 266, 317, 338, 347
+_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, 292, 293, _PREDICTOR, _COLOURS, 332, _EXTRA})
 """Tags of numbers that decide pixels, beside those of the layout."""
 _LAYOUT = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
 _RAW, _JPEG = 1, 7
+_COMPRESSIONS = frozenset({_RAW, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000})
+_PACKED = 12
+"""Bits of samples that lie the same in either byte order; Pillow reads them in one."""
 _UNSIGNED = frozenset({1, 4})
 _NO_BOUND = 2**32 - 1
 _SHORT, _LONG, _BYTES = 3, 4, 7
@@ -54,6 +59,7 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
     if photometric == _YCBCR and found.number(_COMPRESSION) != _JPEG:
         return replace(_of_blocks(found, width, height, parts), turn=turn)
     check = partial(_check_bytes, found, parts, height, depth if parts.planar == 2 else depth * samples)
+    _check_readable(found, photometric, depth, samples)
     unit = parts.wide * parts.high * samples * depth // 8
     changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
     bare = _written(found, parts.tags(width, height, samples) | changed)
@@ -74,6 +80,21 @@ def _samples(found: Directory) -> tuple[int, int]:
     if found.number(_PHOTOMETRIC) == _YCBCR and (samples != 3 or depths != {8} or found.number(_PLANAR) == 2):
         raise UnsupportedPixels(f"YCbCr of {samples} samples of {max(depths)} bits, or in planes, cannot be read")
     return max(depths), samples
+
+
+def _check_readable(found: Directory, photometric: int, depth: int, samples: int) -> None:
+    """Raises `UnsupportedPixels` for what Pillow has no pixels for, and for rare compressions."""
+    compression = found.number(_COMPRESSION) or _RAW
+    if compression not in _COMPRESSIONS:
+        raise UnsupportedPixels(f"compression {compression} cannot be read")
+    extra, fill = found.numbers(_EXTRA), found.number(_FILL) or 1
+    order = b"II" if depth == _PACKED else found.data[:2]
+    mode = (order, max(photometric, _BLACK_IS_ZERO), (1,), fill, (depth,) * samples, extra)
+    if mode not in OPEN_INFO:
+        raise UnsupportedPixels(
+            f"{samples} samples of {depth} bits, photometric interpretation {photometric}, extra samples {extra}, fill "
+            f"order {fill} and byte order {found.data[:2].decode()} cannot be read"
+        )
 
 
 def _of_blocks(found: Directory, width: int, height: int, parts: "_Parts") -> Bare:
@@ -176,7 +197,7 @@ def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int, deadli
 def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:
     """The file with a directory of its own behind it, which is a classic one also for a BigTIFF: a decoder sees the
     numbers that were judged, whatever else a tag's kind may have told it."""
-    order = found.order
+    order = "<" if found.numbers(_BITS, 1) == (_PACKED,) else found.order
     tags = {tag: numbers for tag in _PIXELS if (numbers := found.numbers(tag, _MAX_NUMBERS))}
     colours = tags.get(_COLOURS, ())
     if colours and max(colours) < 256:
@@ -194,6 +215,7 @@ def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:
         tables = found.raw(_TABLES)
         fields[_TABLES] = struct.pack(order + "HHII", _TABLES, _BYTES, len(tables), end + len(more))
         more += tables + b"\0" * (len(tables) % 2)
-    header = found.data[:2] + struct.pack(order + "HI", 42, end + len(more))
+    head = b"II" if order == "<" else b"MM"
+    header = head + struct.pack(order + "HI", 42, end + len(more))
     directory = struct.pack(order + "H", len(fields)) + b"".join(fields[tag] for tag in sorted(fields)) + bytes(4)
     return b"".join((header, found.data[8:].ljust(end - 8, b"\0"), more, directory))

@@ -35,7 +35,7 @@ def problems(cases):
 def test_tiff_grey_of_every_depth_photometric_and_byte_order():
     cases = []
     for depth, white_is_zero, order, big, deflate, tile in itertools.product(
-        (1, 2, 4, 8, 16), (True, False), ORDERS, (True, False), (True, False), (None, 16)
+        (1, 2, 4, 8, 12, 16), (True, False), ORDERS, (True, False), (True, False), (None, 16)
     ):
         values = files.samples(depth)
         expected = files.eight_bits(2**depth - 1 - values if white_is_zero else values, depth)
@@ -103,6 +103,28 @@ def test_tiff_ycbcr_that_is_cut_off_or_of_another_kind_is_refused():
     ):  # fmt: skip
         with pytest.raises((CorruptImage, UnsupportedPixels)):
             decode(files.ycbcr(luma, chroma, (2, 2), extra=extra), SAME)
+
+
+def test_tiff_of_another_layout_is_refused_by_name():
+    values = files.samples(8)
+    short = lambda tag, *numbers: (tag, 3, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers))  # noqa: E731
+    for depth in (3, 5, 6, 7, 9, 10, 11, 13, 14, 15):
+        for order in ORDERS:
+            with pytest.raises(UnsupportedPixels, match=f"samples of {depth} bits"):
+                decode(files.tiff(files.samples(depth), depth, 1, order), SAME)
+    both = np.stack((values, values), axis=2)
+    for depth, extra in ((8, 0), (8, 1), (16, 0), (16, 1), (16, 2)):
+        with pytest.raises(UnsupportedPixels, match=f"2 samples of {depth} bits.* extra samples .{extra},., "):
+            decode(files.tiff(both, depth, 1, extra=[short(338, extra)]), SAME)
+    for compression in (6, 32771, 32809, 34676, 50001, 65000):
+        with pytest.raises(UnsupportedPixels, match=f"compression {compression} cannot be read"):
+            decode(files.tiff(values, 8, 1, extra=[short(259, compression)]), SAME)
+    right = wrong(files.tiff(both, 8, 1, extra=[short(338, 2)]), _on_white(values, values), 1)
+    assert right is None
+
+
+def _on_white(values, alpha):
+    return np.rint(values * (alpha / 255) + 255 - alpha)
 
 
 @pytest.mark.parametrize(("depth", "kind"), [(8, 2), (16, 2), (16, 3), (32, 1), (32, 2), (32, 3), (64, 3)])
