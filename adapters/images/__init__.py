@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import simplejpeg
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -53,6 +52,7 @@ from grpo_tta.adapters.images.limits import (
     check_memory,
 )
 from grpo_tta.adapters.images.tiff import bare_tiff
+from grpo_tta.adapters.images.whole import OddSampling, strict_jpeg
 
 __all__ = [
     "FORMATS",
@@ -222,10 +222,13 @@ class _Work:
     def _loaded(self) -> Image.Image:
         if self._name == "JPEG":
             return self._jpeg()
-        if self._bare.check:
-            self._bare.check(self._deadline)
+        bare = self._bare
+        if bare.check and not bare.last_pixel_tells:
+            bare.check(self._deadline)
         image = self._opened()
         image.load()
+        if bare.check and bare.last_pixel_tells and not np.any(image.getpixel((bare.width - 1, bare.height - 1))):
+            bare.check(self._deadline)
         return image
 
     def _opened(self) -> ImageFile.ImageFile:
@@ -240,12 +243,8 @@ class _Work:
         """By a decoder that says so where data is damaged or missing; Pillow's would fill it up with grey."""
         width, height = -(-self._bare.width // self._scale), -(-self._bare.height // self._scale)
         try:
-            colours = simplejpeg.decode_jpeg_header(self._bare.data)[2]
-            space = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
-            pixels = simplejpeg.decode_jpeg(self._bare.data, space, min_height=height, min_width=width)
-        except ValueError as error:
-            if "subsampling" not in str(error):
-                raise
+            pixels, space = strict_jpeg(self._bare.data, width, height)
+        except OddSampling:
             image = self._opened()
             image.draft(None, (width, height))
             image.load()

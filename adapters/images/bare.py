@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from grpo_tta.adapters.images.blocks import Blocks
 from grpo_tta.adapters.images.limits import (
@@ -23,6 +24,7 @@ from grpo_tta.adapters.images.limits import (
     TooManyParts,
 )
 from grpo_tta.adapters.images.orientation import UPRIGHT, Metadata
+from grpo_tta.adapters.images.whole import check_png
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Bare:
     """Whether its end mark was there."""
     check: Callable[[Deadline], None] | None = None
     """Raises `CorruptImage` where pixels are missing that the decoder would not miss."""
+    last_pixel_tells: bool = False
+    """Whether the check may be left out where the last pixel is other than an empty picture's."""
     blocks: Blocks | None = None
     """What the grey pixels are that the decoder sees."""
     stored: tuple[int, int] | None = None
@@ -83,7 +87,12 @@ def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     kept += [(b"IDAT", b"".join(parts[b"IDAT"])), (b"IEND", b"")]
     more = 4 * width * height if key is not None and len(key) == 3 and depth == 16 else 0
     bare = data[:8] + b"".join(_png_chunk(kind, body) for kind, body in kept)
-    return Bare(bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]))
+    check = partial(check_png, parts[b"IHDR"][0], kept[-2][1])
+    interlaced = parts[b"IHDR"][0][12:13] != b"\0"
+    return Bare(
+        bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]), check=check,
+        last_pixel_tells=not interlaced,
+    )  # fmt: skip
 
 
 def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:

@@ -2,14 +2,14 @@
 
 import struct
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from PIL.TiffImagePlugin import OPEN_INFO
 
-from grpo_tta.adapters.images.bare import Bare
+from grpo_tta.adapters.images.bare import Bare, bare_jpeg
 from grpo_tta.adapters.images.blocks import blocks_of
 from grpo_tta.adapters.images.ifd import Directory, read_directory
 from grpo_tta.adapters.images.limits import (
@@ -22,6 +22,7 @@ from grpo_tta.adapters.images.limits import (
     UnsupportedPixels,
 )
 from grpo_tta.adapters.images.orientation import TAG, orientation
+from grpo_tta.adapters.images.whole import OddSampling, strict_jpeg
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
@@ -58,9 +59,14 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
     turn = found.number(TAG, within=range(1, 9)) or turn
     if photometric == _YCBCR and found.number(_COMPRESSION) != _JPEG:
         return replace(_of_blocks(found, width, height, parts), turn=turn)
-    check = partial(_check_bytes, found, parts, height, depth if parts.planar == 2 else depth * samples)
-    _check_readable(found, photometric, depth, samples)
     unit = parts.wide * parts.high * samples * depth // 8
+
+    def check(deadline: Deadline) -> None:
+        _check_readable(found, photometric, depth, samples)
+        _check_bytes(found, parts, height, depth if parts.planar == 2 else depth * samples)
+        if found.number(_COMPRESSION) == _JPEG:
+            _check_jpegs(found, parts, height, limits, deadline)
+
     changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
     bare = _written(found, parts.tags(width, height, samples) | changed)
     return Bare(bare, width, height, turn, depth, photometric == _WHITE_IS_ZERO, memory=2 * unit, check=check)
@@ -111,9 +117,13 @@ def _of_blocks(found: Directory, width: int, height: int, parts: "_Parts") -> Ba
     size = (across * wide, down * high if parts.tiled else blocks.grey(width, height)[1])
     grey = {_BITS: (8,), _PHOTOMETRIC: (_BLACK_IS_ZERO,)}
     grey_parts = parts._replace(wide=wide, high=high)
-    check = partial(_check_bytes, found, grey_parts, size[1], 8)
     bare = _written(found, grey_parts.tags(*size, 1) | grey)
     memory = 2 * wide * high + size[0] * size[1]
+
+    def check(_: Deadline) -> None:
+        _check_readable(found, _BLACK_IS_ZERO, 8, 1)
+        _check_bytes(found, grey_parts, size[1], 8)
+
     return Bare(bare, width, height, memory=memory, check=check, blocks=blocks, stored=size)
 
 
@@ -169,10 +179,9 @@ def _parts(found: Directory, width: int, height: int, limits: ImageLimits) -> _P
     return _Parts(tiled, wide, high, planar, offsets, counts)
 
 
-def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int, deadline: Deadline) -> None:
+def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int) -> None:
     """Strips and tiles lie in the file, each apart from the others and from all else that decides pixels; those that
     are not compressed have all of their rows, of ``bits`` a pixel."""
-    deadline.check()
     what = "a tile" if parts.tiled else "a strip"
     if (found.number(_COMPRESSION) or _RAW) == _RAW:
         row = -(-parts.wide * bits // 8)
@@ -192,6 +201,20 @@ def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int, deadli
         before = bisect_left(spans, (stop, 0)) - 1
         if before >= 0 and spans[before][1] > start:
             raise CorruptImage(f"{what} lies over what says where it lies")
+
+
+def _check_jpegs(found: Directory, parts: _Parts, height: int, limits: ImageLimits, deadline: Deadline) -> None:
+    """Each strip or tile is a JPEG, of which libtiff fills up with grey what is missing."""
+    tables = found.raw(_TABLES).removesuffix(b"\xff\xd9") if _TABLES in found.values else b"\xff\xd8"
+    of_plane = -(-height // parts.high)
+    for number, (place, count) in enumerate(zip(parts.offsets, parts.counts, strict=True)):
+        deadline.check()
+        rows = parts.high if parts.tiled else min(parts.high, height - number % of_plane * parts.high)
+        one = bare_jpeg(tables + found.data[place + 2 : place + count], limits)
+        if one.width < parts.wide or one.height < rows:
+            raise CorruptImage(f"{one.width} x {one.height} pixels of {parts.wide} x {rows} are there")
+        with suppress(OddSampling):
+            strict_jpeg(one.data)
 
 
 def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:

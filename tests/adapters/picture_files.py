@@ -31,17 +31,19 @@ def chunk(kind, body, crc=None):
     )
 
 
-def png(values, depth, colour, before=b"", after=b"", adam7=False):
-    """``values``: ``[H, W]`` or ``[H, W, n]``; ``before`` and ``after``: chunks around the pixels."""
+def png(values, depth, colour, before=b"", after=b"", adam7=False, lacks=0):
+    """``values``: ``[H, W]`` or ``[H, W, n]``; ``before`` and ``after``: chunks around the pixels; ``lacks``: bytes of
+    the rows that are not there, or ``-lacks`` more."""
     height, width = values.shape[:2]
     passes = [(0, 0, 1, 1)]
     if adam7:
         passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     raw = b""
     for left, top, across, down in passes:
-        for row in values[top::down, left::across].reshape(len(values[top::down]), -1):
-            raw += b"\0" + packed(row[None], depth)
+        for row in values[top::down, left::across]:
+            raw += b"\0" + packed(row.reshape(1, -1), depth) if row.size else b""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(adam7))
+    raw = raw[: len(raw) - lacks] + bytes(max(0, -lacks))
     pixels = chunk(b"IDAT", zlib.compress(raw))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + pixels + after + chunk(b"IEND", b"")
 

@@ -12,6 +12,7 @@ from adapter_pictures import encode, picture
 from PIL import Image
 
 from grpo_tta.adapters.images import CanvasSpec, CorruptImage, UnsupportedPixels, decode
+from grpo_tta.adapters.images.ifd import read_directory
 
 SIZE = (20, 24)
 SAME = CanvasSpec(*SIZE, resize_mode="squash")
@@ -225,6 +226,64 @@ def test_a_png_that_does_not_say_its_pixels_is_refused(colour, chunks):
     before = b"".join(files.chunk(*one) for one in chunks)
     with pytest.raises(CorruptImage):
         decode(files.png(values, 8, colour, before), SAME)
+
+
+def test_a_png_with_fewer_rows_than_it_says_is_refused():
+    for (colour, depth), adam7, shape in itertools.product(
+        [(0, 1), (0, 2), (0, 8), (0, 16), (2, 8), (2, 16), (3, 4), (4, 8), (6, 8), (6, 16)], (False, True),
+        (SIZE, (1, 9), (9, 1), (5, 5), (2, 3)),
+    ):  # fmt: skip
+        values = np.random.default_rng(depth).integers(0, 2**depth, (*shape, PNG_COLOURS.get(colour, 1)))
+        values[-1] = 2**depth - 1
+        before = files.chunk(b"PLTE", bytes(range(48))) if colour == 3 else b""
+        spec = CanvasSpec(*shape, resize_mode="squash")
+        for lacks in (0, -7, -5000):  # what is too much is not looked at
+            for whole in (values, values * 0):
+                decode(files.png(whole, depth, colour, before, adam7=adam7, lacks=lacks), spec)
+        row = len(files.packed(values[:1].reshape(1, -1), depth)) + 1
+        for lacks in {1, row, 2 * row, 7}:
+            with pytest.raises(CorruptImage):
+                decode(files.png(values, depth, colour, before, adam7=adam7, lacks=lacks), spec)
+
+
+def parts_of(image, cut, **options):
+    """A TIFF of two strips that are JPEGs, with bytes at the end of the second wiped or not counted."""
+    out = encode(image, "TIFF", compression="jpeg", strip_size=16 * 48 * 3, **options)
+    found = read_directory(out)
+    (*_, last), (*_, count) = found.numbers(273), found.numbers(279)
+    data = bytearray(out)
+    if cut == "wiped":
+        data[last + count // 2 : last + count] = bytes(count - count // 2)
+    elif cut == "closed":
+        data[last + count // 2 : last + count // 2 + 2] = b"\xff\xd9"
+    elif cut == "shorter":  # than its strip
+        frame = data.index(b"\xff\xc0", last)
+        data[frame + 5 : frame + 7] = struct.pack(">H", 8)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+def test_a_tiff_of_jpegs_that_are_cut_off_is_refused(mode):
+    image = picture((48, 48)).convert(mode)
+    spec = CanvasSpec(48, 48)
+    assert wrong(parts_of(image, None, quality=95), np.asarray(image.convert("RGB")), 12, spec) is None
+    for cut in ("wiped", "closed", "shorter"):
+        with pytest.raises(CorruptImage):
+            decode(parts_of(image, cut), spec)
+
+
+def test_a_gif_webp_or_bmp_with_fewer_pixels_than_it_says_is_refused():
+    values = files.samples(8)
+    good = files.bmp(values, 8, bytes(range(256)) * 4)
+    for cut in (1, 24, 200):
+        with pytest.raises(CorruptImage):
+            decode(good[:-cut], SAME)
+    for lossless in (True, False):
+        webp = encode(picture(SIZE[::-1]), "WEBP", lossless=lossless)
+        body = webp[20 : 20 + struct.unpack("<I", webp[16:20])[0]]
+        for share in (0.2, 0.5, 0.95):
+            with pytest.raises(CorruptImage):
+                decode(files.riff((webp[12:16], body[: int(len(body) * share)])), SAME)
 
 
 def test_a_colour_key_behind_the_pixels_is_none():
