@@ -32,7 +32,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from grpo_tta.adapters.images.bare import Bare, Strip, bare_bmp, bare_gif, bare_jpeg, bare_png, bare_webp
+from grpo_tta.adapters.images.bare import Bare, Strip, bare_gif, bare_jpeg, bare_png, bare_webp
+from grpo_tta.adapters.images.bmp import bare_bmp
 from grpo_tta.adapters.images.canvas import Canvas, CanvasSpec, Plain, needed_size, to_canvas
 from grpo_tta.adapters.images.limits import (
     BYTES_PER_PIXEL,
@@ -229,12 +230,15 @@ class _Work:
         image.load()
         if bare.check and bare.last_pixel_tells and not np.any(image.getpixel((bare.width - 1, bare.height - 1))):
             bare.check(self._deadline)
+        if not bare.may_be_all_clear and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            image.putalpha(255)
         return image
 
     def _opened(self) -> ImageFile.ImageFile:
         """Not `Image.open`: its own guard against bombs is a global that other code shares."""
-        image: ImageFile.ImageFile = _OPENERS[self._name].open_(_Timed(self._bare.data, self._deadline), "")
         bare = self._bare
+        data = bare.written_out(self._deadline) if bare.written_out else bare.data
+        image: ImageFile.ImageFile = _OPENERS[self._name].open_(_Timed(data, self._deadline), "")
         if image.size != (bare.stored or (bare.width, bare.height)):
             raise CorruptImage(f"cannot be decoded: its headers say {bare.width} x {bare.height} pixels")
         return image
@@ -255,6 +259,21 @@ class _Work:
 
     def _plain(self, image: Image.Image) -> Plain | None:
         """How to make rows of the picture RGB or L; None where it is."""
+        colours = self._colours(image)
+        if self._bare.frame is None:
+            return colours
+        left, upper, right, lower = self._bare.frame
+
+        def plain(rows: Image.Image, top: int) -> Image.Image:
+            pixels = np.array(colours(rows, top) if colours else rows)
+            outside = np.ones(pixels.shape[:2], bool)
+            outside[max(0, upper - top) : max(0, lower - top), left:right] = False
+            pixels[outside] = 255
+            return Image.fromarray(pixels)
+
+        return plain
+
+    def _colours(self, image: Image.Image) -> Plain | None:
         bare = self._bare
         if bare.key is not None:
             return self._keyed(image, bare.key)

@@ -47,6 +47,12 @@ class Bare:
     """Whether its end mark was there."""
     check: Callable[[Deadline], None] | None = None
     """Raises `CorruptImage` where pixels are missing that the decoder would not miss."""
+    frame: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of what the file has pixels for; the rest of it is transparent."""
+    may_be_all_clear: bool = True
+    """Whether a picture that is transparent everywhere is so; else nobody has filled in how opaque it is."""
+    written_out: Callable[[Deadline], bytes] | None = None
+    """The file that the decoder sees, made within the budget."""
     last_pixel_tells: bool = False
     """Whether the check may be left out where the last pixel is other than an empty picture's."""
     blocks: Blocks | None = None
@@ -269,7 +275,9 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
             start, at = at, at + 10 + _colours(flags)
             picture = data[start : _sub_blocks_end(data, at + 1)]
             bare = b"".join((screen, control, picture, b";"))
-            return Bare(bare, max(width, left + wide), max(height, top + high))
+            size = max(width, left + wide), max(height, top + high)
+            frame = (left, top, left + wide, top + high)
+            return Bare(bare, *size, frame=None if (wide, high) == size else frame)
         else:
             at += 1
     raise AssertionError("parts do not end")
@@ -315,7 +323,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     width, height = _webp_size(*kept[0])
     chunks = b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in kept)
     bare = b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
-    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height)
+    frame = _webp_frame(*kept[-1])
+    frame = None if frame == (0, 0, width, height) else frame
+    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height, frame=frame)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -330,6 +340,13 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at += 8 + size + size % 2
 
 
+def _webp_frame(kind: bytes, body: bytes) -> tuple[int, int, int, int] | None:
+    if kind != b"ANMF":
+        return None
+    left, top, wide, high = (int.from_bytes(body[at : at + 3], "little") for at in (0, 3, 6, 9))
+    return 2 * left, 2 * top, 2 * left + wide + 1, 2 * top + high + 1
+
+
 def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
     if kind == b"VP8X":
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
@@ -338,12 +355,6 @@ def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", body, 6)
     return width & 0x3FFF, height & 0x3FFF
-
-
-def bare_bmp(data: bytes, limits: ImageLimits) -> Bare:
-    """As it is: nothing in it is metadata that a decoder reads."""
-    width, height = struct.unpack_from("<HH" if data[14:18] == b"\x0c\0\0\0" else "<ii", data, 18)
-    return Bare(data, abs(width), abs(height))
 
 
 Strip = Callable[[bytes, ImageLimits], Bare]

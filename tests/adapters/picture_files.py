@@ -166,13 +166,50 @@ def riff(*chunks):
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def bmp(values, depth, palette=b"", top_down=False):
-    """``values``: ``[H, W]`` indices, or ``[H, W, n]`` of 8 bits, in the file's order."""
+def bmp(values, depth, palette=b"", top_down=False, masks=(), runs=None):
+    """``values``: ``[H, W]`` indices, or ``[H, W, n]`` of 8 bits, in the file's order; ``masks`` of the colours and of
+    alpha; ``runs``: the bytes of pixels in runs."""
     height, width = values.shape[:2]
     rows = [packed(row.reshape(1, -1), 8 if depth > 8 else depth) for row in (values if top_down else values[::-1])]
-    body = b"".join(row + b"\0" * (-len(row) % 4) for row in rows)
-    start = 54 + len(palette)
+    body = b"".join(row + b"\0" * (-len(row) % 4) for row in rows) if runs is None else runs
+    more = struct.pack(f"<{len(masks)}I", *masks)
+    start = 54 + len(palette) + len(more)
+    kind = 3 if masks else 0 if runs is None else {8: 1, 4: 2}[depth]
     info = struct.pack(
-        "<IiiHHIIiiII", 40, width, -height if top_down else height, 1, depth, 0, len(body), 0, 0, len(palette) // 4, 0
-    )
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + palette + body
+        "<IiiHHIIiiII", 40 + len(more), width, -height if top_down else height, 1, depth, kind, len(body), 0, 0,
+        len(palette) // 4, 0,
+    )  # fmt: skip
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + more + palette + body
+
+
+def runs(values, depth, draw):
+    """Rows from below, in runs of one colour and of many, each row and then the picture ended."""
+    out = b""
+    for row in values[::-1].tolist():
+        at = 0
+        while at < len(row):
+            count = min(draw.choice((1, 2, 3, 5, 9)), len(row) - at)
+            part = row[at : at + count]
+            if count < 3 or len(set(part)) == 1:
+                same = next((i for i, one in enumerate(part) if one != part[0]), count)
+                out += bytes([same, part[0] * (17 if depth == 4 else 1)])
+                at += same
+                continue
+            raw = bytes(part) if depth == 8 else packed(np.array([part]), 4)
+            out += bytes([0, count]) + raw + b"\0" * (len(raw) % 2)
+            at += count
+        out += b"\0\0"
+    return out[:-2] + b"\0\1"
+
+
+def gif(values, palette, screen, at=(0, 0), key=None):
+    """Of up to four colours: a first frame of ``values`` ``[H, W]`` at a place of a screen, width and height."""
+    codes = [f"{value:03b}"[::-1] for value in values.flatten().tolist()]
+    bits = "".join("001" * (i % 2 == 0) + code for i, code in enumerate(codes))  # cleared before codes grow longer
+    bits += "101"
+    body = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
+    blocks = b"".join(bytes([len(part)]) + part for i in range(0, len(body), 255) if (part := body[i : i + 255]))
+    control = b"" if key is None else b"!\xf9\4\1\0\0" + bytes([key]) + b"\0"
+    frame = struct.pack("<HHHHB", *at, values.shape[1], values.shape[0], 0)
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x81, 1, 0) + bytes(palette)
+    return head + control + b"," + frame + b"\2" + blocks + b"\0;"

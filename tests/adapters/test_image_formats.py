@@ -8,29 +8,10 @@ import zlib
 import numpy as np
 import picture_files as files
 import pytest
-from adapter_pictures import encode, picture
+from adapter_pictures import ORDERS, SAME, SIZE, encode, picture, problems, wrong
 from PIL import Image
 
 from grpo_tta.adapters.images import CanvasSpec, CorruptImage, UnsupportedPixels, decode
-from grpo_tta.adapters.images.ifd import read_directory
-
-SIZE = (20, 24)
-SAME = CanvasSpec(*SIZE, resize_mode="squash")
-ORDERS = ("<", ">")
-
-
-def wrong(data, expected, within=0, spec=SAME):
-    """What is wrong with an image, or None. ``expected``: ``[H, W]`` or ``[H, W, 3]``."""
-    try:
-        found = decode(data, spec).transpose(1, 2, 0).astype(int)
-    except Exception as error:
-        return repr(error)
-    off = np.abs(found - (expected[..., None] if expected.ndim == 2 else expected).astype(int)).max()
-    return None if off <= within else f"off by {off}"
-
-
-def problems(cases):
-    return {name: said for name, *case in cases if (said := wrong(*case)) is not None}
 
 
 def test_tiff_grey_of_every_depth_photometric_and_byte_order():
@@ -68,66 +49,6 @@ def test_tiff_colour_of_every_layout():
     assert all(len(name) == 5 and name[0] == 16 and name[3] == 2 for name in refused)  # planes of 16 bits
 
 
-def test_tiff_ycbcr_of_every_sampling():
-    luma = files.samples(8, (19, 23))
-    spec = CanvasSpec(*luma.shape, resize_mode="squash")
-    cases = []
-    for factors in itertools.product((1, 2, 4), repeat=2):
-        chroma = files.samples(8, (-(-19 // factors[1]), -(-23 // factors[0]), 2), seed=1)
-        expected = files.rgb_of(luma, chroma, factors)
-        for order, deflate, layout in itertools.product(
-            ORDERS, (True, False), ({}, {"rows": 8}, {"tile": 16}, {"tile": 32})
-        ):
-            data = files.ycbcr(luma, chroma, factors, order, deflate=deflate, **layout)
-            cases.append(((factors, order, deflate, layout), data, expected, 1, spec))
-    studio = struct.pack("<12I", *(number for one in (16, 235, 128, 240, 128, 240) for number in (one, 1)))
-    chroma = files.samples(8, (19, 23, 2), seed=1)
-    data = files.ycbcr(luma, chroma, (1, 1), extra=[(532, 5, 6, studio)])
-    whole = (luma - 16) * 255 / 219, 128 + (chroma - 128) * 127 / 112
-    expected = files.rgb_of(*(np.rint(one).clip(0, 255) for one in whole), (1, 1))
-    cases.append(("black and white of its own", data, expected, 1, spec))
-    assert problems(cases) == {}
-
-
-def test_tiff_ycbcr_that_is_cut_off_or_of_another_kind_is_refused():
-    luma, chroma = files.samples(8, (16, 16)), files.samples(8, (8, 8, 2))
-    taller = [(257, 3, 1, struct.pack("<H", 18)), (278, 3, 1, struct.pack("<H", 18))]
-    for deflate, factors in itertools.product((True, False), ((2, 2), (1, 1))):
-        shared = chroma if factors == (2, 2) else chroma.repeat(2, 0).repeat(2, 1)
-        data = files.ycbcr(luma, shared, factors, deflate=deflate, extra=taller)
-        with pytest.raises(CorruptImage):
-            decode(data, SAME)
-    short = lambda *numbers: struct.pack(f"<{len(numbers)}H", *numbers)  # noqa: E731
-    for extra in (
-        [(530, 3, 2, short(3, 2))], [(284, 3, 1, short(2))], [(317, 3, 1, short(2))],
-        [(529, 5, 3, struct.pack("<6I", 2, 10, 7, 10, 1, 10))], [(532, 5, 6, struct.pack("<12I", *[1] * 12))],
-    ):  # fmt: skip
-        with pytest.raises((CorruptImage, UnsupportedPixels)):
-            decode(files.ycbcr(luma, chroma, (2, 2), extra=extra), SAME)
-
-
-def test_tiff_of_another_layout_is_refused_by_name():
-    values = files.samples(8)
-    short = lambda tag, *numbers: (tag, 3, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers))  # noqa: E731
-    for depth in (3, 5, 6, 7, 9, 10, 11, 13, 14, 15):
-        for order in ORDERS:
-            with pytest.raises(UnsupportedPixels, match=f"samples of {depth} bits"):
-                decode(files.tiff(files.samples(depth), depth, 1, order), SAME)
-    both = np.stack((values, values), axis=2)
-    for depth, extra in ((8, 0), (8, 1), (16, 0), (16, 1), (16, 2)):
-        with pytest.raises(UnsupportedPixels, match=f"2 samples of {depth} bits.* extra samples .{extra},., "):
-            decode(files.tiff(both, depth, 1, extra=[short(338, extra)]), SAME)
-    for compression in (6, 32771, 32809, 34676, 50001, 65000):
-        with pytest.raises(UnsupportedPixels, match=f"compression {compression} cannot be read"):
-            decode(files.tiff(values, 8, 1, extra=[short(259, compression)]), SAME)
-    right = wrong(files.tiff(both, 8, 1, extra=[short(338, 2)]), _on_white(values, values), 1)
-    assert right is None
-
-
-def _on_white(values, alpha):
-    return np.rint(values * (alpha / 255) + 255 - alpha)
-
-
 @pytest.mark.parametrize(("depth", "kind"), [(8, 2), (16, 2), (16, 3), (32, 1), (32, 2), (32, 3), (64, 3)])
 def test_tiff_samples_without_a_white_are_refused(depth, kind):
     values = files.samples(8)
@@ -142,34 +63,6 @@ def test_a_tiff_whose_strips_have_no_place_is_not_black():
     for extra in ([(273, 4, 1, struct.pack("<I", 8))], [(273, 4, 3, struct.pack("<3I", 8, 0, 8))]):
         with pytest.raises(CorruptImage, match="3 strips or tiles are needed"):
             decode(files.tiff(values, 8, 1, extra=extra), SAME)
-
-
-def test_tiff_strips_and_tiles_that_lie_where_no_pixels_are_are_refused():
-    values = files.samples(8)
-    long = lambda *numbers: (4, len(numbers), struct.pack(f"<{len(numbers)}I", *numbers))  # noqa: E731
-    for layout, (places, counts), whole in (({}, (273, 279), 7 * 24), ({"tile": 16}, (324, 325), 256)):
-        good = files.tiff(values, 8, 1, **layout)
-        assert wrong(good, values) is None
-        at, said = [8 + whole * i for i in range(4)], [whole] * 4
-        directory, end = struct.unpack("<I", good[4:8])[0], len(good)
-        if not layout:
-            at, said = at[:3], [whole, whole, 6 * 24]
-        for tag, numbers in {
-            "too few": (counts, [said[0], said[1] - 1, *said[2:]]),
-            "none": (counts, [0, *said[1:]]),
-            "over the next": (counts, [said[0] + 1, *said[1:]]),
-            "over the directory": (counts, [*said[:-1], directory - at[-1] + 1]),
-            "over the file's end": (counts, [*said[:-1], end]),
-            "far away": (counts, [*said[:-1], 2**32 - 1]),
-            "fewer than there are": (counts, said[:-1]),
-            "twice in one place": (places, [at[0], at[0], *at[2:]]),
-            "over another": (places, [at[0], at[1] - 1, *at[2:]]),
-            "at the head": (places, [4, *at[1:]]),
-            "in the directory": (places, [directory + 2, *at[1:]]),
-            "behind the end": (places, [*at[:-1], end]),
-        }.values():
-            with pytest.raises(CorruptImage):
-                decode(files.tiff(values, 8, 1, extra=[(tag, *long(*numbers))], **layout), SAME)
 
 
 PNG_COLOURS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -226,64 +119,6 @@ def test_a_png_that_does_not_say_its_pixels_is_refused(colour, chunks):
     before = b"".join(files.chunk(*one) for one in chunks)
     with pytest.raises(CorruptImage):
         decode(files.png(values, 8, colour, before), SAME)
-
-
-def test_a_png_with_fewer_rows_than_it_says_is_refused():
-    for (colour, depth), adam7, shape in itertools.product(
-        [(0, 1), (0, 2), (0, 8), (0, 16), (2, 8), (2, 16), (3, 4), (4, 8), (6, 8), (6, 16)], (False, True),
-        (SIZE, (1, 9), (9, 1), (5, 5), (2, 3)),
-    ):  # fmt: skip
-        values = np.random.default_rng(depth).integers(0, 2**depth, (*shape, PNG_COLOURS.get(colour, 1)))
-        values[-1] = 2**depth - 1
-        before = files.chunk(b"PLTE", bytes(range(48))) if colour == 3 else b""
-        spec = CanvasSpec(*shape, resize_mode="squash")
-        for lacks in (0, -7, -5000):  # what is too much is not looked at
-            for whole in (values, values * 0):
-                decode(files.png(whole, depth, colour, before, adam7=adam7, lacks=lacks), spec)
-        row = len(files.packed(values[:1].reshape(1, -1), depth)) + 1
-        for lacks in {1, row, 2 * row, 7}:
-            with pytest.raises(CorruptImage):
-                decode(files.png(values, depth, colour, before, adam7=adam7, lacks=lacks), spec)
-
-
-def parts_of(image, cut, **options):
-    """A TIFF of two strips that are JPEGs, with bytes at the end of the second wiped or not counted."""
-    out = encode(image, "TIFF", compression="jpeg", strip_size=16 * 48 * 3, **options)
-    found = read_directory(out)
-    (*_, last), (*_, count) = found.numbers(273), found.numbers(279)
-    data = bytearray(out)
-    if cut == "wiped":
-        data[last + count // 2 : last + count] = bytes(count - count // 2)
-    elif cut == "closed":
-        data[last + count // 2 : last + count // 2 + 2] = b"\xff\xd9"
-    elif cut == "shorter":  # than its strip
-        frame = data.index(b"\xff\xc0", last)
-        data[frame + 5 : frame + 7] = struct.pack(">H", 8)
-    return bytes(data)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
-def test_a_tiff_of_jpegs_that_are_cut_off_is_refused(mode):
-    image = picture((48, 48)).convert(mode)
-    spec = CanvasSpec(48, 48)
-    assert wrong(parts_of(image, None, quality=95), np.asarray(image.convert("RGB")), 12, spec) is None
-    for cut in ("wiped", "closed", "shorter"):
-        with pytest.raises(CorruptImage):
-            decode(parts_of(image, cut), spec)
-
-
-def test_a_gif_webp_or_bmp_with_fewer_pixels_than_it_says_is_refused():
-    values = files.samples(8)
-    good = files.bmp(values, 8, bytes(range(256)) * 4)
-    for cut in (1, 24, 200):
-        with pytest.raises(CorruptImage):
-            decode(good[:-cut], SAME)
-    for lossless in (True, False):
-        webp = encode(picture(SIZE[::-1]), "WEBP", lossless=lossless)
-        body = webp[20 : 20 + struct.unpack("<I", webp[16:20])[0]]
-        for share in (0.2, 0.5, 0.95):
-            with pytest.raises(CorruptImage):
-                decode(files.riff((webp[12:16], body[: int(len(body) * share)])), SAME)
 
 
 def test_a_colour_key_behind_the_pixels_is_none():
