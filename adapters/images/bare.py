@@ -307,9 +307,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     metadata = Metadata()
     pixels = False
     for kind, body, whole in _webp_chunks(data):
-        if kind == b"EXIF" and whole:
+        if kind == b"EXIF":
             metadata.exif(body)
-        elif kind == b"XMP " and whole:
+        elif kind == b"XMP ":
             metadata.xmp(body)
         elif kind in (b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L", b"ANMF") and not pixels:
             if not whole:
