@@ -37,6 +37,7 @@ from grpo_tta.adapters.images.bmp import bare_bmp
 from grpo_tta.adapters.images.canvas import Canvas, CanvasSpec, Plain, needed_size, to_canvas
 from grpo_tta.adapters.images.limits import (
     BYTES_PER_PIXEL,
+    BYTES_PER_SIDE,
     DECODING,
     FORMATS,
     CorruptImage,
@@ -210,8 +211,9 @@ class _Work:
 
     def memory(self) -> int:
         """Bytes it takes, roughly."""
-        pixels = self._bare.width * self._bare.height
-        return 2 * len(self._bare.data) + self._bare.memory + BYTES_PER_PIXEL * pixels // self._scale**2
+        bare, scale = self._bare, self._scale
+        pixels = BYTES_PER_PIXEL * bare.width * bare.height // scale**2
+        return 2 * len(bare.data) + bare.memory + pixels + BYTES_PER_SIDE * (bare.width + bare.height) // scale
 
     def canvas(self) -> Canvas:
         """Raises whatever the decoder raises."""

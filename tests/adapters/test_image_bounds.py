@@ -1,6 +1,7 @@
 """What one image may take, and what all of a process may: pixels, parts, seconds, bytes."""
 
 import itertools
+import os
 import pickle
 import resource
 import struct
@@ -95,6 +96,8 @@ BOMBS = {
     ),
     "strips in one place": (strips_in_one_place(1000), CorruptImage, "9000000 bytes together, the file has"),
     "scans of a large picture": (large_scans(60), TooManyParts, "scans of 8000 x 7000 pixels"),
+    "rows": (small_tiff(t257=20_000_000, t278=20_000_000, t259=8), TooManyPixels, "20000000 pixels take 11[0-9]{8}"),
+    "columns": (small_tiff(t256=20_000_000, t259=8), TooManyPixels, "20000000 x 1 pixels take 11[0-9]{8} bytes"),
     "strips": (small_tiff(t256=1, t257=2_000_000), TooManyParts, "more than 100000 strips or tiles"),
     "tiles": (tiled(1, 1, t256=2000, t257=2000), TooManyParts, "more than 100000 strips or tiles"),
     "scans": (scans(3000), TooManyParts, "more than 100 scans"),
@@ -220,6 +223,47 @@ def test_want_of_memory_is_not_damage(error, monkeypatch):
         with pytest.raises(CorruptImage, match="decoder error -2"):
             decode(data, SPEC)
     assert DECODING.used == 0
+
+
+THIN = """
+import resource, struct, sys, zlib
+import picture_files as files
+from grpo_tta.adapters import images
+from grpo_tta.adapters.images import CanvasSpec, decode
+
+def png(width, height, samples):
+    def chunk(kind, body):
+        return files.chunk(kind, body)
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[samples], 0, 0, 0)
+    row = b"\\0" + b"\\x09" * width * samples
+    pixels = zlib.compress(row * height, 1)
+    return b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+width, height, samples, mode = *map(int, sys.argv[1:4]), sys.argv[4]
+data = png(width, height, samples)
+spec = CanvasSpec(64, 64, resize_mode=mode)
+decode(png(64, 64, samples), spec)
+size, memory = [], images._Work.memory
+images._Work.memory = lambda work: size.append(memory(work)) or size[0]
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak is what is used now
+status = lambda key: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+before = status("VmHWM")
+decode(data, spec)
+print(size[0], (status("VmHWM") - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize(
+    "shape", [(1, 4_000_000, 1), (1, 4_000_000, 4), (4_000_000, 1, 4), (5, 2_000_000, 3), (2000, 1900, 4)]
+)
+def test_a_picture_of_many_rows_takes_what_it_is_reckoned_to_take(shape, mode):
+    command = [sys.executable, "-c", THIN, *map(str, shape), mode]
+    done = subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": os.path.dirname(__file__)})
+    reckoned, taken = map(int, done.stdout.split())
+    assert taken < reckoned + 24 * 2**20  # bands and the decoder's own
 
 
 SQUEEZED = """
