@@ -32,7 +32,9 @@ _PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, 292, 293, _PREDIC
 """Tags of numbers that decide pixels, beside those of the layout."""
 _LAYOUT = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
-_RAW, _JPEG = 1, 7
+_RAW, _GROUP4, _JPEG = 1, 4, 7
+_LOW_FIRST = 2
+_FAX_END = "000000000001" * 2
 _COMPRESSIONS = frozenset({_RAW, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000})
 _PACKED = 12
 """Bits of samples that lie the same in either byte order; Pillow reads them in one."""
@@ -66,6 +68,8 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
         _check_bytes(found, parts, height, depth if parts.planar == 2 else depth * samples)
         if found.number(_COMPRESSION) == _JPEG:
             _check_jpegs(found, parts, height, limits, deadline)
+        elif found.number(_COMPRESSION) == _GROUP4:
+            _check_faxes(found, parts)
 
     changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
     bare = _written(found, parts.tags(width, height, samples) | changed)
@@ -201,6 +205,17 @@ def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int) -> Non
         before = bisect_left(spans, (stop, 0)) - 1
         if before >= 0 and spans[before][1] > start:
             raise CorruptImage(f"{what} lies over what says where it lies")
+
+
+def _check_faxes(found: Directory, parts: _Parts) -> None:
+    """Each strip or tile has its end mark; libtiff leaves rows white that are missing before it."""
+    for place, count in zip(parts.offsets, parts.counts, strict=True):
+        end = found.data[place : place + count].rstrip(b"\0")[-4:]
+        if found.number(_FILL) == _LOW_FIRST:
+            end = bytes(int(f"{one:08b}"[::-1], 2) for one in end)
+        bits = f"{int.from_bytes(end, 'big'):032b}".rstrip("0")
+        if not bits.endswith(_FAX_END):
+            raise CorruptImage("fax data has no end mark")
 
 
 def _check_jpegs(found: Directory, parts: _Parts, height: int, limits: ImageLimits, deadline: Deadline) -> None:

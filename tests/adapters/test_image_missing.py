@@ -50,6 +50,29 @@ def parts_of(image, cut, **options):
     return bytes(data)
 
 
+@pytest.mark.parametrize("low_first", [False, True])
+def test_fax_data_that_is_cut_off_is_refused(low_first):
+    for seed in range(12):
+        values = np.random.default_rng(seed).integers(0, 2, (23, 17 + seed), dtype=np.uint8) * 255
+        image, spec = Image.fromarray(values).convert("1"), CanvasSpec(*values.shape, resize_mode="squash")
+        out = encode(image, "TIFF", compression="group4")
+        found = read_directory(out)
+        body = out[found.number(273) : found.number(273) + found.number(279)]
+        short = lambda number: (3, 1, struct.pack("<H", number))  # noqa: E731
+        for share in (1, 0.9, 0.6, 0.2):
+            part = body[: int(len(body) * share)]
+            if low_first:
+                part = bytes(int(f"{one:08b}"[::-1], 2) for one in part)
+            numbers = {256: 17 + seed, 257: 23, 258: 1, 259: 4, 262: found.number(262), 273: 8, 277: 1, 278: 23}
+            numbers |= {266: 2 if low_first else 1, 279: len(part)}
+            data = files._tiff_file("<", part + b"\0" * (len(part) % 2), {tag: short(n) for tag, n in numbers.items()})
+            if share == 1:
+                assert wrong(data, values, 0, spec) is None
+            else:
+                with pytest.raises(CorruptImage):
+                    decode(data, spec)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
 def test_a_tiff_of_jpegs_that_are_cut_off_is_refused(mode):
     image = picture((48, 48)).convert(mode)
