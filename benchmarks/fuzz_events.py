@@ -5,9 +5,9 @@ refused by name, within its time; what has no checksums may be another picture.
 
     python -m benchmarks.fuzz_events --minutes 60 --seed 1
 
-Prints a line a minute: how many of each source, how many were events; and what became of the
-pictures. A case that fails is printed with its seed; the
-tests of `tests/adapters/test_any_event.py` run the first rounds of it and the cases that failed once.
+Prints a line a minute: how many of each source, how many were events; and what became of the pictures. A case that
+fails is printed with its seed; the tests of `tests/adapters/test_any_event.py` run the first rounds of it and the cases
+that failed once.
 """
 
 import argparse

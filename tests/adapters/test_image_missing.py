@@ -89,6 +89,11 @@ def test_a_gif_webp_or_bmp_with_fewer_pixels_than_it_says_is_refused():
     for cut in (1, 24, 200):
         with pytest.raises(CorruptImage):
             decode(good[:-cut], SAME)
+    indices = np.random.default_rng(2).integers(0, 4, (8, 10))
+    for rows in (0, 1, 7):
+        gif = files.gif(indices[:rows], bytes(12), (10, 8))
+        with pytest.raises(CorruptImage):
+            decode(gif[:32] + b"\x08\0" + gif[34:], SAME)
     for lossless in (True, False):
         webp = encode(picture(SIZE[::-1]), "WEBP", lossless=lossless)
         body = webp[20 : 20 + struct.unpack("<I", webp[16:20])[0]]
