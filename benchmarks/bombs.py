@@ -66,7 +66,12 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "text.png", _png(8, 0, (64, 64), text=bytes(2**28))
     yield "refused.png", _png(1, 0, (60_000, 60_000))
     yield "refused.webp", _encoded(Image.new("RGB", (16_000, 3900)), "WEBP", lossless=True, method=0)
-    yield "tile.tif", _tile(32_768, 65_520)
+    yield "thin.png", _png(8, 0, (1, 6_000_000))
+    yield "flat.png", _png(8, 0, (6_000_000, 1))
+    yield "refused thin.png", _png(8, 0, (1, 20_000_000))
+    yield "tile.tif", _tiles(32_768, 65_520, 1)
+    yield "tiles.tif", _tiles(65_520, 912, 58_114)
+    yield "small tiles.tif", _tiles(16, 16, 99_000)
     yield "scans.jpg", _scans(3000)
 
 
@@ -89,10 +94,18 @@ def _png(depth: int, colour: int, size: tuple[int, int], key: bytes = b"", text:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def _tile(width: int, height: int) -> bytes:
-    tags = {256: 1, 257: 1, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: height, 324: 8, 325: 1}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return struct.pack("<2sHI2s", b"II", 42, 10, b"\1\0") + struct.pack("<H", len(tags)) + entries + bytes(4)
+def _tiles(width: int, height: int, count: int) -> bytes:
+    """One pixel wide, all tiles at one place."""
+    pixel = zlib.compress(bytes(min(width * height, 2**26)), 9)
+    places, sizes = (struct.pack(f"<{count}I", *[number] * count) for number in (8, len(pixel)))
+    body = pixel + b"\0" * (len(pixel) % 2) + (places + sizes if count > 1 else b"")
+    at = 8 + len(body) - len(places + sizes)
+    pointers = {324: at, 325: at + len(places)} if count > 1 else {324: 8, 325: len(pixel)}
+    tags = {256: 1, 257: height * count, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: height, **pointers}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, count if tag in pointers else 1, value) for tag, value in tags.items()
+    )
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def _scans(count: int) -> bytes:

@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -40,6 +41,7 @@ class Outcomes:
     slowest: float = 0.0
 
 
+@cache
 def pictures() -> dict[str, tuple[bytes, bytes]]:
     """Encoded pictures by name, with metadata, and a part of each that is nothing but metadata."""
     rough = np.random.default_rng(5).integers(0, 256, (6, 7, 3), dtype=np.uint8)
@@ -76,6 +78,8 @@ def pictures() -> dict[str, tuple[bytes, bytes]]:
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         add(f"TIFF {compression}", image, "TIFF", compression=compression, description=_NOTE.decode())
     add("TIFF group4", image.convert("1"), "TIFF", compression="group4", description=_NOTE.decode())
+    add("TIFF ycbcr", image.convert("YCbCr"), "TIFF", description=_NOTE.decode())
+    add("TIFF ycbcr packed", image.convert("YCbCr"), "TIFF", compression="tiff_lzw", description=_NOTE.decode())
     add("TIFF 16", deep, "TIFF", description=_NOTE.decode())
     return found
 

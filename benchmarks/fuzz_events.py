@@ -1,11 +1,13 @@
 """Generated events through what a job does with them, for a settable time: whatever bytes a manifest's line, a Kafka
 record or a file's name holds, there is exactly one event or one dead letter, and every record made of it can be
-encoded, sorted, and read back by its own model.
+encoded, sorted, and read back by its own model. And small pictures of all formats, damaged: each has its pixels or is
+refused by name, within its time; what has no checksums may be another picture.
 
     python -m benchmarks.fuzz_events --minutes 60 --seed 1
 
-Prints a line a minute: how many of each source, how many were events. A case that fails is printed with its seed; the
-tests of `tests/adapters/test_any_event.py` run the first rounds of it and the cases that failed once.
+Prints a line a minute: how many of each source, how many were events; and what became of the pictures. A case that
+fails is printed with its seed; the tests of `tests/adapters/test_any_event.py` run the first rounds of it and the cases
+that failed once.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 from kafka.structs import TopicPartition
 
+from benchmarks.faulty_pictures import campaign, pictures
 from grpo_tta import Prediction
 from grpo_tta.adapters.coders import BadRecordCoder, ImageRefCoder, RowCoder
 from grpo_tta.adapters.events import BadRecord, ImageRef
@@ -316,6 +319,17 @@ def run_round(seed: int, folder: str, counts: Counter[str], checker: Checker, ev
             raise
 
 
+def run_pictures(seed: int, counts: Counter[str]) -> None:
+    """Each small picture of `faulty_pictures` once, of all formats, damaged. Raises AssertionError where one is wrong,
+    with its seed."""
+    outcomes = campaign(seed, len(pictures()))
+    for what, count in outcomes.counts.items():
+        said = what.partition(" ")[2]
+        counts["pictures"] += count
+        counts[f"pictures: {said if said in ('the same', 'another picture') else 'refused'}"] += count
+    assert not outcomes.wrong, "\n".join(outcomes.wrong)
+
+
 def main() -> int:
     """Rounds until the time is over; 1 where one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -329,6 +343,7 @@ def main() -> int:
         while time.monotonic() < end:
             try:
                 run_round(seed, folder, counts, checker)
+                run_pictures(seed, counts)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
                 return 1

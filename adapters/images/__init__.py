@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import simplejpeg
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -33,10 +32,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from grpo_tta.adapters.images.bare import Bare, Strip, bare_bmp, bare_gif, bare_jpeg, bare_png, bare_webp
+from grpo_tta.adapters.images.bare import Bare, Strip, bare_gif, bare_jpeg, bare_png, bare_webp
+from grpo_tta.adapters.images.bmp import bare_bmp
 from grpo_tta.adapters.images.canvas import Canvas, CanvasSpec, Plain, needed_size, to_canvas
 from grpo_tta.adapters.images.limits import (
     BYTES_PER_PIXEL,
+    BYTES_PER_SIDE,
     DECODING,
     FORMATS,
     CorruptImage,
@@ -53,6 +54,7 @@ from grpo_tta.adapters.images.limits import (
     check_memory,
 )
 from grpo_tta.adapters.images.tiff import bare_tiff
+from grpo_tta.adapters.images.whole import OddSampling, strict_jpeg
 
 __all__ = [
     "FORMATS",
@@ -209,35 +211,46 @@ class _Work:
 
     def memory(self) -> int:
         """Bytes it takes, roughly."""
-        pixels = self._bare.width * self._bare.height
-        return 2 * len(self._bare.data) + self._bare.memory + BYTES_PER_PIXEL * pixels // self._scale**2
+        bare, scale = self._bare, self._scale
+        pixels = BYTES_PER_PIXEL * bare.width * bare.height // scale**2
+        return 2 * len(bare.data) + bare.memory + pixels + BYTES_PER_SIDE * (bare.width + bare.height) // scale
 
     def canvas(self) -> Canvas:
         """Raises whatever the decoder raises."""
-        if self._name == "JPEG":
-            image = self._jpeg()
-        else:
-            image = self._opened()
-            image.load()
+        bare, image = self._bare, self._loaded()
+        if bare.blocks:
+            image = bare.blocks.picture(image, bare.width, bare.height, self._deadline.check)
         return to_canvas(image, self._plain(image), self._bare.turn, self._spec)
+
+    def _loaded(self) -> Image.Image:
+        if self._name == "JPEG":
+            return self._jpeg()
+        bare = self._bare
+        if bare.check and not bare.last_pixel_tells:
+            bare.check(self._deadline)
+        image = self._opened()
+        image.load()
+        if bare.check and bare.last_pixel_tells and not np.any(image.getpixel((bare.width - 1, bare.height - 1))):
+            bare.check(self._deadline)
+        if not bare.may_be_all_clear and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            image.putalpha(255)
+        return image
 
     def _opened(self) -> ImageFile.ImageFile:
         """Not `Image.open`: its own guard against bombs is a global that other code shares."""
-        image: ImageFile.ImageFile = _OPENERS[self._name].open_(_Timed(self._bare.data, self._deadline), "")
-        if image.size != (self._bare.width, self._bare.height):
-            raise CorruptImage(f"cannot be decoded: its headers say {self._bare.width} x {self._bare.height} pixels")
+        bare = self._bare
+        data = bare.written_out(self._deadline) if bare.written_out else bare.data
+        image: ImageFile.ImageFile = _OPENERS[self._name].open_(_Timed(data, self._deadline), "")
+        if image.size != (bare.stored or (bare.width, bare.height)):
+            raise CorruptImage(f"cannot be decoded: its headers say {bare.width} x {bare.height} pixels")
         return image
 
     def _jpeg(self) -> Image.Image:
         """By a decoder that says so where data is damaged or missing; Pillow's would fill it up with grey."""
         width, height = -(-self._bare.width // self._scale), -(-self._bare.height // self._scale)
         try:
-            colours = simplejpeg.decode_jpeg_header(self._bare.data)[2]
-            space = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
-            pixels = simplejpeg.decode_jpeg(self._bare.data, space, min_height=height, min_width=width)
-        except ValueError as error:
-            if "subsampling" not in str(error):
-                raise
+            pixels, space = strict_jpeg(self._bare.data, width, height)
+        except OddSampling:
             image = self._opened()
             image.draft(None, (width, height))
             image.load()
@@ -248,6 +261,21 @@ class _Work:
 
     def _plain(self, image: Image.Image) -> Plain | None:
         """How to make rows of the picture RGB or L; None where it is."""
+        colours = self._colours(image)
+        if self._bare.frame is None:
+            return colours
+        left, upper, right, lower = self._bare.frame
+
+        def plain(rows: Image.Image, top: int) -> Image.Image:
+            pixels = np.array(colours(rows, top) if colours else rows)
+            outside = np.ones(pixels.shape[:2], bool)
+            outside[max(0, upper - top) : max(0, lower - top), left:right] = False
+            pixels[outside] = 255
+            return Image.fromarray(pixels)
+
+        return plain
+
+    def _colours(self, image: Image.Image) -> Plain | None:
         bare = self._bare
         if bare.key is not None:
             return self._keyed(image, bare.key)

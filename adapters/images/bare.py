@@ -8,11 +8,23 @@ checksums, be sound.
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from grpo_tta.adapters.images.limits import MAX_PARTS, MAX_SCANS, CorruptImage, ImageLimits, TooManyParts
+from grpo_tta.adapters.images.blocks import Blocks
+from grpo_tta.adapters.images.limits import (
+    MAX_GONE_THROUGH,
+    MAX_PARTS,
+    MAX_SCANS,
+    CorruptImage,
+    Deadline,
+    ImageLimits,
+    TooManyParts,
+)
 from grpo_tta.adapters.images.orientation import UPRIGHT, Metadata
+from grpo_tta.adapters.images.whole import check_png
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,20 @@ class Bare:
     """Bytes that the decoder takes beside the picture."""
     closed: bool = True
     """Whether its end mark was there."""
+    check: Callable[[Deadline], None] | None = None
+    """Raises `CorruptImage` where pixels are missing that the decoder would not miss."""
+    frame: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of what the file has pixels for; the rest of it is transparent."""
+    may_be_all_clear: bool = True
+    """Whether a picture that is transparent everywhere is so; else nobody has filled in how opaque it is."""
+    written_out: Callable[[Deadline], bytes] | None = None
+    """The file that the decoder sees, made within the budget."""
+    last_pixel_tells: bool = False
+    """Whether the check may be left out where the last pixel is other than an empty picture's."""
+    blocks: Blocks | None = None
+    """What the grey pixels are that the decoder sees."""
+    stored: tuple[int, int] | None = None
+    """Width and height that the decoder sees, where they are others."""
 
 
 def _parts() -> Iterator[int]:
@@ -67,7 +93,12 @@ def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     kept += [(b"IDAT", b"".join(parts[b"IDAT"])), (b"IEND", b"")]
     more = 4 * width * height if key is not None and len(key) == 3 and depth == 16 else 0
     bare = data[:8] + b"".join(_png_chunk(kind, body) for kind, body in kept)
-    return Bare(bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]))
+    check = partial(check_png, parts[b"IHDR"][0], kept[-2][1])
+    interlaced = parts[b"IHDR"][0][12:13] != b"\0"
+    return Bare(
+        bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]), check=check,
+        last_pixel_tells=not interlaced,
+    )  # fmt: skip
 
 
 def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
@@ -152,11 +183,13 @@ def bare_jpeg(data: bytes, limits: ImageLimits) -> Bare:
     if not scans.complete(ids, to_the_last_bit=not closed):
         raise CorruptImage("scans are missing" if closed else "it is cut off")
     height, width = struct.unpack_from(">HH", frame, 2)
+    shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
+    share = min(width * height, limits.max_pixels + 1) / max(*shares, 1)  # with more it is refused for them
+    gone_through = sum(one * share * scans.of(component) for one, component in zip(shares, ids, strict=True))
+    if gone_through > MAX_GONE_THROUGH * limits.max_pixels:
+        raise TooManyParts(f"{scans.count} scans of {width} x {height} pixels")
     data = b"".join([*kept, b"\xff\xd9"])
-    coefficients = 0
-    if scans.count > 1 or frame[0] in _PROGRESSIVE:
-        shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
-        coefficients = 2 * width * height * sum(shares) // max(*shares, 1)
+    coefficients = int(2 * share * sum(shares)) if scans.count > 1 or frame[0] in _PROGRESSIVE else 0
     return Bare(data, width, height, metadata.orientation(), memory=coefficients, closed=closed)
 
 
@@ -165,6 +198,7 @@ class _Scans:
 
     def __init__(self) -> None:
         self.count = 0
+        self._of: Counter[int] = Counter()
         self._missing: dict[int, list[int]] = {}
 
     def add(self, header: bytes) -> None:
@@ -176,8 +210,13 @@ class _Scans:
             raise CorruptImage("a scan has a malformed header")
         first, last, bits = header[1 + 2 * components : 4 + 2 * components]
         for component in header[1 : 1 + 2 * components : 2]:
+            self._of[component] += 1
             missing = self._missing.setdefault(component, [99] * 64)
             missing[first : min(last, 63) + 1] = [bits & 15] * (min(last, 63) + 1 - first)
+
+    def of(self, component: int) -> int:
+        """How many there are of it."""
+        return self._of[component]
 
     def complete(self, components: bytes, *, to_the_last_bit: bool) -> bool:
         if not to_the_last_bit:
@@ -236,7 +275,9 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
             start, at = at, at + 10 + _colours(flags)
             picture = data[start : _sub_blocks_end(data, at + 1)]
             bare = b"".join((screen, control, picture, b";"))
-            return Bare(bare, max(width, left + wide), max(height, top + high))
+            size = max(width, left + wide), max(height, top + high)
+            frame = (left, top, left + wide, top + high)
+            return Bare(bare, *size, frame=None if (wide, high) == size else frame)
         else:
             at += 1
     raise AssertionError("parts do not end")
@@ -266,9 +307,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     metadata = Metadata()
     pixels = False
     for kind, body, whole in _webp_chunks(data):
-        if kind == b"EXIF" and whole:
+        if kind == b"EXIF":
             metadata.exif(body)
-        elif kind == b"XMP " and whole:
+        elif kind == b"XMP ":
             metadata.xmp(body)
         elif kind in (b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L", b"ANMF") and not pixels:
             if not whole:
@@ -282,7 +323,9 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     width, height = _webp_size(*kept[0])
     chunks = b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in kept)
     bare = b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
-    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height)
+    frame = _webp_frame(*kept[-1])
+    frame = None if frame == (0, 0, width, height) else frame
+    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height, frame=frame)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -297,6 +340,13 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at += 8 + size + size % 2
 
 
+def _webp_frame(kind: bytes, body: bytes) -> tuple[int, int, int, int] | None:
+    if kind != b"ANMF":
+        return None
+    left, top, wide, high = (int.from_bytes(body[at : at + 3], "little") for at in (0, 3, 6, 9))
+    return 2 * left, 2 * top, 2 * left + wide + 1, 2 * top + high + 1
+
+
 def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
     if kind == b"VP8X":
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
@@ -305,12 +355,6 @@ def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", body, 6)
     return width & 0x3FFF, height & 0x3FFF
-
-
-def bare_bmp(data: bytes, limits: ImageLimits) -> Bare:
-    """As it is: nothing in it is metadata that a decoder reads."""
-    width, height = struct.unpack_from("<HH" if data[14:18] == b"\x0c\0\0\0" else "<ii", data, 18)
-    return Bare(data, abs(width), abs(height))
 
 
 Strip = Callable[[bytes, ImageLimits], Bare]

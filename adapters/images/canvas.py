@@ -31,7 +31,8 @@ _SIDEWAYS = range(5, 9)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _MODES = ("shortest", "longest", "squash")
 _BAND = 2**20
-"""Pixels that are converted at a time."""
+"""Pixels that are converted at a time; a row counts for some more."""
+_ROW = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def to_canvas(image: Image.Image, plain: Plain | None, turn: int, spec: CanvasSp
 def _plane(image: Image.Image, plain: Plain, channel: int | None) -> Image.Image:
     width, height = image.size
     out = Image.new("L", image.size)
-    rows = max(1, _BAND // width)
+    rows = max(1, _BAND // (width + _ROW))
     for top in range(0, height, rows):
         band = plain(image.crop((0, top, width, min(top + rows, height))), top)
         out.paste(band if channel is None else band.getchannel(channel), (0, top))

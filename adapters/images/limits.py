@@ -4,6 +4,7 @@ Bounds are counted, not timed, wherever a count bounds the work: labels must not
 one bound on time is of the thread's own processor seconds.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -17,11 +18,18 @@ from PIL import _imaging as _core
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten."""
+MAX_GONE_THROUGH = 32
+"""Samples of a JPEG for each pixel allowed, counted in each scan: those of a CMYK one are gone through 24 times."""
 MAX_PARTS = 100_000
 """Strips or tiles of a TIFF, chunks, segments or blocks of other files."""
 BYTES_PER_PIXEL = 5
 """What decoding may take for each pixel allowed, beside two copies of the file: four as Pillow holds it, and one colour
 of it."""
+BYTES_PER_SIDE = 52
+"""What each row and column takes: a row's place in the picture and in one colour of it, 8 bytes each, and a colour's
+rows are filled up to 4; 32 of weights while it is resized; a long row is converted at once, 16 bytes a pixel."""
+_SIDES = 8
+"""Rows and columns that are within the limit, in sides of a square of all pixels allowed."""
 
 
 class ImageError(ValueError):
@@ -84,7 +92,8 @@ class ImageLimits:
     def memory(self) -> int:
         """Bytes that images may take while they are decoded, all of a process together; one that takes more by itself
         is refused."""
-        return BYTES_PER_PIXEL * self.max_pixels + 2 * self.max_bytes
+        sides = _SIDES * math.isqrt(self.max_pixels)
+        return BYTES_PER_PIXEL * self.max_pixels + BYTES_PER_SIDE * sides + 2 * self.max_bytes
 
 
 class Deadline:

@@ -12,7 +12,7 @@ from grpo_tta.adapters.images.ifd import read_directory
 
 UPRIGHT = 1
 TAG = 0x0112
-_XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])\s*[\"'<]")
+_XMP = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|[^>]{0,200}>)\s*([1-8])\s*[\"'<]")
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _PROFILE = re.compile(rb"\s*\w+\s+\d+\s+([0-9a-fA-F\s]*)")
 _MAX_TEXT = 2**20
@@ -26,16 +26,16 @@ def orientation(exif: Iterable[bytes] = (), xmp: Iterable[bytes] = ()) -> int:
         if found is not None:
             return found
     for text in xmp:
-        match = _XMP.search(text[:_MAX_TEXT])
+        match = _XMP.search(text[:_MAX_TEXT].replace(b"\0", b""))  # UTF-16 is read like UTF-8
         if match:
             return int(match[1])
     return UPRIGHT
 
 
 def _of_exif(block: bytes) -> int | None:
-    head = 6 if block.startswith(b"Exif\0") else 0
+    block = block.removeprefix(b"Exif\0").lstrip(b"\0")
     try:
-        return read_directory(block[head:]).number(TAG, within=range(1, 9))
+        return read_directory(block, cut_off=True).number(TAG, within=range(1, 9))
     except (ValueError, struct.error):
         return None
 

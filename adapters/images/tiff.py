@@ -1,30 +1,48 @@
 """TIFF files bare of metadata: a directory of the first page with those tags alone that decide its pixels."""
 
 import struct
+from bisect import bisect_left
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
 
-from grpo_tta.adapters.images.bare import Bare
+from PIL.TiffImagePlugin import OPEN_INFO
+
+from grpo_tta.adapters.images.bare import Bare, bare_jpeg
+from grpo_tta.adapters.images.blocks import blocks_of
 from grpo_tta.adapters.images.ifd import Directory, read_directory
 from grpo_tta.adapters.images.limits import (
     MAX_PARTS,
     CorruptImage,
+    Deadline,
     ImageLimits,
     TooManyParts,
     TooManyPixels,
     UnsupportedPixels,
 )
 from grpo_tta.adapters.images.orientation import TAG, orientation
+from grpo_tta.adapters.images.whole import OddSampling, strict_jpeg
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_STRIPS, _SAMPLES, _ROWS, _PLANAR, _COLOURS = 273, 277, 278, 284, 320
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT, _XMP = 322, 323, 324, 339, 700
-_PIXELS = frozenset(
-    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317}
-    | {_COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 332, 338, 347, *range(512, 522), 529, 530, 531, 532}
-)
-_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
+_STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
+_FILL, _PREDICTOR, _EXTRA, _TABLES = 266, 317, 338, 347
+_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, 292, 293, _PREDICTOR, _COLOURS, 332, _EXTRA})
+"""Tags of numbers that decide pixels, beside those of the layout."""
+_LAYOUT = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
+_RAW, _GROUP4, _JPEG = 1, 4, 7
+_LOW_FIRST = 2
+_FAX_END = "000000000001" * 2
+_COMPRESSIONS = frozenset({_RAW, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000})
+_PACKED = 12
+"""Bits of samples that lie the same in either byte order; Pillow reads them in one."""
 _UNSIGNED = frozenset({1, 4})
 _NO_BOUND = 2**32 - 1
-_SHORT, _LONG, _LONG8 = 3, 4, 16
+_SHORT, _LONG, _BYTES = 3, 4, 7
+_MAX_NUMBERS = 3 * 2**16
+"""Of a palette."""
 
 
 def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
@@ -35,10 +53,33 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
     found = read_directory(data)
     width, height = found.number(_WIDTH) or 0, found.number(_HEIGHT) or 0
     photometric = found.number(_PHOTOMETRIC)
-    depths = set(found.numbers(_BITS)) or {1}
-    samples = found.number(_SAMPLES) or 1
     if photometric is None or width < 1 or height < 1:
         raise CorruptImage("width, height or photometric interpretation is missing")
+    depth, samples = _samples(found)
+    parts = _parts(found, width, height, limits)
+    turn = orientation(xmp=[found.raw(_XMP)]) if _XMP in found.values else 1
+    turn = found.number(TAG, within=range(1, 9)) or turn
+    if photometric == _YCBCR and found.number(_COMPRESSION) != _JPEG:
+        return replace(_of_blocks(found, width, height, parts), turn=turn)
+    unit = parts.wide * parts.high * samples * depth // 8
+
+    def check(deadline: Deadline) -> None:
+        _check_readable(found, photometric, depth, samples)
+        _check_bytes(found, parts, height, depth if parts.planar == 2 else depth * samples)
+        if found.number(_COMPRESSION) == _JPEG:
+            _check_jpegs(found, parts, height, limits, deadline)
+        elif found.number(_COMPRESSION) == _GROUP4:
+            _check_faxes(found, parts)
+
+    changed = {_PHOTOMETRIC: (_BLACK_IS_ZERO,)} if photometric == _WHITE_IS_ZERO else {}
+    bare = _written(found, parts.tags(width, height, samples) | changed)
+    return Bare(bare, width, height, turn, depth, photometric == _WHITE_IS_ZERO, memory=2 * unit, check=check)
+
+
+def _samples(found: Directory) -> tuple[int, int]:
+    """Bits of a sample, and how many samples a pixel has."""
+    depths = set(found.numbers(_BITS)) or {1}
+    samples = found.number(_SAMPLES) or 1
     if set(found.numbers(_FORMAT)) - _UNSIGNED or max(depths) > 16:
         raise UnsupportedPixels(
             f"pixels of {max(depths)} bits, sample format {found.number(_FORMAT) or 1}, have no defined white; "
@@ -46,16 +87,72 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
         )
     if len(depths) > 1 or (samples > 1 and found.number(_PLANAR) == 2 and max(depths) != 8):
         raise UnsupportedPixels(f"samples of {sorted(depths)} bits that lie apart or differ in depth cannot be read")
-    unit = _check_parts(found, width, height, limits) * samples * max(depths) // 8
-    changed = {_PHOTOMETRIC: _BLACK_IS_ZERO} if photometric == _WHITE_IS_ZERO else {}
-    bare = _written(found, changed)
-    turn = orientation(xmp=[found.raw(_XMP)]) if _XMP in found.values else 1
-    turn = found.number(TAG, within=range(1, 9)) or turn
-    return Bare(bare, width, height, turn, max(depths), photometric == _WHITE_IS_ZERO, memory=2 * unit)
+    if found.number(_PHOTOMETRIC) == _YCBCR and (samples != 3 or depths != {8} or found.number(_PLANAR) == 2):
+        raise UnsupportedPixels(f"YCbCr of {samples} samples of {max(depths)} bits, or in planes, cannot be read")
+    return max(depths), samples
 
 
-def _check_parts(found: Directory, width: int, height: int, limits: ImageLimits) -> int:
-    """Pixels of a strip or tile, judged like those of an image; all parts must have a place."""
+def _check_readable(found: Directory, photometric: int, depth: int, samples: int) -> None:
+    """Raises `UnsupportedPixels` for what Pillow has no pixels for, and for rare compressions."""
+    compression = found.number(_COMPRESSION) or _RAW
+    if compression not in _COMPRESSIONS:
+        raise UnsupportedPixels(f"compression {compression} cannot be read")
+    extra, fill = found.numbers(_EXTRA), found.number(_FILL) or 1
+    order = b"II" if depth == _PACKED else found.data[:2]
+    mode = (order, max(photometric, _BLACK_IS_ZERO), (1,), fill, (depth,) * samples, extra)
+    if mode not in OPEN_INFO:
+        raise UnsupportedPixels(
+            f"{samples} samples of {depth} bits, photometric interpretation {photometric}, extra samples {extra}, fill "
+            f"order {fill} and byte order {found.data[:2].decode()} cannot be read"
+        )
+
+
+def _of_blocks(found: Directory, width: int, height: int, parts: "_Parts") -> Bare:
+    """Grey pixels that are blocks of coloured ones."""
+    blocks = blocks_of(found)
+    if (found.number(_PREDICTOR) or 1) > 1:
+        raise UnsupportedPixels("YCbCr with a predictor cannot be read")
+    if (parts.tiled or len(parts.offsets) > 1) and (
+        parts.wide % blocks.across * parts.tiled or parts.high % blocks.down
+    ):
+        raise CorruptImage(f"strips or tiles of {parts.wide} x {parts.high} pixels cut blocks of colour in two")
+    across, down = -(-width // parts.wide), -(-height // parts.high)
+    wide, high = blocks.grey(parts.wide, parts.high)
+    size = (across * wide, down * high if parts.tiled else blocks.grey(width, height)[1])
+    grey = {_BITS: (8,), _PHOTOMETRIC: (_BLACK_IS_ZERO,)}
+    grey_parts = parts._replace(wide=wide, high=high)
+    bare = _written(found, grey_parts.tags(*size, 1) | grey)
+    memory = 2 * wide * high + size[0] * size[1]
+
+    def check(_: Deadline) -> None:
+        _check_readable(found, _BLACK_IS_ZERO, 8, 1)
+        _check_bytes(found, grey_parts, size[1], 8)
+
+    return Bare(bare, width, height, memory=memory, check=check, blocks=blocks, stored=size)
+
+
+class _Parts(NamedTuple):
+    """Strips or tiles, of ``wide`` x ``high`` pixels each."""
+
+    tiled: bool
+    wide: int
+    high: int
+    planar: int
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    """Bytes of each."""
+
+    def tags(self, width: int, height: int, samples: int) -> dict[int, tuple[int, ...]]:
+        """What a decoder is to see: tags of strips or of tiles, never of both."""
+        found = {_WIDTH: (width,), _HEIGHT: (height,), _SAMPLES: (samples,), _PLANAR: (self.planar,)}
+        if self.tiled:
+            sizes = {_TILE_WIDTH: (self.wide,), _TILE_HEIGHT: (self.high,)}
+            return found | sizes | {_TILES: self.offsets, _TILE_BYTES: self.counts}
+        return found | {_ROWS: (self.high,), _STRIPS: self.offsets, _STRIP_BYTES: self.counts}
+
+
+def _parts(found: Directory, width: int, height: int, limits: ImageLimits) -> _Parts:
+    """All that is decoded is judged like the image, with what reaches over its edges; all parts must have a place."""
     tiled = _TILES in found.values
     wide = found.number(_TILE_WIDTH) or 0 if tiled else width
     high = found.number(_TILE_HEIGHT) or 0 if tiled else min(found.number(_ROWS) or _NO_BOUND, height)
@@ -66,38 +163,97 @@ def _check_parts(found: Directory, width: int, height: int, limits: ImageLimits)
         raise TooManyPixels(f"{width} x {height} pixels exceed the limit of {limits.max_pixels}")
     if wide * high > limits.max_pixels:
         raise TooManyPixels(f"{what} of {wide} x {high} pixels exceeds the limit of {limits.max_pixels}")
-    planes = found.number(_SAMPLES) or 1 if found.number(_PLANAR) == 2 else 1
-    count = -(-width // wide) * -(-height // high) * planes
-    places = found.values.get(_TILES if tiled else _STRIPS)
+    planar = 2 if found.number(_PLANAR) == 2 else 1
+    of_plane = -(-width // wide) * -(-height // high)
+    count = of_plane * (found.number(_SAMPLES) or 1 if planar == 2 else 1)
+    tag, bytes_tag = (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)
+    places = found.values.get(tag)
     if max(count, places.length if places else 0) > MAX_PARTS:
         raise TooManyParts(f"more than {MAX_PARTS} strips or tiles")
-    offsets = found.numbers(_TILES if tiled else _STRIPS, MAX_PARTS)
-    if len(offsets) < count or not all(offsets[:count]):
+    if tiled and of_plane * wide * high > limits.max_pixels:
+        raise TooManyPixels(f"{of_plane} tiles of {wide} x {high} pixels exceed the limit of {limits.max_pixels}")
+    offsets = found.numbers(tag, count)
+    if len(offsets) < count or not all(offsets):
         raise CorruptImage(f"{count} strips or tiles are needed, {sum(map(bool, offsets))} have a place in the file")
-    return wide * high
+    counts = found.numbers(bytes_tag, count)
+    if len(counts) < count:
+        raise CorruptImage(f"{count} strips or tiles are needed, {len(counts)} say how many bytes they have")
+    if sum(counts) > len(found.data):
+        raise CorruptImage(f"its strips or tiles have {sum(counts)} bytes together, the file has {len(found.data)}")
+    return _Parts(tiled, wide, high, planar, offsets, counts)
 
 
-def _written(found: Directory, changed: dict[int, int]) -> bytes:
-    """The file with a directory of its own behind it, which is a classic one also for a BigTIFF; values stay where they
-    lie."""
-    order = found.order
-    entries, more = [], b""
+def _check_bytes(found: Directory, parts: _Parts, height: int, bits: int) -> None:
+    """Strips and tiles lie in the file, each apart from the others and from all else that decides pixels; those that
+    are not compressed have all of their rows, of ``bits`` a pixel."""
+    what = "a tile" if parts.tiled else "a strip"
+    if (found.number(_COMPRESSION) or _RAW) == _RAW:
+        row = -(-parts.wide * bits // 8)
+        full, last = row * parts.high, row * (parts.high if parts.tiled else (height - 1) % parts.high + 1)
+        of_plane = len(parts.counts) if parts.tiled else -(-height // parts.high)
+        for number, count in enumerate(parts.counts, 1):
+            needed = full if number % of_plane else last
+            if count < needed:
+                raise CorruptImage(f"{what} has {count} bytes of {needed}")
+    spans = sorted((place, place + count) for place, count in zip(parts.offsets, parts.counts, strict=True))
+    if spans[-1][1] > len(found.data):
+        raise CorruptImage(f"{what} ends at byte {spans[-1][1]}, the file has {len(found.data)}")
+    if any(one[1] > other[0] for one, other in pairwise(spans)):
+        raise CorruptImage(f"{what} lies over another")
+    kept = (_PIXELS | _LAYOUT | {_TABLES}) & found.values.keys()
+    for start, stop in ((0, 8), found.span, *map(found.span_of, kept)):
+        before = bisect_left(spans, (stop, 0)) - 1
+        if before >= 0 and spans[before][1] > start:
+            raise CorruptImage(f"{what} lies over what says where it lies")
+
+
+def _check_faxes(found: Directory, parts: _Parts) -> None:
+    """Each strip or tile has its end mark; libtiff leaves rows white that are missing before it."""
+    for place, count in zip(parts.offsets, parts.counts, strict=True):
+        end = found.data[place : place + count].rstrip(b"\0")[-4:]
+        if found.number(_FILL) == _LOW_FIRST:
+            end = bytes(int(f"{one:08b}"[::-1], 2) for one in end)
+        bits = f"{int.from_bytes(end, 'big'):032b}".rstrip("0")
+        if not bits.endswith(_FAX_END):
+            raise CorruptImage("fax data has no end mark")
+
+
+def _check_jpegs(found: Directory, parts: _Parts, height: int, limits: ImageLimits, deadline: Deadline) -> None:
+    """Each strip or tile is a JPEG, of which libtiff fills up with grey what is missing."""
+    tables = found.raw(_TABLES).removesuffix(b"\xff\xd9") if _TABLES in found.values else b"\xff\xd8"
+    of_plane = -(-height // parts.high)
+    for number, (place, count) in enumerate(zip(parts.offsets, parts.counts, strict=True)):
+        deadline.check()
+        rows = parts.high if parts.tiled else min(parts.high, height - number % of_plane * parts.high)
+        one = bare_jpeg(tables + found.data[place + 2 : place + count], limits)
+        if one.width < parts.wide or one.height < rows:
+            raise CorruptImage(f"{one.width} x {one.height} pixels of {parts.wide} x {rows} are there")
+        with suppress(OddSampling):
+            strict_jpeg(one.data)
+
+
+def _written(found: Directory, changed: dict[int, tuple[int, ...]]) -> bytes:
+    """The file with a directory of its own behind it, which is a classic one also for a BigTIFF: a decoder sees the
+    numbers that were judged, whatever else a tag's kind may have told it."""
+    order = "<" if found.numbers(_BITS, 1) == (_PACKED,) else found.order
+    tags = {tag: numbers for tag in _PIXELS if (numbers := found.numbers(tag, _MAX_NUMBERS))}
+    colours = tags.get(_COLOURS, ())
+    if colours and max(colours) < 256:
+        tags[_COLOURS] = tuple(colour * 257 for colour in colours)
+    tags |= changed
+    fields, more = {}, b""
     end = len(found.data) + len(found.data) % 2
-    for tag in sorted(_PIXELS & found.values.keys()):
-        kind, count, place = found.values[tag]
-        raw, moved = found.raw(tag), b""
-        if tag in changed:
-            kind, count, raw = _SHORT, 1, struct.pack(order + "H", changed[tag])
-        elif kind == _LONG8:
-            kind, raw = _LONG, struct.pack(f"{order}{count}I", *found.numbers(tag, count))
-            moved = raw
-        elif tag == _COLOURS and (colours := found.numbers(tag, 3 * 2**16)) and max(colours) < 256:
-            moved = raw = struct.pack(f"{order}{len(colours)}H", *(colour * 257 for colour in colours))
-            kind, count = _SHORT, len(colours)
-        if moved:
-            place, more = end + len(more), more + moved
-        field = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", place)
-        entries.append(struct.pack(order + "HHI", tag, kind, count) + field)
-    header = found.data[:2] + struct.pack(order + "HI", 42, end + len(more))
-    directory = struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
+    for tag, numbers in tags.items():
+        kind, letter = (_SHORT, "H") if max(numbers) < 2**16 else (_LONG, "I")
+        raw = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
+        if len(raw) > 4:
+            raw, more = struct.pack(order + "I", end + len(more)), more + raw
+        fields[tag] = struct.pack(order + "HHI", tag, kind, len(numbers)) + raw.ljust(4, b"\0")
+    if _TABLES in found.values:
+        tables = found.raw(_TABLES)
+        fields[_TABLES] = struct.pack(order + "HHII", _TABLES, _BYTES, len(tables), end + len(more))
+        more += tables + b"\0" * (len(tables) % 2)
+    head = b"II" if order == "<" else b"MM"
+    header = head + struct.pack(order + "HI", 42, end + len(more))
+    directory = struct.pack(order + "H", len(fields)) + b"".join(fields[tag] for tag in sorted(fields)) + bytes(4)
     return b"".join((header, found.data[8:].ljust(end - 8, b"\0"), more, directory))

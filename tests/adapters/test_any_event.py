@@ -6,8 +6,11 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.fuzz_events import SOURCES, TIMES, Checker, run_round
+from benchmarks import faulty_pictures
+from benchmarks.faulty_pictures import pictures
+from benchmarks.fuzz_events import SOURCES, TIMES, Checker, run_pictures, run_round
 from grpo_tta.adapters.events import ImageRef
+from grpo_tta.adapters.images import FORMATS
 from grpo_tta.adapters.kafka.wire import coordinate_of, decode_record
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.manifest import read_manifest
@@ -74,6 +77,23 @@ def test_thousands_of_generated_events(tmp_path):
     for source in SOURCES:
         accepted = counts[f"{source}: events"] / counts[source]
         assert 0.05 < accepted < 0.9, f"{source}: {accepted:.0%} are events, the generator tests one side only"
+
+
+def test_a_round_of_damaged_pictures(monkeypatch):
+    counts: Counter[str] = Counter()
+    for seed in range(3):
+        run_pictures(seed, counts)
+    assert counts["pictures"] == 3 * len(pictures())
+    assert {name.split()[0] for name in pictures()} == set(FORMATS)
+    assert min(counts[f"pictures: {said}"] for said in ("the same", "another picture", "refused")) > 0
+    monkeypatch.setattr(faulty_pictures, "damaged", lambda data, draw: Damaged())
+    with pytest.raises(AssertionError, match=r"seed 9, number .*: !"):
+        run_pictures(9, counts)
+
+
+class Damaged(bytes):
+    def __len__(self):
+        raise KeyError
 
 
 def test_a_case_that_fails_tells_its_seed(tmp_path, monkeypatch):

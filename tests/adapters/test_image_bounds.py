@@ -1,6 +1,7 @@
 """What one image may take, and what all of a process may: pixels, parts, seconds, bytes."""
 
 import itertools
+import os
 import pickle
 import resource
 import struct
@@ -51,6 +52,30 @@ def scans(count):
     return data[:last] + data[last:-2] * count + b"\xff\xd9"
 
 
+def large_scans(count):
+    """As if it had 56 million pixels."""
+    data = scans(count)
+    at = data.index(b"\xff\xc2") + 5
+    return data[:at] + struct.pack(">HH", 7000, 8000) + data[at + 4 :]
+
+
+def one_tile(wide, high, count, width=1):
+    """A column of as many tiles, all at the place of the first, which is deflated."""
+    places = {324: struct.pack("<I", 8) * count, 325: struct.pack("<I", 12) * count}
+    tags = {256: width, 257: high * count, 258: 8, 259: 8, 262: 1, 277: 1, 322: wide, 323: high}
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in tags.items()}
+    entries |= {tag: (4, count, raw) for tag, raw in places.items()}
+    return files._tiff_file("<", bytes(16), entries)
+
+
+def strips_in_one_place(count):
+    """Each of them as long as the file."""
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in
+               {256: 1, 257: count, 258: 8, 259: 5, 262: 1, 266: 2, 277: 1, 278: 1}.items()}  # fmt: skip
+    entries |= {273: (4, count, struct.pack("<I", 8) * count), 279: (4, count, struct.pack("<I", 9000) * count)}
+    return files._tiff_file("<", bytes(9000), entries)
+
+
 def webp(width, height):
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     return files.riff((b"VP8X", b"\0\0\0\0" + size), (b"VP8L", b"\x2f" + bytes(20)))
@@ -62,6 +87,17 @@ BOMBS = {
     "a tile of many samples": (tiled(8_000, 7_999, t277=4, t258=16), TooManyPixels, "take .* bytes to decode"),
     "a tile of nothing": (tiled(0, 9), CorruptImage, "a tile has 0 x 9 pixels"),
     "a TIFF": (small_tiff(t256=2**31, t257=2**31), TooManyPixels, "2147483648 x 2147483648 pixels exceed"),
+    "tiles that reach over the picture": (
+        one_tile(65_520, 912, 58_114), TooManyPixels, "58114 tiles of 65520 x 912 pixels exceed the limit of 64000000",
+    ),
+    "few of them": (one_tile(65_520, 912, 2), TooManyPixels, "2 tiles of 65520 x 912 pixels exceed"),
+    "tiles of planes": (
+        tiled(8_000, 4_096, t257=12_000, t277=3, t284=2), TooManyPixels, "3 tiles of 8000 x 4096 pixels exceed",
+    ),
+    "strips in one place": (strips_in_one_place(1000), CorruptImage, "9000000 bytes together, the file has"),
+    "scans of a large picture": (large_scans(60), TooManyParts, "scans of 8000 x 7000 pixels"),
+    "rows": (small_tiff(t257=20_000_000, t278=20_000_000, t259=8), TooManyPixels, "20000000 pixels take 11[0-9]{8}"),
+    "columns": (small_tiff(t256=20_000_000, t259=8), TooManyPixels, "20000000 x 1 pixels take 11[0-9]{8} bytes"),
     "strips": (small_tiff(t256=1, t257=2_000_000), TooManyParts, "more than 100000 strips or tiles"),
     "tiles": (tiled(1, 1, t256=2000, t257=2000), TooManyParts, "more than 100000 strips or tiles"),
     "scans": (scans(3000), TooManyParts, "more than 100 scans"),
@@ -93,6 +129,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(name, monkeypatch):
 def test_what_is_within_the_bounds_is_decoded():
     assert decode(encode(picture((64, 64)), "JPEG", progressive=True), SPEC).shape == (3, 32, 32)
     values = files.samples(1, (90_000, 2))
+    both = small_tiff(t322=32_768, t323=65_520)  # strips, and sizes of tiles that it has not
+    assert (decode(both, SPEC) == 1).all()
     assert decode(files.tiff(values, 1, 1, rows=1), CanvasSpec(8, 8, resize_mode="squash")).shape == (3, 8, 8)
 
 
@@ -185,6 +223,47 @@ def test_want_of_memory_is_not_damage(error, monkeypatch):
         with pytest.raises(CorruptImage, match="decoder error -2"):
             decode(data, SPEC)
     assert DECODING.used == 0
+
+
+THIN = """
+import resource, struct, sys, zlib
+import picture_files as files
+from grpo_tta.adapters import images
+from grpo_tta.adapters.images import CanvasSpec, decode
+
+def png(width, height, samples):
+    def chunk(kind, body):
+        return files.chunk(kind, body)
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[samples], 0, 0, 0)
+    row = b"\\0" + b"\\x09" * width * samples
+    pixels = zlib.compress(row * height, 1)
+    return b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+width, height, samples, mode = *map(int, sys.argv[1:4]), sys.argv[4]
+data = png(width, height, samples)
+spec = CanvasSpec(64, 64, resize_mode=mode)
+decode(png(64, 64, samples), spec)
+size, memory = [], images._Work.memory
+images._Work.memory = lambda work: size.append(memory(work)) or size[0]
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak is what is used now
+status = lambda key: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+before = status("VmHWM")
+decode(data, spec)
+print(size[0], (status("VmHWM") - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize(
+    "shape", [(1, 4_000_000, 1), (1, 4_000_000, 4), (4_000_000, 1, 4), (5, 2_000_000, 3), (2000, 1900, 4)]
+)
+def test_a_picture_of_many_rows_takes_what_it_is_reckoned_to_take(shape, mode):
+    command = [sys.executable, "-c", THIN, *map(str, shape), mode]
+    done = subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": os.path.dirname(__file__)})
+    reckoned, taken = map(int, done.stdout.split())
+    assert taken < reckoned + 24 * 2**20  # bands and the decoder's own
 
 
 SQUEEZED = """

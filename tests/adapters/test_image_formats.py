@@ -8,34 +8,16 @@ import zlib
 import numpy as np
 import picture_files as files
 import pytest
-from adapter_pictures import encode, picture
+from adapter_pictures import ORDERS, SAME, SIZE, encode, picture, problems, wrong
 from PIL import Image
 
 from grpo_tta.adapters.images import CanvasSpec, CorruptImage, UnsupportedPixels, decode
-
-SIZE = (20, 24)
-SAME = CanvasSpec(*SIZE, resize_mode="squash")
-ORDERS = ("<", ">")
-
-
-def wrong(data, expected, within=0, spec=SAME):
-    """What is wrong with an image, or None. ``expected``: ``[H, W]`` or ``[H, W, 3]``."""
-    try:
-        found = decode(data, spec).transpose(1, 2, 0).astype(int)
-    except Exception as error:
-        return repr(error)
-    off = np.abs(found - (expected[..., None] if expected.ndim == 2 else expected).astype(int)).max()
-    return None if off <= within else f"off by {off}"
-
-
-def problems(cases):
-    return {name: said for name, *case in cases if (said := wrong(*case)) is not None}
 
 
 def test_tiff_grey_of_every_depth_photometric_and_byte_order():
     cases = []
     for depth, white_is_zero, order, big, deflate, tile in itertools.product(
-        (1, 2, 4, 8, 16), (True, False), ORDERS, (True, False), (True, False), (None, 16)
+        (1, 2, 4, 8, 12, 16), (True, False), ORDERS, (True, False), (True, False), (None, 16)
     ):
         values = files.samples(depth)
         expected = files.eight_bits(2**depth - 1 - values if white_is_zero else values, depth)
@@ -285,6 +267,45 @@ def test_orientation_wherever_it_is_said():
             lossy = encode(sideways, "JPEG", quality=100, exif=b"Exif\0\0" + block, subsampling=0)
             cases.append((("JPEG", turn, order), lossy, even, 6, CanvasSpec(48, 32, resize_mode="squash")))
     assert problems(cases) == {}
+
+
+def test_an_orientation_counts_in_a_directory_that_is_damaged_elsewhere():
+    image = picture((32, 48))
+    expected = np.asarray(image.rotate(270, expand=True))
+    spec = CanvasSpec(32, 48, resize_mode="squash")
+    cases = []
+    for order, big in itertools.product(ORDERS, (False, True)):
+        head = 16 if big else 8
+        wide, count_size = (20, 8) if big else (12, 2)
+        for kind, letter in ((3, "H"), (4, "I"), (8, "h"), (9, "i"), (1, "B")):
+            entry = (kind, 1, struct.pack(order + letter, 6))
+            good = files._tiff_file(order, b"", {0x0100: (3, 1, b"\0\1"), 0x0112: entry, 0x0131: (2, 4, b"abc\0")}, big)
+            first = head + count_size
+            blocks = {
+                f"{count} entries": good[:head] + struct.pack(order + "Q" if big else order + "H", count) + good[first:]
+                for count in (3, 4, 200, 65_535, *([2**63] if big else []))
+            }
+            blocks["cut off in the next"] = good[: first + 2 * wide + 5]
+            blocks["the first is damaged"] = good[:first] + b"\xff" * wide + good[first + wide :]
+            cases += [((order, big, kind, name), block) for name, block in blocks.items()]
+    found = {}
+    for name, block in cases:
+        for start in (b"Exif\0\0", b"Exif\0"):
+            data = encode(image, "JPEG", quality=100, subsampling=0)
+            data = data[:2] + files.segment(0xE1, start + block) + data[2:]
+            found[name, "JPEG", start] = wrong(data, expected, 6, spec)
+        values = np.asarray(image)
+        found[name, "PNG"] = wrong(files.png(values, 8, 2, files.chunk(b"eXIf", block)), expected, 1, spec)
+        webp = encode(image, "WEBP", lossless=True, exif=block)
+        found[name, "WEBP"] = wrong(webp, expected, 1, spec)
+        found[name, "WEBP, cut off"] = wrong(webp[: webp.index(block) + len(block) - 1], expected, 1, spec)
+    for text in (
+        b"<x tiff:Orientation = '6'/>", b"<tiff:Orientation rdf:datatype='x'>6</tiff:Orientation>",
+        "<x tiff:Orientation='6'/>".encode("utf-16"), "<x tiff:Orientation='6'/>".encode("utf-16-be"),
+    ):  # fmt: skip
+        data = encode(image, "WEBP", lossless=True, xmp=text)
+        found[text] = wrong(data, expected, 1, spec)
+    assert {name: said for name, said in found.items() if said} == {}
 
 
 def test_a_turned_picture_is_resized_and_cropped_as_if_it_had_been_stored_upright():
