@@ -77,6 +77,11 @@ def _check_numbers(
             raise ValueError(f"{name} must be <= 1, got {getattr(settings, name)}")
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number and nothing else, in ASCII digits: ``int`` takes those of every script."""
+    return text.isascii() and text.isdecimal()
+
+
 def class_name(text: str) -> str:
     """A class's name as it is kept: composed (NFC), without surrounding blanks."""
     return unicodedata.normalize("NFC", text).strip()

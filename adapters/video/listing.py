@@ -10,8 +10,9 @@ what the container says (``creation_time``), else the file's modification time.
 """
 
 import heapq
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
@@ -21,7 +22,11 @@ from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.adapters.storage.pointers import FramePointer
 from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
 from grpo_tta.adapters.video.container import library, open_video, time_of
+from grpo_tta.schemas.rfc3339 import parse_rfc3339
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WITHOUT_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
+"""As some containers have it, in UTC."""
 _REORDERED = 64
 """Frames that may come before one that is shown earlier; codecs have 16 at most."""
 
@@ -99,11 +104,12 @@ def _beginning(container: Any, stream: Any, entry: Entry, names: NamePattern) ->
     """Microseconds since the epoch. Raises ValueError."""
     if not names.tells_time:
         for metadata in (container.metadata, stream.metadata):
+            text = metadata.get("creation_time", "")
             try:
-                said = datetime.fromisoformat(metadata.get("creation_time", ""))
+                said = parse_rfc3339(f"{text}Z" if _WITHOUT_OFFSET.fullmatch(text) else text)
             except ValueError:
                 continue
-            created = round((said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+            created = (said - _EPOCH) // timedelta(microseconds=1)
             if created >= FIRST_PLAUSIBLE:  # many write the epoch of their format, 1904 or 1970
                 return created
     return names.time(entry.relative, entry.modified)

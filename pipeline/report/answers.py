@@ -18,6 +18,7 @@ from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.windows import StreamWindow
 from grpo_tta.schemas import LabeledImage
+from grpo_tta.schemas.rfc3339 import given_time, parse_rfc3339
 
 STRATA = 5
 _Z = 1.6448536
@@ -102,8 +103,7 @@ def _answer(values: dict[str, Any]) -> Answer:
     if not isinstance(made.right, bool) or not 0 <= made.stratum < STRATA or not 0 < made.weight <= 1:
         raise ValueError(f"right is true or false, stratum 0 to {STRATA - 1}, weight a share")
     for time in (made.window_start, made.window_end):
-        if datetime.fromisoformat(time).tzinfo is None:
-            raise ValueError(f"{time} has no time zone")
+        given_time(time)
     return made
 
 
@@ -120,8 +120,8 @@ def summed(answers: Iterable[Answer]) -> list[Answered]:
     return [
         Answered(
             stream,
-            datetime.fromisoformat(start),
-            datetime.fromisoformat(end),
+            parse_rfc3339(start),
+            parse_rfc3339(end),
             len(group),
             sum(answer.right for answer in group),
             stratified(group),

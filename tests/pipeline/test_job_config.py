@@ -23,7 +23,7 @@ def test_durations(text: str, microseconds: int) -> None:
     assert parse_duration(text) == microseconds
 
 
-@pytest.mark.parametrize("text", ["-5s", "5", "s", "5 s", "1e3s", "", "5y"])
+@pytest.mark.parametrize("text", ["-5s", "5", "s", "5 s", "1e3s", "", "5y", "\u0663s", "\uff15s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="a duration is a number with ms, s, m, h or d"):
         parse_duration(text)
@@ -54,6 +54,18 @@ def test_what_is_no_duration(text: str) -> None:
         ({"source": {"url": 83}}, "source.url: expected a text, in quotes .* got 83"),
         ({"event_time": {"max_future": 5}}, "event_time.max_future: expected a text"),
         ({"kafka": {"start": 3}}, "kafka.start: expected a text"),
+        ({"kafka": {"start": "timestamp:20260101"}}, "kafka.start: .*'20260101' is not RFC 3339 .* like 2026-01-31T06"),
+        ({"kafka": {"start": "timestamp:1767225600"}}, "kafka.start: .*'1767225600' is not RFC 3339"),
+        ({"kafka": {"start": "timestamp:2026-01-01"}}, "kafka.start: .*'2026-01-01' is not RFC 3339"),
+        ({"kafka": {"start": "timestamp:2026-01-01T00:00:00"}}, "kafka.start: .* is not RFC 3339 with an offset"),
+        ({"kafka": {"start": "t-0=\u0663"}}, "kafka.start: .*expected TOPIC-PARTITION=OFFSET"),
+        ({"kafka": {"start": "t-\u0660=3"}}, "kafka.start: expected TOPIC-PARTITION"),
+        ({"kafka": {"until": "20260101"}}, "kafka.until: time '20260101' is not RFC 3339 .* like 2026-01-31T06:00:00Z"),
+        ({"kafka": {"until": "1767225600000"}}, "kafka.until: .* is not RFC 3339"),
+        ({"kafka": {"until": "earliest"}}, "kafka.until: .* is not RFC 3339"),
+        ({"kafka": {"partitions": "\u0660-\u0663"}}, "kafka.partitions: partitions must be a list like 0-3,7"),
+        ({"source": {"url": "kafka://h:\u0669\u0660/t"}}, "source.url: .*expected HOST:PORT"),
+        ({"run": {"shard": "\u0660/\u0664"}}, "run.shard: a shard is I/N"),
         ({"model": {"threads": True}}, "model.threads: .*valid integer, got True"),
         ({"guard": {"settings": {"probe_frames": "4"}}}, "guard.settings.probe_frames: .*valid integer, got '4'"),
         ({"method": {"settings": {"seed": True}}}, "method.settings.seed: .*valid integer, got True"),
