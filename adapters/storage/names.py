@@ -5,7 +5,7 @@
 import re
 from collections.abc import Sequence
 
-from grpo_tta.adapters.storage.times import find_time, is_date, is_year, parse_time
+from grpo_tta.adapters.storage.times import find_time, is_date, is_year_folder, parse_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
@@ -78,7 +78,7 @@ def _date_folders(folders: Sequence[str]) -> int:
         return 0
     if is_date(folders[0]):
         return 1
-    if not is_year(folders[0]) or len(folders) == 1:
+    if not is_year_folder(folders[0]) or len(folders) == 1:
         return 0
     below = 1
     while below < min(len(folders), 3) and _MONTH_OR_DAY.fullmatch(folders[below]):

@@ -34,7 +34,8 @@ RFC_3339 = [
 ]
 NO_RFC_3339 = [
     "", "now", "20260101", "20260101120000", "202601011200", "2026-01-01", "2026-01-01T06:00Z", "2026-W01-1T06:00:00Z",
-    "2026-001T06:00:00Z", "20260101T060032Z", "2026-01-01T06:00:32", "2026-01-01T06:00:32+02", "2026-01-01T06:00:32+0200",
+    "2026-001T06:00:00Z", "20260101T060032Z", "2026-01-01T06:00:32", "2026-01-01T06:00:32+02",
+    "2026-01-01T06:00:32+0200",
     "2026-01-01_06:00:32Z", "2026-01-01T06:00:32,5Z", "2026-01-01T06:00:32.Z", "2026-01-01T24:00:00Z",
     "2026-01-01T12:00:60Z", "2026-01-01T06:00:32+24:00", "2026-01-01T06:00:32+02:60", "2026-01-01T06:00:32 Z",
     " 2026-01-01T06:00:32Z", "2026-01-01T06:00:32Z\n", "2026-1-1T06:00:32Z", "2026-02-30T06:00:32Z",
@@ -51,7 +52,7 @@ def test_times_that_are_rfc_3339(text: str, utc: str) -> None:
 
 @pytest.mark.parametrize("text", NO_RFC_3339)
 def test_any_other_spelling_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValidationError, match="2026-01-31T06:00:00Z|out of range in UTC") as caught:
+    with pytest.raises(ValidationError, match=r"2026-01-31T06:00:00Z|out of range in UTC") as caught:
         parse(uri="a", event_time=text)
     assert repr(text) in caught.value.errors()[0]["msg"]
 
