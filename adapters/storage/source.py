@@ -36,7 +36,7 @@ from grpo_tta.adapters.storage.filesystems import (
     version_of,
 )
 from grpo_tta.adapters.storage.manifest import read_manifest
-from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES, NamePattern, is_hidden, is_image
+from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES, NamePattern, guesses, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import HIDDEN, LINKED, UNREADABLE, PassedOver
 from grpo_tta.adapters.storage.policy import UriPolicy, source_folder
 from grpo_tta.adapters.storage.tar import SUFFIX as TAR
@@ -232,7 +232,8 @@ def _event(entry: Entry, names: NamePattern) -> ImageRef | BadRecord:
     if entry.version == _GONE:
         return entry.bad("FileNotFoundError", "the file is gone, or a link to nothing")
     try:
-        return entry.event(names.stream(entry.relative), names.time(entry.relative, entry.modified))
+        stream, time = names.told_stream(entry.relative), names.told_time(entry.relative, entry.modified)
+        return entry.event(stream.value, time.value, guessed=guesses(stream, time))
     except ValueError as error:
         return entry.refused(error)
 

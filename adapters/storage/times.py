@@ -18,13 +18,13 @@ is what could be two times. Without an offset a time is UTC.
 
 Behind a clock: ``Z``, ``UTC``, ``+02``, ``+0200``, ``+02:00`` and ``GMT+2`` are offsets, ``-08:00`` is one, and
 ``-0800`` behind ``T`` and a separated clock. Other numbers behind ``-`` or ``_`` are serials (three digits behind
-``_`` a fraction); what may be either is refused, and so are names of zones, as CEST. AM and PM have dots or none. A day's
-24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC.
+``_`` a fraction); what may be either is refused, and so are names of zones, as CEST. AM and PM have dots or none. A
+day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC.
 
 A day counts only where nothing in its name or below it looks like a clock: digits that follow it at once, a folder or
-file called by 2, 4 or 6 digits alone, a clock elsewhere. Six digits below a date that begin with 00 are the first minutes
-of a day or the first 10,000 frames, and refused. A year that comes after day and month begins no date. Dates come
-before numbers of seconds: ``202301011200`` is noon of a day and not the year 8380.
+file called by 2, 4 or 6 digits alone, a clock elsewhere. Six digits below a date that begin with 00 are the first
+minutes of a day or the first 10,000 frames, and refused. A year that comes after day and month begins no date. Dates
+come before numbers of seconds: ``202301011200`` is noon of a day and not the year 8380.
 """
 
 import re
