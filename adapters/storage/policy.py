@@ -110,7 +110,11 @@ class UriPolicy:
         if not any(prefix.holds(place) for prefix in self._places):
             allowed = ", ".join(_show(prefix) for prefix in self.prefixes) or "none"
             resolved = place.text()
-            also = "" if resolved == uri else f" (resolved: {_show(resolved)})"
+            also = (
+                ""
+                if resolved == uri or (place.scheme == "file" and redacted(uri) != uri)
+                else f" (resolved: {_show(resolved)})"
+            )
             raise ForbiddenUri(
                 f"uri {_show(uri)}{also} is under no allowed prefix; allowed: {allowed}; more by 'allow_uris'"
             )

@@ -18,7 +18,7 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
-from grpo_tta.adapters.storage.filesystems import is_manifest
+from grpo_tta.adapters.storage.filesystems import is_manifest, redacted
 from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.checks import described
 from grpo_tta.methods import METHODS
@@ -98,7 +98,9 @@ class SourceConfig(Section):
         if self.follow and is_kafka(self.url):
             raise ValueError("follow: a topic is followed anyway, leave --follow out")
         if self.follow and is_manifest(self.url):
-            raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+            raise ValueError(
+                f"follow: a manifest is read once, follow a folder, glob or bucket, got {redacted(self.url)!r}"
+            )
         if self.every is not None and (self.follow or is_kafka(self.url)):
             raise ValueError("every: is for videos of a source that is listed once")
         return self

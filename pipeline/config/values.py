@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from grpo_tta.adapters.kafka.address import KafkaAddress
-from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
+from grpo_tta.adapters.storage.filesystems import HIDDEN, redacted_text, scheme_of, shows_user
 from grpo_tta.checks import is_whole
 from grpo_tta.pipeline.windows import SECOND
 from grpo_tta.schemas.rfc3339 import parse_rfc3339
@@ -30,7 +30,9 @@ def home(text: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, in quotes where it looks like something else, got {value!r}")
+        raise ValueError(
+            f"expected a text, in quotes where it looks like something else, got {redacted_text(repr(value))}"
+        )
     return value
 
 
@@ -94,7 +96,7 @@ def check_window(value: Any) -> str:
 def _url(value: Any) -> str:
     """A URL without credentials in it: it ends up in labels, summaries and logs."""
     text = home(_text(value))
-    if carries_credentials(scheme_of(text), text.partition("://")[2].partition("/")[0]):
+    if scheme_of(text) != "file" and shows_user(text):
         raise ValueError(
             "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
             "environment variables or files"

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from grpo_tta.adapters.storage.source import SourceError
+from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.config.job import JobConfig, make_config, merged, parse_duration, read_config_file
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.places import list_job_source
 
 MINIMAL: dict[str, Any] = {"source": {"url": "/data"}, "output": {"url": "/out"}}
 
@@ -86,6 +89,36 @@ def test_what_is_refused_names_the_key_and_the_value(sections: dict[str, Any], s
     with pytest.raises(ConfigurationError, match=said) as raised:
         config(**sections)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://h/a?sig=SECRET", "https://h/m.jsonl#token=SECRET", "https://h/a;sig=SECRET", "abfs://c@a/i?sig=SECRET"],
+)
+def test_secrets_of_an_address_are_neither_shown_nor_part_of_what_is_written(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = config(source={"url": url, "allow_uris": [url]}, output={"url": "/out", "also": [url]})
+    other = config(source={"url": url.replace("SECRET", "OTHER")})
+    assert job.source.url == url
+    assert job.origin != other.origin
+    for said in (job.origin, str(job.shown()), str(other.shown())):
+        assert "SECRET" not in said
+    assert main(["config", "show", "--source", url]) == 0
+    assert "SECRET" not in capsys.readouterr().out
+    with pytest.raises((ConfigurationError, SourceError)) as raised:
+        list(list_job_source(job))
+    assert "SECRET" not in str(raised.value)
+    with pytest.raises(ConfigurationError) as raised:
+        config(source={"url": [url]})
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["https://u:SEC/RET@h/a", "https://u:SE?CRET@h/a", "s3://u:SE#CRET@b/x"])
+def test_credentials_that_hold_slashes_are_refused_too(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="credentials do not belong in a URL") as raised:
+        config(source={"url": url})
+    assert "RET" not in str(raised.value)
 
 
 @pytest.mark.parametrize("scheme", ["abfs", "abfss", "az"])
