@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from grpo_tta.adapters.storage.path_times import find
-from grpo_tta.adapters.storage.times import holds_date, is_date, is_year_folder, read_time
+from grpo_tta.adapters.storage.times import date_folders, holds_date, read_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
 """Instead of a time pattern: the first spelling of `adapters.storage.times` that is in the path."""
 DEFAULT_STREAM = "default"
 _TWO_DIGITS = re.compile(r"[0-5]\d", re.ASCII)
-_MONTH_OR_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
 
 
 def is_hidden(relative: str) -> bool:
@@ -90,7 +89,9 @@ def _folder_stream(folders: Sequence[str]) -> Told[str]:
     """The first of the folders that is not of a date: a day, a month, a year above months, hours below a day. It is a
     guess where there is none, where it is a number below a date, where it holds a date, and where folders lie below a
     date that is below it."""
-    rest = folders[_date_folders(folders) :]
+    rest = folders
+    while found := date_folders(rest):
+        rest = rest[found:]
     if len(rest) < len(folders):
         numbers = [folder for folder in rest if _TWO_DIGITS.fullmatch(folder)]
         if len(numbers) == len(rest) and len(rest) > 1:
@@ -99,24 +100,10 @@ def _folder_stream(folders: Sequence[str]) -> Told[str]:
     if not rest:
         return Told(DEFAULT_STREAM, guessed=True)
     first = rest[0]
-    below = next((rest[at:] for at in range(1, len(rest)) if _date_folders(rest[at:])), [])
-    unclear = [folder for folder in below[_date_folders(below) :] if not _TWO_DIGITS.fullmatch(folder)]
-    number = len(rest) < len(folders) and _TWO_DIGITS.fullmatch(first) is not None
-    return Told(first, guessed=bool(unclear) or number or holds_date(first))
-
-
-def _date_folders(folders: Sequence[str]) -> int:
-    """How many of the first folders are a date."""
-    if not folders:
-        return 0
-    if is_date(folders[0]):
-        return 1
-    if not is_year_folder(folders[0]) or len(folders) == 1:
-        return 0
-    below = 1
-    while below < min(len(folders), 3) and _MONTH_OR_DAY.fullmatch(folders[below]):
-        below += 1
-    return below
+    below = next((rest[at:] for at in range(1, len(rest)) if date_folders(rest[at:])), [])
+    unclear = [folder for folder in below[date_folders(below) :] if not _TWO_DIGITS.fullmatch(folder)]
+    number = _TWO_DIGITS.fullmatch(first) and (len(rest) < len(folders) or _TWO_DIGITS.fullmatch("".join(rest[1:2])))
+    return Told(first, guessed=bool(unclear or number) or holds_date(first))
 
 
 def _compiled(group: str, pattern: str | None) -> re.Pattern[str] | None:

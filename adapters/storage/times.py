@@ -28,10 +28,12 @@ come before numbers of seconds: ``202301011200`` is noon of a day and not the ye
 """
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 from grpo_tta.adapters.storage.moments import FIRST_YEAR, is_year, microseconds, of_number, offset_of
 from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Found, dates_in, find
+from grpo_tta.checks import is_whole
 
 FIRST_PLAUSIBLE = microseconds({"year": str(FIRST_YEAR), "month": "1", "day": "1"})
 """Before it no picture was taken that has a time of its own; a camera that has lost its clock begins in 1970."""
@@ -56,7 +58,28 @@ _SPELLINGS = [
     *_DATES,
 ]
 _WHOLE = [re.compile(spelling, FLAGS) for spelling in _SPELLINGS]
-_MONTH = re.compile(r"(\d{4})[-_.]?(\d{2})", re.ASCII)
+_MONTH = re.compile(r"(?P<year>\d{4})[-_.]?(?P<number>\d{2})", re.ASCII)
+_WEEK = re.compile(r"(?P<year>\d{4})-?W[0-5]\d(?:-?[1-7])?|(?P<last>\d{4})-(?:[0-2]\d\d|3[0-5]\d|36[0-6])", re.ASCII)
+_DAY_FIRST = re.compile(
+    r"(?<!\d)(?P<one>\d{1,2})([-_. ])(?P<two>\d{1,2})\2(?P<year>(?:19[89]|20\d|21\d)\d)(?!\d)", re.ASCII
+)
+_MONTH_NAME = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_NAMED = re.compile(
+    rf"(?P<year>\d{{4}})[-_. ]?{_MONTH_NAME}(?:[-_. ]?\d{{1,2}})?"
+    rf"|(?:\d{{1,2}}[-_. ]?{_MONTH_NAME}|{_MONTH_NAME}(?:[-_. ]?\d{{1,2}})?)[-_., ]{{0,2}}(?P<last>\d{{4}})",
+    FLAGS,
+)
+_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
+_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|W[0-5]\d|Q[1-4]", FLAGS)
+_SHORT = re.compile(r"\d\d(?P<month>\d\d)(?P<day>\d\d)|(?P<day1>\d\d)(?P<month1>\d\d)20\d\d", re.ASCII)
+_DATE_KEYS = (
+    "year", "month", "day", "hour", "minute", "week", "quarter", "date", "dt", "ds", "y", "m", "d", "h", "yyyy", "yy",
+    "mm", "dd", "hh", "event_date", "ingest_date", "partition_date",
+)  # fmt: skip
+"""Of partitions as Hive writes them."""
 
 
 def parse_time(text: str) -> int:
@@ -100,10 +123,19 @@ def find_time(path: str) -> int:
 
 
 def is_date(folder: str) -> bool:
-    """Whether a folder's name is a day, a month, or a moment of a day, and nothing else."""
-    month = _MONTH.fullmatch(folder)
-    if month is not None:
-        return is_year(month[1]) and 1 <= int(month[2]) <= 12
+    """Whether a folder's name is a day, a week, a month, or a moment of a day, and nothing else; also one whose day or
+    month come first (which of them is which does not matter here), and a partition as ``day=29`` or ``dt=2026-11-29``.
+    Six digits are none: they may be a camera's number."""
+    key, sign, value = folder.partition("=")
+    if sign:
+        return key.lower() in _DATE_KEYS and (is_whole(value) or is_date(value))
+    part = _DAY_FIRST.fullmatch(folder)
+    if part is not None and is_year(part["year"]):
+        return _is_day_and_month(part["one"], part["two"])
+    part = _NAMED.fullmatch(folder) or _WEEK.fullmatch(folder) or _MONTH.fullmatch(folder)
+    if part is not None and is_year(part["year"] if part["year"] is not None else part["last"]):
+        month = part.groupdict().get("number")
+        return month is None or 1 <= int(month) <= 12
     try:
         time = parse_time(folder)
     except ValueError:
@@ -111,11 +143,40 @@ def is_date(folder: str) -> bool:
     return not folder.replace(".", "").isdigit() or (len(folder) in (8, 12, 14) and time >= FIRST_PLAUSIBLE)
 
 
+def _is_day_and_month(one: str, two: str) -> bool:
+    return 1 <= int(one) <= 31 and 1 <= int(two) <= 31 and min(int(one), int(two)) <= 12
+
+
+def date_folders(folders: Sequence[str]) -> int:
+    """How many of the first folders are one date: a day, a year and what is below it, day and month above a year."""
+    if not folders:
+        return 0
+    if is_date(folders[0]):
+        return 2 if _MONTH.fullmatch(folders[0]) and len(folders) > 1 and _DAY.fullmatch(folders[1]) else 1
+    short = [bool(_DAY.fullmatch(folder)) for folder in folders[:2]]
+    if len(folders) > 2 and all(short) and is_year_folder(folders[2]):
+        return 3 if _is_day_and_month(*folders[:2]) else 0
+    if not is_year_folder(folders[0]) or len(folders) == 1:
+        return 0
+    below = 1
+    while below < min(len(folders), 3) and (_DAY.fullmatch(folders[below]) or _BELOW_YEAR.fullmatch(folders[below])):
+        below += 1
+    return below
+
+
 def holds_date(name: str) -> bool:
-    """Whether a date, with a time or without, is anywhere in a name."""
-    return is_date(name) or (
-        not name.isdigit() and any(microseconds(date.parts) >= FIRST_PLAUSIBLE for date in dates_in(name))
-    )
+    """Whether a date, with a time or without, is anywhere in a name, or what may be one: ``261129``, ``29112026``."""
+    if is_date(name):
+        return True
+    short = _SHORT.fullmatch(name)
+    if short is not None:
+        month, day = int(short["month"] or short["month1"]), int(short["day"] or short["day1"])
+        return 1 <= month <= 12 and 1 <= day <= 31
+    parts = [part for part in re.split(r"[^0-9A-Za-z=]+", name) if part]
+    runs = ("-".join(parts[at : at + size]) for size in (3, 2) for at in range(len(parts) - size + 1))
+    if any(is_date(run) and not run.replace("-", "").isdigit() for run in runs) or _DAY_FIRST.search(name):
+        return True
+    return not name.isdigit() and any(microseconds(date.parts) >= FIRST_PLAUSIBLE for date in dates_in(name))
 
 
 def is_year_folder(folder: str) -> bool:

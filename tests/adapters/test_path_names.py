@@ -260,7 +260,46 @@ def test_a_folder_that_is_a_date_is_no_stream(path, stream):
     assert NamePattern().stream(path) == stream
 
 
+@pytest.mark.parametrize(
+    "folders",
+    ["29-11-2026", "29.11.2026", "29_11_2026", "11-29-2026", "2026-333", "2026-W48", "2026W48", "2026-W48-7",
+     "Nov-29-2026", "29-Nov-2026", "29 November 2026", "November 29, 2026", "2026-Nov-29", "2026-Nov", "2026/Nov/29",
+     "2026/11 November/29", "2026/W48", "2026/Q4", "29/11/2026", "11/29/2026", "year=2026/month=11/day=29/hour=07",
+     "dt=2026-11-29", "date=20261129", "2026-11-29/2026-11-29_14", "2026-11/29"],
+)  # fmt: skip
+def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
+    assert NamePattern().told_stream(f"{folders}/cam-17/a.jpg") == ("cam-17", False)
+    assert NamePattern().told_stream(f"{folders}/a.jpg") == ("default", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("images/2026-11-29/cam-17/a.jpg", "images"),
+        ("images/year=2026/month=11/cam-17/a.jpg", "images"),
+        ("261129/cam-17/a.jpg", "261129"),
+        ("29112026/cam-17/a.jpg", "29112026"),
+        ("cam_29-11-2026/a.jpg", "cam_29-11-2026"),
+        ("2026-11-29/07/a.jpg", "07"),
+        ("11/29/cam-17/a.jpg", "11"),
+        ("a.jpg", "default"),
+    ],
+)
+def test_a_stream_that_folders_do_not_quite_tell_is_a_guess(path, stream):
+    assert NamePattern().told_stream(path) == (stream, True)
+
+
+def test_a_stream_that_folders_tell_is_none():
+    for path in ("cam-17/a.jpg", "cam-17/2026/11/29/a.jpg", "cam-17/2026-11-29/14/a.jpg", "data/cam-17/a.jpg"):
+        assert not NamePattern().told_stream(path).guessed
+    assert not NamePattern(stream_pattern="^(?P<stream>default)").told_stream("default/a.jpg").guessed
+
+
 def test_names_that_hold_a_date():
+    assert all(
+        map(holds_date, ["29-11-2026", "cam-Nov-29-2026", "261129", "29112026", "dt=2026-11-29", "cam_2026-W48"])
+    )
+    assert not any(map(holds_date, ["123456", "cam-1-2", "may", "w48", "day-shift", "2026-400"]))
     assert all(map(holds_date, ["2026-11-29", "cam-2026-11-29", "20261129", "20261129_140000", "2026-11"]))
     assert not any(map(holds_date, ["cam-17", "default", "07", "12345678", "cam1767247232000", "99999999"]))
     assert not is_date("cam-2026-11-29")

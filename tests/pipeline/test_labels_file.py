@@ -96,7 +96,8 @@ def test_a_class_of_which_nothing_is_drawn_is_blank(name: str) -> None:
 
 def test_classes_of_any_script_that_differ_are_kept() -> None:
     names = [
-        "dog", "Dog", "dog.", "d\u00f4g", "\u0443\u0441", "\u04af\u0441", "k\u0131r", "kir", "\u732b", "\u72ac", "\u0c15",
+        "dog", "Dog", "dog.", "d\u00f4g", "\u0443\u0441", "\u04af\u0441", "k\u0131r", "kir", "\u732b", "\u72ac",
+        "\u0c15",
         "\u0c15\u0c3e", "\u03c3\u03bf", "\u03bf\u03bf", "\U0001f408", "\U0001f415", "\u0561", "\u0563", "\u0566",
         "\u0578\u0579", "\u057c\u0579",
     ]  # fmt: skip
