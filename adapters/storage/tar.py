@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.json_event import problems
+from grpo_tta.adapters.json_event import check_keys, problems
+from grpo_tta.adapters.lines import BOM
 from grpo_tta.adapters.storage.entries import Entry
 from grpo_tta.adapters.storage.names import NamePattern, Told, guesses, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import PassedOver
@@ -197,4 +198,7 @@ def _sidecar(file: BinaryIO, member: _Member | None) -> Any:
     if not member.regular or member.stop - member.start > MAX_SIDECAR:
         raise ValueError(f"{member.name!r} is no file of at most {MAX_SIDECAR} bytes")
     file.seek(member.start)
-    return ImageSidecar.model_validate_json(file.read(member.stop - member.start))
+    text = file.read(member.stop - member.start).removeprefix(BOM)
+    said = ImageSidecar.model_validate_json(text)
+    check_keys(text)
+    return said

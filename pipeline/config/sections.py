@@ -111,12 +111,19 @@ class SourceConfig(Section):
         return self
 
 
+def _template(value: str) -> str:
+    """``openai`` stands for many, of ``bench`` alone; loading a model refuses it."""
+    if "{}" not in value and value != "openai":
+        raise ValueError(f"a template has {{}} for the class, like 'a photo of a {{}}.', got {value!r}")
+    return value
+
+
 class LabelsConfig(Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
     file: FilePath | None = None
     """One class a line, or YAML/JSON mapping class to prompts, told by the file's ending."""
-    templates: Annotated[tuple[str, ...], _LIST] = ()
+    templates: Annotated[tuple[Annotated[str, AfterValidator(_template)], ...], _LIST] = ()
     """Prompts with ``{}`` for the class; none: ``a photo of a {}.``, and for names that the demo model knows its
     own prompts."""
     class_vectors: FilePath | None = None

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from grpo_tta.adapters.json_event import one_of_each
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.windows import StreamWindow
@@ -91,7 +92,7 @@ def read_answers(path: str) -> list[Answer]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                answer = _answer(json.loads(line))
+                answer = _answer(json.loads(line, object_pairs_hook=one_of_each))
             except (KeyError, TypeError, ValueError) as error:
                 raise ConfigurationError(f"--answers {path}, line {number}: it is no answer: {error!r}") from error
             found[answer.coordinate] = answer

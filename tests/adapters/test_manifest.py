@@ -88,6 +88,7 @@ def test_a_manifest_in_a_bucket(memory_url):
         (line(uri="a", event_time="2026-01-01T00:00:00"), "event_time: .*is not RFC 3339 with an offset"),
         (line(uri="a", event_time="yesterday"), "event_time"),
         (line(uri="a", extra=1), "extra: Extra inputs"),
+        (line(uri="a")[:-1] + ', "stream": "other"}', "key 'stream' is in it twice"),
         (line(uri="a", id=""), "id: "),
         (line(uri="a", id="x" * 2000), "id: "),
         (line(data="AAAAA"), "data: "),

@@ -72,6 +72,9 @@ def test_what_is_no_duration(text: str) -> None:
         ({"model": {"threads": True}}, "model.threads: .*valid integer, got True"),
         ({"guard": {"settings": {"probe_frames": "4"}}}, "guard.settings.probe_frames: .*valid integer, got '4'"),
         ({"method": {"settings": {"seed": True}}}, "method.settings.seed: .*valid integer, got True"),
+        ({"labels": {"templates": ["a {}", "a photo"]}}, "labels.templates.1: a template has {} .* got 'a photo'"),
+        ({"labels": {"templates": [""]}}, "labels.templates.0: a template has {}"),
+        ({"labels": {"templates": ["a {name}"]}}, "labels.templates.0: a template has {}"),
         ({"labels": {"templates": "a {}"}}, "labels.templates: .*valid tuple"),
         ({"source": {"stream_pattern": "("}}, r"source: stream_pattern '\(' is no regular expression"),
         (

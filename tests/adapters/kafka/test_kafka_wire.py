@@ -238,3 +238,21 @@ def test_a_time_that_is_not_rfc_3339_is_a_dead_letter(text):
 def test_a_number_is_no_time_of_an_event(number):
     bad = decode_record(Record(value=event(event_time=number)))
     assert (bad.error_class, "expected a text, RFC 3339" in bad.error_message) == ("ValidationError", True)
+
+
+@pytest.mark.parametrize("key", ["id", "stream", "event_time", "uri", "schema_version"])
+def test_a_key_twice_in_an_event_is_a_dead_letter(key):
+    value = event()[:-1] + json.dumps({key: json.loads(event())[key]}).encode().replace(b"{", b", ", 1)
+    bad = decode_record(Record(value=value))
+    assert (bad.stage, bad.error_class) == ("decode_event", "ValidationError")
+    assert bad.error_message == f"key {key!r} is in it twice"
+    inner = decode_record(Record(value=event()[:-1] + b', "attributes": {"a": "1", "a": "1"}}'))
+    assert inner.error_message == "key 'a' is in it twice"
+
+
+def test_a_byte_order_mark_before_an_event_is_passed_over():
+    marked, secret = b"\xef\xbb\xbf" + event(), b"\xef\xbb\xbf" + event(uri="https://h/a?sig=HUNTER2", extra=1)
+    assert decode_record(Record(value=marked)) == decode_record(Record(value=event()))
+    bad = decode_record(Record(value=secret))
+    assert isinstance(bad, BadRecord)
+    assert "HUNTER2" not in bad.event
