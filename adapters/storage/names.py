@@ -11,7 +11,7 @@ from grpo_tta.adapters.storage.times import date_folders, holds_date, read_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
-"""Instead of a time pattern: the first spelling of `adapters.storage.times` that is in the path."""
+"""Instead of a time pattern: a spelling of `adapters.storage.times` that is in the path."""
 DEFAULT_STREAM = "default"
 _TWO_DIGITS = re.compile(r"[0-5]\d", re.ASCII)
 

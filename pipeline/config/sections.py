@@ -65,12 +65,12 @@ class SourceConfig(Section):
     ``kafka://HOST:PORT/TOPIC``; no credentials in it."""
     stream_pattern: str | None = None
     """Regular expression with ``(?P<stream>...)``, searched in the path relative to the source's root; none: its
-    first folder that is no date (a day, a month, a year above months, hours below a day), ``default`` where there
-    is none. Not used for a manifest."""
+    first folder that is no date (a day, a week, a month, a year above months, hours below a day, ``day=29``),
+    ``default`` where there is none. Not used for a manifest."""
     time_pattern: str | None = None
-    """The same with ``(?P<time>...)``, and before it ``(?P<date>...)`` where date and time are apart; ``auto``: the
-    first spelling of a time that cameras write (``docs/robustness.md#names-and-times``); none: the modification
-    time. Not used for a manifest."""
+    """The same with ``(?P<time>...)``, and before it ``(?P<date>...)`` where date and time are apart; ``auto``: a
+    time that is spelt as cameras write it (``docs/robustness.md#names-and-times``), a dead letter where it may be
+    another; none: the modification time. Not used for a manifest."""
     every: Annotated[Duration, AfterValidator(check_positive)] | None = None
     """Of videos, one frame in each stretch so long is labelled (``docs/guide.md#videos``); none: videos are passed
     over."""
@@ -248,7 +248,7 @@ class KafkaConfig(Section):
     """Of partitions that the topics have when the job is made, decided once (one added later is read from its first
     record): ``committed``, ``earliest``, ``latest``, ``timestamp:RFC3339``, ``TOPIC-PARTITION=OFFSET,...``."""
     until: Annotated[str, parsed(parse_until)] | None = None
-    """``latest`` (what is there at the start) or a time; none: for ever."""
+    """``latest`` (what is there at the start) or a time, RFC 3339 with an offset; none: for ever."""
     out_of_range: OutOfRangePolicy = "fail"
     """Where the position has been deleted."""
     transactional: bool = False
