@@ -35,6 +35,8 @@ class ImageRef(NamedTuple):
     """Index in the source partition, -1 before the listing is sorted."""
     time_capped: bool = False
     """The event's own time lay too far in the future; ``event_time`` is the cap."""
+    guessed: str = ""
+    """Which of ``stream_guessed`` and ``time_guessed`` hold, with a blank between: what its name did not tell."""
 
 
 class BadRecord(NamedTuple):

@@ -1,13 +1,16 @@
 """JSON of events, for every source: one reader with a bound on depth, and what of it may be shown.
 
-The reader is pydantic's own: 200 levels deep, numbers of at most 4,300 digits; anything else raises ``ValueError``.
+The reader is pydantic's own: 200 levels deep, numbers of at most 4,300 digits; anything else raises ``ValueError``. Of
+a key that comes twice it takes the last one, so what it has read is looked at for such keys.
 """
 
 import json
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from grpo_tta.adapters.lines import BOM
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.schemas import ImageEvent
 
@@ -23,12 +26,32 @@ class NotAnEvent(ValueError):
 
 
 def parse_event(text: bytes) -> ImageEvent:
-    """The event. Raises `NotAnEvent`, whatever the text is."""
+    """The event; a byte order mark before it is passed over. Raises `NotAnEvent`, whatever the text is."""
+    text = text.removeprefix(BOM)
     try:
-        return ImageEvent.model_validate_json(text)
+        event = ImageEvent.model_validate_json(text)
+        check_keys(text)
+        return event
     except ValidationError as error:
         is_json = error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid"
         raise NotAnEvent(problems(error), is_json=is_json) from error
+    except (ValueError, RecursionError) as error:
+        raise NotAnEvent(str(error), is_json=True) from error
+
+
+def check_keys(text: bytes | str) -> None:
+    """Raises ValueError where an object of a JSON text, which was read already, has a key twice."""
+    json.loads(text, object_pairs_hook=one_of_each)
+
+
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its keys and values. Raises ValueError naming a key that is in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice[:200]!r} is in it twice")
+    return found
 
 
 def problems(error: ValidationError) -> str:
@@ -50,7 +73,7 @@ def shown(text: bytes, most: int = MAX_SHOWN) -> str:
 def shown_object(text: bytes) -> str | None:
     """The same, not cut, of what is a JSON object; else None."""
     try:
-        value = from_json(text)
+        value = from_json(text.removeprefix(BOM))
     except ValueError:
         return None
     if not isinstance(value, dict):

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _SKIPPED_AT_ONCE = 2**20
 
 
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 def content(line: bytes) -> bytes:
     """A line without its end and without a byte order mark."""
-    return line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_BOM)
+    return line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(BOM)
 
 
 def read_lines(file: BinaryIO, max_line: int) -> Iterator[Line]:
@@ -64,7 +64,7 @@ def text_lines(path: str) -> Iterator[tuple[int, str]]:
 
 def whole_text(path: str) -> str:
     """All of a text file. Raises ``OSError``, and ``ValueError`` naming the first line that is not UTF-8."""
-    data = Path(path).read_bytes().removeprefix(_BOM)
+    data = Path(path).read_bytes().removeprefix(BOM)
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -77,6 +77,11 @@ def _check_numbers(
             raise ValueError(f"{name} must be <= 1, got {getattr(settings, name)}")
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number and nothing else, in ASCII digits: ``int`` takes those of every script."""
+    return text.isascii() and text.isdecimal()
+
+
 def class_name(text: str) -> str:
     """A class's name as it is kept: composed (NFC), without surrounding blanks."""
     return unicodedata.normalize("NFC", text).strip()
@@ -105,13 +110,37 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return kept
 
 
-_TWINS = str.maketrans("АВЕЅІЈКМНОРСТУХаесорѕіјухΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABESIJKMHOPCTYXaecopsijyxABEZHIKMNOPTYXo")
-"""Cyrillic and Greek letters that are drawn as Latin ones."""
+_ALIKE = {
+    "a": "аαɑ⍺", "b": "Ьƅ", "c": "сϲςⲥ", "d": "ԁ", "e": "еҽ℮", "f": "ϝք", "g": "ɡցƍ", "h": "һհ", "i": "іιɩɪ", "j": "јϳ",
+    "k": "кκĸⲕ", "l": "ӏǀ", "n": "ոη", "o": "оοօⲟ", "p": "рρϱⲣ", "q": "ԛգ", "r": "гᴦⲅ", "s": "ѕƽ", "t": "тτ",
+    "u": "υսʋ", "v": "νѵ", "w": "ԝѡաω", "x": "хχ", "y": "уγყ",
+    "A": "АΑᎪ", "B": "ВΒᏴ", "C": "СϹᏟ", "D": "Ꭰ", "E": "ЕΕᎬ", "F": "Ϝ", "G": "ԌᏀ", "H": "НΗᎻ", "I": "ІΙӀ", "J": "ЈᎫͿ",
+    "K": "КΚᏦ", "L": "Ꮮ", "M": "МΜᎷϺ", "N": "Ν", "O": "ОΟՕ", "P": "РΡᏢ", "Q": "Ԛ", "R": "ᎡᏒ", "S": "ЅᏚՏ",
+    "T": "ТΤᎢ", "U": "Ս", "V": "ѴᏙ", "W": "ԜᎳᏔ", "X": "ХΧ", "Y": "Υ", "Z": "ΖᏃ", "'": "’‘ʼʹ′`´", "-": "−",
+}  # fmt: skip
+"""Letters of other scripts and of phonetics that are drawn as Latin ones, and marks that are drawn as others. No two
+that one language tells apart (Turkish i and dotless i, Mongolian u) are under one letter."""
+_TWINS = str.maketrans({other: letter for letter, others in _ALIKE.items() for other in others})
+_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs")
+_UNSEEN_NAME = re.compile("FILLER|VARIATION SELECTOR|GRAPHEME JOINER|VOWEL INHERENT")
+"""Of what is ignored where it is drawn (Default_Ignorable_Code_Point) and is of no category that says so."""
+_BLANKS = re.compile("[\\s\u2800]+")
+_SMALL_CAPITAL = re.compile("LATIN LETTER SMALL CAPITAL ([A-Z])")
 
 
 def _look(name: str) -> str:
-    """Equal for names that a reader cannot tell apart: without what has no width, one kind of blank, one of each
-    letter and digit."""
-    text = unicodedata.normalize("NFKC", name).translate(_TWINS)
-    visible = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cf", "Cc") or letter.isspace())
-    return re.sub(r"\s+", " ", re.sub("[\ufe00-\ufe0f]", "", visible)).strip()
+    """Equal for names that a reader cannot tell apart: without what is not drawn, one kind of blank and of dash, one of
+    each letter and digit."""
+    text = unicodedata.normalize("NFKC", name.translate(_TWINS)).translate(_TWINS)
+    return _BLANKS.sub(" ", "".join(map(_drawn, text))).strip()
+
+
+def _drawn(letter: str) -> str:
+    """What stands for a letter that is drawn alike; nothing for what is not drawn."""
+    if (letter.isascii() and letter.isprintable()) or letter.isspace():
+        return letter
+    kind, said = unicodedata.category(letter), unicodedata.name(letter, "")
+    if kind in _UNSEEN or _UNSEEN_NAME.search(said):
+        return ""
+    small = _SMALL_CAPITAL.fullmatch(said)
+    return "-" if kind == "Pd" else small[1].lower() if small else letter

@@ -97,7 +97,7 @@ class ReadListing(beam.DoFn):
 class KeyByShard(beam.DoFn):
     """``(partition, record)`` -> ``((partition, shard), ImageRef)``; what is no event goes, as ``(partition,
     Row)`` of a dead letter, to the tagged output ``bad``. Times too far ahead of the plan's clock are capped. Counts of
-    that, and of times that cannot be, go to the tagged output ``noted``.
+    that, of times that cannot be, and of what a name did not tell, go to the tagged output ``noted``.
 
     ``latest_times``, ``shards``: of each partition."""
 
@@ -121,9 +121,14 @@ class KeyByShard(beam.DoFn):
             yield self._noted(partition, "time_capped", given)
         elif record.event_time < FIRST_PLAUSIBLE:
             yield self._noted(partition, "time_before_1980", given)
+        for kind in given.guessed.split():
+            yield self._noted(partition, kind, given)
 
     def _noted(self, partition: str, kind: str, record: ImageRef) -> Any:
-        tell(kind, record.coordinate, f"is of {to_datetime(record.event_time)}")
+        said = (
+            f"is of stream {record.stream!r}" if kind == "stream_guessed" else f"is of {to_datetime(record.event_time)}"
+        )
+        tell(kind, record.coordinate, said)
         return beam.pvalue.TaggedOutput(NOTED, (partition, Counters(notices={kind: 1})))
 
 

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
 
 from grpo_tta.checks import described
+from grpo_tta.schemas.rfc3339 import given_time
 
 SchemaVersion = Literal["1"]
 
@@ -46,13 +47,5 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-# `astimezone` can leave the years datetime knows; a Beam or Kafka record must not be able to crash a formatter later.
-def _to_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"time {value.isoformat()} is out of range in UTC") from error
-
-
-Time = Annotated[AwareDatetime, AfterValidator(_to_utc), PlainSerializer(format_time, return_type=str)]
+Time = Annotated[AwareDatetime, BeforeValidator(given_time), PlainSerializer(format_time, return_type=str)]
 """A point in time: RFC 3339 with an offset on the way in, UTC with microseconds on the way out."""

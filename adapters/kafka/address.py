@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from grpo_tta.checks import AS_SECTION
+from grpo_tta.checks import AS_SECTION, is_whole
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -42,7 +42,7 @@ class KafkaAddress:
     def _check(self, url: str) -> None:
         for server in self.servers:
             host, _, port = server.rpartition(":")
-            if not _HOST.fullmatch(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+            if not _HOST.fullmatch(host) or not is_whole(port) or not 0 < int(port) < 65536:
                 raise ValueError(f"Kafka address {url!r}: expected HOST:PORT, got {server!r}")
         for topic in self.topics:
             if not _TOPIC.fullmatch(topic) or topic in (".", ".."):

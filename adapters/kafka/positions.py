@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple, get_args
-
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from grpo_tta.adapters.kafka.errors import OffsetOutOfRange
 from grpo_tta.adapters.kafka.wire import parse_partition
+from grpo_tta.checks import is_whole
+from grpo_tta.schemas.rfc3339 import parse_rfc3339
 
 OutOfRangePolicy = Literal["fail", "earliest", "latest"]
-_TIME: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 
 
 class Committed(NamedTuple):
@@ -63,9 +62,9 @@ class Start:
         kind, _, value = text.partition(":")
         if kind == "timestamp":
             try:
-                return cls("timestamp", _TIME.validate_python(value).astimezone(UTC))
-            except (ValidationError, OverflowError) as error:
-                raise ValueError(f"start {text!r}: expected timestamp:RFC3339 with an offset") from error
+                return cls("timestamp", parse_rfc3339(value))
+            except ValueError as error:
+                raise ValueError(f"start {text!r}: expected timestamp:RFC3339 with an offset: {error}") from error
         if "=" not in text:
             raise ValueError(
                 f"start must be committed, earliest, latest, timestamp:RFC3339 or TOPIC-PARTITION=OFFSET,..., "
@@ -74,7 +73,7 @@ class Start:
         offsets: dict[str, int] = {}
         for part in text.split(","):
             name, _, offset = part.partition("=")
-            if not offset.isdecimal():
+            if not is_whole(offset):
                 raise ValueError(f"start {text!r}: expected TOPIC-PARTITION=OFFSET, got {part!r}")
             parse_partition(name)
             if name in offsets:
@@ -115,7 +114,7 @@ def parse_numbers(text: str) -> tuple[int, ...]:
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not is_whole(first) or (dash and not is_whole(last)):
             raise ValueError(f"partitions must be a list like 0-3,7, got {text!r}")
         span = range(int(first), int(last or first) + 1)
         if not span or len(span) > 100_000:

@@ -29,13 +29,14 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.json_event import MAX_SHOWN, NotAnEvent, parse_event, problems, shown_object
 from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
 from grpo_tta.adapters.storage.pointers import is_pointer
+from grpo_tta.checks import is_whole
 from grpo_tta.schemas import ImageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|/")
 _ATTRIBUTE = "attribute."
 _RAW_FIELDS = ("schema_version", "id", "stream", "event_time", "content_type")
-_COORDINATE = re.compile(r"(.+)-(\d+)-(\d+)", re.DOTALL)
+_COORDINATE = re.compile(r"(.+)-(\d+)-(\d+)", re.DOTALL | re.ASCII)
 _NO_JSON = (
     "the value is not a JSON event ({}); a record that is an image itself needs a header content_type of image/..."
 )
@@ -72,7 +73,7 @@ def partition_name(topic: str, partition: int) -> str:
 def parse_partition(name: str) -> tuple[str, int]:
     """The inverse of `partition_name`; raises ValueError."""
     topic, _, partition = name.rpartition("-")
-    if not topic or not partition.isdecimal():
+    if not topic or not is_whole(partition):
         raise ValueError(f"expected TOPIC-PARTITION, got {name!r}")
     return topic, int(partition)
 

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
         stream: str,
         time: int,
         *,
+        guessed: str = "",
         id: str | None = None,
         fragment: str = "",
         size: int | None = None,
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
         if len(uri) > MAX_URI:
             raise ValueError(f"the path has {len(uri)} characters, the limit is {MAX_URI}")
         size = self.size if size is None else size
-        return ImageRef(coordinate, name, stream, time, uri=uri, size=size, attributes=attributes)
+        return ImageRef(coordinate, name, stream, time, uri=uri, size=size, attributes=attributes, guessed=guessed)
 
     def bad(
         self, kind: str, message: str, *, fragment: str = "", stage: str = "source", id: str | None = None

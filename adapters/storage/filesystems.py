@@ -23,6 +23,10 @@ _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "
 _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):[\\/]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}:[\\/]{2,}[^\s\"'<>]+")
 _PARAMETER = re.compile(r"[\w.\-]{1,64}")
+_NO_SCHEME = re.compile(r"//(?=[^/]*@)")
+_POINTER = re.compile(r"#(?:bytes=\d+-\d+|pts=\d+)\Z", re.ASCII)
+_IN_PATH = re.compile(r"(;|&|%3b|%26|%3f|%23)([\w.\-]{1,64})(?:=|%3d)[^/?#;&]*", re.IGNORECASE)
+_PARTS = re.compile(r"[^&#?]+")
 HIDDEN = "(hidden)"
 """Stands where a secret was."""
 
@@ -69,15 +73,26 @@ def carries_credentials(scheme: str, authority: str) -> bool:
 
 
 def redacted(uri: str) -> str:
-    """The uri as it may be written down: without user and password, and without its query's values.
+    """The uri as it may be written down: without user and password, and without the values of its query, its
+    fragment and of parameters in its path (``;name=value``).
 
-    What only looks like a uri is treated alike, and a chain (``::``) link by link. A path is left as it is.
+    What only looks like a uri is treated alike, and a chain (``::``) link by link. A path is left as it is, but for
+    what looks like a uri in it; so is the fragment of a `pointers` into a file.
     """
-    links, mark, query = uri, "", ""
-    if scheme_of(uri) != "file" or "::" in uri:
-        links, mark, query = uri.partition("?")
-    shown = [_parameter(part) for part in query.split("&")] if query else []
-    return "::".join(map(_without_user, links.split("::"))) + mark + "&".join(shown)
+    if scheme_of(uri) == "file" and "::" not in uri:
+        return _without_user(uri) if _HEAD.match(uri) or uri.startswith("//") else redacted_text(uri)
+    uri, pointer = _pointer_apart("::".join(map(_without_user, uri.split("::"))))
+    address, mark, rest = uri, "", ""
+    found = re.search(r"[?#]", uri)
+    if found is not None and (found[0] == "?" or "=" in uri[found.start() :] or scheme_of(uri) in ("http", "https")):
+        address, mark, rest = uri[: found.start()], found[0], uri[found.end() :]
+    address = _IN_PATH.sub(rf"\1\2={HIDDEN}", address)
+    return address + mark + _PARTS.sub(lambda part: _parameter(part[0]), rest) + pointer
+
+
+def _pointer_apart(uri: str) -> tuple[str, str]:
+    found = _POINTER.search(uri)
+    return (uri, "") if found is None else (uri[: found.start()], found[0])
 
 
 def _parameter(text: str) -> str:
@@ -86,13 +101,26 @@ def _parameter(text: str) -> str:
 
 
 def _without_user(uri: str) -> str:
-    head = _HEAD.match(uri)
+    """A password may hold any character, though it should not: where what follows the host's colon is no port, all
+    up to the last ``@`` is hidden."""
+    head = _HEAD.match(uri) or _NO_SCHEME.match(uri)
     if head is None:
         return uri
-    authority = re.split(r"[\\/]", uri[head.end() :], maxsplit=1)[0]
+    rest = uri[head.end() :]
+    authority = re.split(r"[\\/?#]", rest, maxsplit=1)[0]
+    name, colon, port = authority.rpartition(":")
+    is_port = not port or (port.isascii() and port.isdigit())
+    if "@" not in authority and colon and not is_port and not name.startswith("["):
+        at = rest.rfind("@")
+        return f"{head[0]}{HIDDEN}@{rest[at + 1 :]}" if at >= 0 else f"{head[0]}{name}:{HIDDEN}{rest[len(authority) :]}"
     if not carries_credentials(scheme_of(uri), authority):
         return uri
-    return f"{head[0]}{HIDDEN}@{authority.rpartition('@')[2]}{uri[head.end() + len(authority) :]}"
+    return f"{head[0]}{HIDDEN}@{authority.rpartition('@')[2]}{rest[len(authority) :]}"
+
+
+def shows_user(uri: str) -> bool:
+    """Whether a uri, of whatever spelling, holds a user or a password."""
+    return ("@" in uri or "%40" in uri) and _without_user(uri) != uri
 
 
 def redacted_text(text: str) -> str:

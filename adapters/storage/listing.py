@@ -337,8 +337,10 @@ def _to_row(record: ImageRef | BadRecord, modified: int | None = None) -> _Row:
     if record.data is not None:
         raise ValueError(f"event {record.coordinate} carries inline data, which a listing does not hold")
     fields = [*record[:5], record.content_type, record.attributes, record.size]
-    if modified is not None:
+    if modified is not None or record.guessed:
         fields.append(modified)
+    if record.guessed:
+        fields.append(record.guessed)
     return record.event_time, record.coordinate, json.dumps(fields, separators=(",", ":"))
 
 
@@ -347,7 +349,8 @@ def _from_row(fields: Any, position: int) -> ImageRef | BadRecord:
         return BadRecord._make((*fields["bad"], position))
     coordinate, event_id, stream, time, uri, content_type, attributes, size = fields[:8]
     pairs = tuple([(name, text) for name, text in attributes])
-    return ImageRef(coordinate, event_id, stream, time, uri, None, content_type, pairs, size, position)
+    guessed = fields[9] if len(fields) > 9 else ""
+    return ImageRef(coordinate, event_id, stream, time, uri, None, content_type, pairs, size, position, guessed=guessed)
 
 
 def _coordinate(fields: Any) -> tuple[str, int]:

@@ -4,15 +4,16 @@
 
 import re
 from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
 
-from grpo_tta.adapters.storage.times import find_time, is_date, is_year, parse_time
+from grpo_tta.adapters.storage.path_times import find
+from grpo_tta.adapters.storage.times import date_folders, holds_date, read_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
-"""Instead of a time pattern: the first spelling of `adapters.storage.times` that is in the path."""
+"""Instead of a time pattern: a spelling of `adapters.storage.times` that is in the path."""
 DEFAULT_STREAM = "default"
 _TWO_DIGITS = re.compile(r"[0-5]\d", re.ASCII)
-_MONTH_OR_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
 
 
 def is_hidden(relative: str) -> bool:
@@ -23,6 +24,16 @@ def is_hidden(relative: str) -> bool:
 def is_image(relative: str) -> bool:
     """Whether the name ends as an image's does."""
     return relative.lower().endswith(IMAGE_SUFFIXES)
+
+
+T = TypeVar("T")
+
+
+class Told(NamedTuple, Generic[T]):
+    """What a name tells; ``guessed`` where it does not quite."""
+
+    value: T
+    guessed: bool = False
 
 
 class NamePattern:
@@ -39,51 +50,60 @@ class NamePattern:
         return self._auto or self._time is not None
 
     def stream(self, relative: str, archive: str = "") -> str:
+        """`told_stream`'s value."""
+        return self.told_stream(relative, archive).value
+
+    def told_stream(self, relative: str, archive: str = "") -> "Told[str]":
         """The stream of a file; without a pattern its first folder that is no date, ``default`` where there is none.
         ``archive``: the path that it begins with of the archive that it lies in, which is no folder. Raises
         ValueError."""
         if self._stream is None:
             relative = archive.rpartition("/")[0] + relative[len(archive) :]
             return _folder_stream([folder for folder in relative.split("/")[:-1] if folder])
-        return _group(self._stream, "stream", relative)
+        return Told(_group(self._stream, "stream", relative))
 
     def time(self, relative: str, modified: int | None) -> int:
+        """`told_time`'s value."""
+        return self.told_time(relative, modified).value
+
+    def told_time(self, relative: str, modified: int | None) -> "Told[int]":
         """The file's time in microseconds since the epoch; without a pattern ``modified``. A group ``date`` goes before
-        the group ``time``. Raises ValueError."""
+        the group ``time``. A day alone is a guess: its midnight. Raises ValueError."""
         if self._auto:
-            return find_time(relative)
+            return Told(*find(relative))
         if self._time is not None:
             time = _group(self._time, "time", relative)
             dated = "date" in self._time.groupindex
-            return parse_time(f"{_group(self._time, 'date', relative)} {time}" if dated else time)
+            return Told(*read_time(f"{_group(self._time, 'date', relative)} {time}" if dated else time))
         if modified is None:
             raise ValueError("the storage tells no modification time; give a time pattern")
-        return modified
+        return Told(modified)
 
 
-def _folder_stream(folders: Sequence[str]) -> str:
-    """The first of the folders that is not of a date: a day, a month, a year above months, hours below a day."""
-    rest = folders[_date_folders(folders) :]
+def guesses(stream: "Told[str]", time: "Told[int]") -> str:
+    """As `ImageRef.guessed` has them."""
+    return " ".join(kind for kind, told in (("stream_guessed", stream), ("time_guessed", time)) if told.guessed)
+
+
+def _folder_stream(folders: Sequence[str]) -> Told[str]:
+    """The first of the folders that is not of a date: a day, a month, a year above months, hours below a day. It is a
+    guess where there is none, where it is a number below a date, where it holds a date, and where folders lie below a
+    date that is below it."""
+    rest = folders
+    while found := date_folders(rest):
+        rest = rest[found:]
     if len(rest) < len(folders):
         numbers = [folder for folder in rest if _TWO_DIGITS.fullmatch(folder)]
         if len(numbers) == len(rest) and len(rest) > 1:
-            return DEFAULT_STREAM
+            return Told(DEFAULT_STREAM, guessed=True)
         rest = [folder for folder in rest if folder not in numbers] or rest
-    return rest[0] if rest else DEFAULT_STREAM
-
-
-def _date_folders(folders: Sequence[str]) -> int:
-    """How many of the first folders are a date."""
-    if not folders:
-        return 0
-    if is_date(folders[0]):
-        return 1
-    if not is_year(folders[0]) or len(folders) == 1:
-        return 0
-    below = 1
-    while below < min(len(folders), 3) and _MONTH_OR_DAY.fullmatch(folders[below]):
-        below += 1
-    return below
+    if not rest:
+        return Told(DEFAULT_STREAM, guessed=True)
+    first = rest[0]
+    below = next((rest[at:] for at in range(1, len(rest)) if date_folders(rest[at:])), [])
+    unclear = [folder for folder in below[date_folders(below) :] if not _TWO_DIGITS.fullmatch(folder)]
+    number = _TWO_DIGITS.fullmatch(first) and (len(rest) < len(folders) or _TWO_DIGITS.fullmatch("".join(rest[1:2])))
+    return Told(first, guessed=bool(unclear or number) or holds_date(first))
 
 
 def _compiled(group: str, pattern: str | None) -> re.Pattern[str] | None:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
 from grpo_tta.adapters.backoff import pause
-from grpo_tta.adapters.storage.filesystems import local_path, open_filesystem, open_stream, scheme_of
+from grpo_tta.adapters.storage.filesystems import local_path, open_filesystem, open_stream, redacted, scheme_of
 
 _NAME = re.compile(r"^[^./\x00-\x1f\\][^/\x00-\x1f\\]*(/[^./\x00-\x1f\\][^/\x00-\x1f\\]*)*$")
 _CONDITIONAL = ("s3", "gs", "abfs")
@@ -48,14 +48,14 @@ class ObjectStore:
         if not url:
             raise ValueError("the store's url must not be empty")
         if "::" in url:
-            raise ValueError(f"the store's url must not be chained ('::'), got {url!r}")
+            raise ValueError(f"the store's url must not be chained ('::'), got {redacted(url)!r}")
         self.url = url
         self._scheme = scheme_of(url)
         if self._scheme in ("http", "https"):
-            raise ValueError(f"{url!r} cannot be written to; use a folder or a bucket")
+            raise ValueError(f"{redacted(url)!r} cannot be written to; use a folder or a bucket")
         self._folder = local_path(url)
         if self._folder is None and self._scheme != "memory" and not url.partition("://")[2].strip("/"):
-            raise ValueError(f"{url!r} names no bucket")
+            raise ValueError(f"{redacted(url)!r} names no bucket")
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"

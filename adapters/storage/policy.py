@@ -39,6 +39,8 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _NETWORK = "network:"
 _OVERLONG = re.compile(r"%(c0%[29aef][0-9a-f]|c1%[19][0-9a-f]|e0%80%[29a][0-9a-f]|u[0-9a-f]{4})", re.IGNORECASE)
 """Percent-encodings of dots and slashes that are no UTF-8 and that some servers take."""
+_ENDS = re.compile("[;?#]")
+"""Of a path's part, to some servers, once it is decoded."""
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE | re.ASCII)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")
@@ -110,7 +112,11 @@ class UriPolicy:
         if not any(prefix.holds(place) for prefix in self._places):
             allowed = ", ".join(_show(prefix) for prefix in self.prefixes) or "none"
             resolved = place.text()
-            also = "" if resolved == uri else f" (resolved: {_show(resolved)})"
+            also = (
+                ""
+                if resolved == uri or (place.scheme == "file" and redacted(uri) != uri)
+                else f" (resolved: {_show(resolved)})"
+            )
             raise ForbiddenUri(
                 f"uri {_show(uri)}{also} is under no allowed prefix; allowed: {allowed}; more by 'allow_uris'"
             )
@@ -259,4 +265,4 @@ def _climb(uri: str, path: str, *, web: bool = False) -> str:
 
 def _looks_climbing(path: str) -> bool:
     plain = unicodedata.normalize("NFKC", path)
-    return "\\" in plain or any(part.partition(";")[0].strip() == ".." for part in plain.split("/"))
+    return "\\" in plain or any(_ENDS.split(part, maxsplit=1)[0].strip() == ".." for part in plain.split("/"))

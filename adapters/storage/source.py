@@ -32,11 +32,12 @@ from grpo_tta.adapters.storage.filesystems import (
     modified_of,
     open_filesystem,
     redacted,
+    redacted_text,
     scheme_of,
     version_of,
 )
 from grpo_tta.adapters.storage.manifest import read_manifest
-from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES, NamePattern, is_hidden, is_image
+from grpo_tta.adapters.storage.names import IMAGE_SUFFIXES, NamePattern, guesses, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import HIDDEN, LINKED, UNREADABLE, PassedOver
 from grpo_tta.adapters.storage.policy import UriPolicy, source_folder
 from grpo_tta.adapters.storage.tar import SUFFIX as TAR
@@ -107,10 +108,10 @@ def _check(url: str) -> None:
             "its frames to a folder and follow that (--follow), or send them to a Kafka topic; see docs/guide.md"
         )
     if not url or "::" in url:
-        raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {url!r}")
+        raise ValueError(f"the source must be a folder, glob, bucket URL or manifest, got {redacted(url)!r}")
     scheme = scheme_of(url)
     if scheme in ("http", "https"):
-        raise ValueError(f"source {url!r}: a web server cannot be listed; name its files in a manifest")
+        raise ValueError(f"source {redacted(url)!r}: a web server cannot be listed; name its files in a manifest")
     if scheme == "file":
         local_path(url)
 
@@ -124,14 +125,16 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
     except SourceError:
         raise
     except FileNotFoundError as error:
-        raise SourceError(f"source {url!r} does not exist") from error
+        raise SourceError(f"source {redacted(url)!r} does not exist") from error
     except PermissionError as error:
-        raise SourceError(f"source {url!r} may not be read: {error}") from error
+        raise SourceError(f"source {redacted(url)!r} may not be read: {redacted_text(str(error))}") from error
     except Exception as error:  # every back end has errors of its own
-        raise SourceError(f"source {url!r} cannot be listed: {type(error).__name__}: {error}") from error
+        raise SourceError(
+            f"source {redacted(url)!r} cannot be listed: {type(error).__name__}: {redacted_text(str(error))}"
+        ) from error
     if empty:
         what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join((*IMAGE_SUFFIXES, TAR))})"
-        raise SourceError(f"source {url!r} {what}; of videos frames are labelled by --every, like --every 1s")
+        raise SourceError(f"source {redacted(url)!r} {what}; of videos frames are labelled by --every, like --every 1s")
 
 
 def _files(url: str, names: NamePattern, every: int | None, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
@@ -167,7 +170,7 @@ def _arrivals(url: str, names: NamePattern, passed: PassedOver) -> Iterator[Arri
             passed.add(UNREADABLE, entry.relative)
             continue
         if entry.modified is None:
-            raise SourceError(f"source {url!r} tells no modification times and cannot be followed")
+            raise SourceError(f"source {redacted(url)!r} tells no modification times and cannot be followed")
         version = entry.version
         if str(entry.modified) not in version:
             version = f"{version}-{entry.modified}"
@@ -232,7 +235,8 @@ def _event(entry: Entry, names: NamePattern) -> ImageRef | BadRecord:
     if entry.version == _GONE:
         return entry.bad("FileNotFoundError", "the file is gone, or a link to nothing")
     try:
-        return entry.event(names.stream(entry.relative), names.time(entry.relative, entry.modified))
+        stream, time = names.told_stream(entry.relative), names.told_time(entry.relative, entry.modified)
+        return entry.event(stream.value, time.value, guessed=guesses(stream, time))
     except ValueError as error:
         return entry.refused(error)
 

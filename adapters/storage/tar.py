@@ -21,9 +21,10 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.json_event import problems
+from grpo_tta.adapters.json_event import check_keys, problems
+from grpo_tta.adapters.lines import BOM
 from grpo_tta.adapters.storage.entries import Entry
-from grpo_tta.adapters.storage.names import NamePattern, is_hidden, is_image
+from grpo_tta.adapters.storage.names import NamePattern, Told, guesses, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.pointers import BytesPointer
 from grpo_tta.schemas import ImageSidecar
@@ -171,14 +172,15 @@ def _event(
         return entry.bad("NotAFile", "the member is a link, sparse or a device", fragment=fragment, id=name)
     try:
         said = _sidecar(file, sidecar)
-        stream = said.stream or names.stream(name, archive=entry.relative)
+        stream = Told(said.stream) if said.stream else names.told_stream(name, archive=entry.relative)
         if said.event_time is not None:
-            time = (said.event_time - _EPOCH) // timedelta(microseconds=1)
+            time = Told((said.event_time - _EPOCH) // timedelta(microseconds=1))
         else:
-            time = names.time(name, member.modified)
+            time = names.told_time(name, member.modified)
         return entry.event(
-            stream,
-            time,
+            stream.value,
+            time.value,
+            guessed=guesses(stream, time),
             id=name,
             fragment=fragment,
             size=member.stop - member.start,
@@ -196,4 +198,7 @@ def _sidecar(file: BinaryIO, member: _Member | None) -> Any:
     if not member.regular or member.stop - member.start > MAX_SIDECAR:
         raise ValueError(f"{member.name!r} is no file of at most {MAX_SIDECAR} bytes")
     file.seek(member.start)
-    return ImageSidecar.model_validate_json(file.read(member.stop - member.start))
+    text = file.read(member.stop - member.start).removeprefix(BOM)
+    said = ImageSidecar.model_validate_json(text)
+    check_keys(text)
+    return said

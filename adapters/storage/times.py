@@ -1,76 +1,95 @@
 """Times as they are written in the names of files: `parse_time` of a text, `find_time` in a path.
 
-One table of spellings, tried in order; the first that fits and is a time counts. Compact dates come before numbers of
-seconds: ``202301011200`` is noon of a day and not the year 8380. Numbers of 10, 16 and 19 digits are dates only from
-1980 on, for else they are seconds, microseconds or nanoseconds since the epoch. Without an offset a time is UTC. A
-day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC. A year that comes after day and month
-begins no date.
+A time is taken only where all of its spelling is in this table; a date whose clock is not understood is refused, and so
+is what could be two times. Without an offset a time is UTC.
 
     2023-06-15T14:25:30.123Z, 2023-06-15_14-25-30, 2023-06-15 at 2.25.30 PM  RFC 3339, motionEye, UniFi, screenshots
+    2023-06-15 um 14.25.30, 2023-06-15 à 14.25.30, 2023-06-15 a las 14.25.30 the same in other languages
     2023-06-15-14h25m30s123                                                  VLC
     2023:06:15 14:25:30                                                      EXIF
-    20230615142530, 20230615142530123, 2023061514253001                      Reolink, Hikvision, D-Link
+    20230615142530, 20230615142530123, 2023061514253001, 202306151425        Reolink, Hikvision, D-Link
     20230615_142530123, 20230615-142530, 20230615.142530, 20230615T142530Z   Pixel, Foscam, Blue Iris
     2023_0615_142530, P23061514253001                                        dashcams, HiSilicon
     2023-06-15/001/jpg/14/25/30, 2023/06/15/14-25-30, 20230615/14/25-30      Dahua, motionEye: parts in several folders
+    20230615/cam-2/142530                                                    digits alone, below a date of digits alone
     1686839130.123456, 1686839130, 1686839130123                             Frigate, epoch seconds, milliseconds
+    2023-06-15_14, 2023061514                                                an hour
+    2023-06-15, 20230615                                                     a day: its midnight, which is a guess
+
+Behind a clock: ``Z``, ``UTC``, ``+02``, ``+0200``, ``+02:00`` and ``GMT+2`` are offsets, ``-08:00`` is one, and
+``-0800`` behind ``T`` and a separated clock. Other numbers behind ``-`` or ``_`` are serials (three digits behind
+``_`` a fraction); what may be either is refused, and so are names of zones, as CEST. AM and PM have dots or none. A
+day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC.
+
+A day counts only where nothing in its name or below it looks like a clock: digits that follow it at once, a folder or
+file called by 2, 4 or 6 digits alone, a clock elsewhere. Six digits below a date that begin with 00 are the first
+minutes of a day or the first 10,000 frames, and refused. A year that comes after day and month begins no date. Dates
+come before numbers of seconds: ``202301011200`` is noon of a day and not the year 8380.
 """
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from collections.abc import Sequence
+from datetime import timedelta
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_DAY = timedelta(days=1) // timedelta(microseconds=1)
-_FIRST_YEAR, _LAST_YEAR = 1980, 2199
-FIRST_PLAUSIBLE = (datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+from grpo_tta.adapters.storage.moments import FIRST_YEAR, is_year, microseconds, of_number, offset_of
+from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Found, dates_in, find
+from grpo_tta.checks import is_whole
+
+FIRST_PLAUSIBLE = microseconds({"year": str(FIRST_YEAR), "month": "1", "day": "1"})
 """Before it no picture was taken that has a time of its own; a camera that has lost its clock begins in 1970."""
 
-_DATE = r"(?P<year>\d{4})(?P<d>[-_.:/])(?P<month>\d{1,2})(?P=d)(?P<day>\d{1,2})"
-_SECOND = r"(?P<second>\d{2})(?:[.,_s](?P<fraction>\d{1,9})|s)?"
-_HALF = r"(?:[ _\u00a0\u202f]?(?P<half>[AP])M(?![A-Z]))?"
-_CLOCK = rf"(?P<hour>\d{{1,2}})(?P<c>[-_.:/h]|%3A)(?P<minute>\d{{2}})(?:(?:(?P=c)|m){_SECOND})?{_HALF}"
-_CLOCK_OF_A_FILE = rf"(?P<hour>\d{{2}})(?P<c>[-_.:])(?P<minute>\d{{2}})(?P=c){_SECOND}"
-_CLOCK_BELOW_ITS_HOUR = rf"(?P<hour>\d{{2}})/(?P<minute>\d{{2}})[-.:]{_SECOND}"
-_DATE_DIGITS = r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})"
-_CLOCK_DIGITS = r"(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,9}))?)?"
-_BETWEEN = r"(?:[T_ ,.+-]{1,3}| at )"
-_FOLDERS = r"/(?:[^/]+/)*?"
-_ZONE = r"(?: ?(?P<zone>Z|[+-]\d{2}[:-]?\d{2}))?"
-_NUMBER = r"(?P<number>\d{13}|\d{16}|\d{19}|\d{9,11}(?:\.\d+)?)"
-
-SPELLINGS = (
-    f"{_DATE}{_BETWEEN}{_CLOCK}{_ZONE}",
-    f"{_DATE}{_BETWEEN}{_CLOCK_DIGITS}{_ZONE}",
-    f"{_DATE_DIGITS}{_BETWEEN}{_CLOCK}{_ZONE}",
-    f"{_DATE_DIGITS}(?:{_BETWEEN})?{_CLOCK_DIGITS}{_ZONE}",
-    f"(?P<year>\\d{{4}})_(?P<month>\\d{{2}})(?P<day>\\d{{2}})_{_CLOCK_DIGITS}",
-    rf"[AP](?P<short_year>\d{{2}})(?P<month>\d{{2}})(?P<day>\d{{2}})_?{_CLOCK_DIGITS}",
-    *(
-        f"{date}{_FOLDERS}{clock}"
-        for date in (_DATE, _DATE_DIGITS)
-        for clock in (_CLOCK_OF_A_FILE, _CLOCK_BELOW_ITS_HOUR, _CLOCK, _CLOCK_DIGITS)
-    ),
-    f"{_DATE_DIGITS}(?P<hour>\\d{{2}})",
-    _NUMBER,
-    f"{_DATE}[T_ ](?P<hour>\\d{{2}})",
-    f"{_DATE_DIGITS}[T_ ](?P<hour>\\d{{2}})",
-    f"{_DATE}{_ZONE}",
-    f"{_DATE_DIGITS}{_ZONE}",
+_DATES = (
+    r"(?P<year>\d{4})(?P<d>[-_.:/])(?P<month>\d{1,2})(?P=d)(?P<day>\d{1,2})",
+    r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})",
 )
-"""What the whole of a text, or a part of a path, may be."""
-_AFTER_YEAR = ("month", "day", "hour", "minute", "second")
-_FLAGS = re.IGNORECASE | re.ASCII
-_WHOLE = [re.compile(spelling, _FLAGS) for spelling in (*SPELLINGS, r"(?P<number>\d{1,7}(?:\.\d+)?)")]
-_WITHIN = [re.compile(rf"(?<!\d)(?:{spelling})(?!\d)", _FLAGS) for spelling in SPELLINGS]
-_YEAR_LAST = re.compile(r"(?<!\d)\d{1,2}([-_.:])\d{1,2}\1(?=\d{4}\1)", re.ASCII)
-"""A day and a month before a year that is followed by more: which of them it goes with cannot be told."""
-_MONTH = re.compile(r"(\d{4})[-_.]?(\d{2})", re.ASCII)
+_CLOCKS = (
+    rf"(?:{JOIN}|/)(?P<hour>\d{{1,2}})(?P<c>[-_.:/h]|%3A)(?P<minute>\d{{2}})(?:(?:(?P=c)|m){SECOND})?{HALF}",
+    rf"{JOIN}?(?P<hour>\d{{2}})(?P<minute>\d{{2}})(?:(?P<second>\d{{2}})(?:[.,]?(?P<f1>\d{{1,9}}))?)?{HALF}",
+)
+_ZONE = r"(?:[ _]?(?P<zone>Z|UTC|GMT|(?P<sign>[+-])(?P<zh>\d{2})[:_-]?(?P<zm>\d{2})?))?"
+_SPELLINGS = [
+    *(f"{date}{clock}{_ZONE}" for date in _DATES for clock in _CLOCKS),
+    rf"(?P<year>\d{{4}})_(?P<month>\d{{2}})(?P<day>\d{{2}}){_CLOCKS[1]}",
+    rf"[AP](?P<short_year>\d{{2}})(?P<month>\d{{2}})(?P<day>\d{{2}}){_CLOCKS[1]}",
+    f"{_DATES[1]}T?(?P<hour>\\d{{2}})",
+    r"(?P<number>\d{13}|\d{16}|\d{19}|(?:\d{1,7}|\d{9,11})(?:\.\d+)?)",
+    rf"{_DATES[0]}[T_ ](?P<hour>\d{{2}})",
+    rf"{_DATES[1]}[_ ](?P<hour>\d{{2}})",
+    *_DATES,
+]
+_WHOLE = [re.compile(spelling, FLAGS) for spelling in _SPELLINGS]
+_MONTH = re.compile(r"(?P<year>\d{4})[-_.]?(?P<number>\d{2})", re.ASCII)
+_WEEK = re.compile(r"(?P<year>\d{4})-?W[0-5]\d(?:-?[1-7])?|(?P<last>\d{4})-(?:[0-2]\d\d|3[0-5]\d|36[0-6])", re.ASCII)
+_DAY_FIRST = re.compile(
+    r"(?<!\d)(?P<one>\d{1,2})([-_. ])(?P<two>\d{1,2})\2(?P<year>(?:19[89]|20\d|21\d)\d)(?!\d)", re.ASCII
+)
+_MONTH_NAME = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_NAMED = re.compile(
+    rf"(?P<year>\d{{4}})[-_. ]?{_MONTH_NAME}(?:[-_. ]?\d{{1,2}})?"
+    rf"|(?:\d{{1,2}}[-_. ]?{_MONTH_NAME}|{_MONTH_NAME}(?:[-_. ]?\d{{1,2}})?)[-_., ]{{0,2}}(?P<last>\d{{4}})",
+    FLAGS,
+)
+_DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
+_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|W[0-5]\d|Q[1-4]", FLAGS)
+_SHORT = re.compile(r"\d\d(?P<month>\d\d)(?P<day>\d\d)|(?P<day1>\d\d)(?P<month1>\d\d)20\d\d", re.ASCII)
+_DATE_KEYS = (
+    "year", "month", "day", "hour", "minute", "week", "quarter", "date", "dt", "ds", "y", "m", "d", "h", "yyyy", "yy",
+    "mm", "dd", "hh", "event_date", "ingest_date", "partition_date",
+)  # fmt: skip
+"""Of partitions as Hive writes them."""
 
 
 def parse_time(text: str) -> int:
-    """Microseconds since the epoch. Raises ValueError naming the text."""
+    """Of all of a text that somebody has said is a time: microseconds since the epoch. A number behind it that has a
+    sign is an offset. Raises ValueError naming the text."""
+    return read_time(text).time
+
+
+def read_time(text: str) -> Found:
+    """The same, and whether the text tells only a day."""
     problem = f"time {text!r} is neither RFC 3339, nor a spelling of it that cameras write, nor epoch seconds"
     first: ValueError | None = None
     for spelling in _WHOLE:
@@ -78,93 +97,88 @@ def parse_time(text: str) -> int:
         if match is None:
             continue
         try:
-            return _microseconds(match)
+            return _of_match(match)
         except ValueError as error:
             first = first or ValueError(f"time {text!r}: {error}")
     raise first or ValueError(problem)
 
 
+def _of_match(match: re.Match[str]) -> Found:
+    part = match.groupdict()
+    if part.get("number") is not None:
+        return Found(of_number(part["number"]))
+    if match[0].isdigit() and len(match[0]) in (10, 16, 19) and not is_year(part["year"]):
+        raise ValueError(f"the year is {part['year']}")
+    offset = timedelta(0)
+    if part.get("sign"):
+        offset = offset_of(part["zh"], part["zm"]) * (-1 if part["sign"] == "-" else 1)
+    fraction = part.get("f1") or part.get("f2") or part.get("f3")
+    return Found(microseconds({**part, "fraction": fraction}, offset), guessed="hour" not in part)
+
+
 def find_time(path: str) -> int:
-    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none."""
-    return _find(path, _WITHIN)
-
-
-def _find(path: str, spellings: list[re.Pattern[str]]) -> int:
-    late = {match.end() for match in _YEAR_LAST.finditer(path)}
-    for spelling in spellings:
-        for match in reversed(list(spelling.finditer(path))):
-            if match.groupdict().get("year") and match.start("year") in late:
-                continue
-            try:
-                return _microseconds(match)
-            except ValueError:
-                continue
-    raise ValueError(f"no time that a camera writes is in {path!r}: say where it is by a time pattern")
+    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or
+    what may be two."""
+    return find(path).time
 
 
 def is_date(folder: str) -> bool:
-    """Whether a folder's name is a day, a month, or a moment of a day, and nothing else."""
-    month = _MONTH.fullmatch(folder)
-    if month is not None:
-        return _is_year(month[1]) and 1 <= int(month[2]) <= 12
+    """Whether a folder's name is a day, a week, a month, or a moment of a day, and nothing else; also one whose day or
+    month come first (which of them is which does not matter here), and a partition as ``day=29`` or ``dt=2026-11-29``.
+    Six digits are none: they may be a camera's number."""
+    key, sign, value = folder.partition("=")
+    if sign:
+        return key.lower() in _DATE_KEYS and (is_whole(value) or is_date(value))
+    part = _DAY_FIRST.fullmatch(folder)
+    if part is not None and is_year(part["year"]):
+        return _is_day_and_month(part["one"], part["two"])
+    part = _NAMED.fullmatch(folder) or _WEEK.fullmatch(folder) or _MONTH.fullmatch(folder)
+    if part is not None and is_year(part["year"] if part["year"] is not None else part["last"]):
+        month = part.groupdict().get("number")
+        return month is None or 1 <= int(month) <= 12
     try:
-        microseconds = parse_time(folder)
+        time = parse_time(folder)
     except ValueError:
         return False
-    return not folder.replace(".", "").isdigit() or (len(folder) in (8, 12, 14) and microseconds >= FIRST_PLAUSIBLE)
+    return not folder.replace(".", "").isdigit() or (len(folder) in (8, 12, 14) and time >= FIRST_PLAUSIBLE)
+
+
+def _is_day_and_month(one: str, two: str) -> bool:
+    return 1 <= int(one) <= 31 and 1 <= int(two) <= 31 and min(int(one), int(two)) <= 12
+
+
+def date_folders(folders: Sequence[str]) -> int:
+    """How many of the first folders are one date: a day, a year and what is below it, day and month above a year."""
+    if not folders:
+        return 0
+    if is_date(folders[0]):
+        return 2 if _MONTH.fullmatch(folders[0]) and len(folders) > 1 and _DAY.fullmatch(folders[1]) else 1
+    short = [bool(_DAY.fullmatch(folder)) for folder in folders[:2]]
+    if len(folders) > 2 and all(short) and is_year_folder(folders[2]):
+        return 3 if _is_day_and_month(*folders[:2]) else 0
+    if not is_year_folder(folders[0]) or len(folders) == 1:
+        return 0
+    below = 1
+    while below < min(len(folders), 3) and (_DAY.fullmatch(folders[below]) or _BELOW_YEAR.fullmatch(folders[below])):
+        below += 1
+    return below
 
 
 def holds_date(name: str) -> bool:
-    """Whether a date, with a time or without, is anywhere in a name."""
-    dates = [spelling for spelling in _WITHIN if "year" in spelling.groupindex]
-    try:
-        return is_date(name) or (not name.isdigit() and _find(name, dates) >= FIRST_PLAUSIBLE)
-    except ValueError:
-        return False
+    """Whether a date, with a time or without, is anywhere in a name, or what may be one: ``261129``, ``29112026``."""
+    if is_date(name):
+        return True
+    short = _SHORT.fullmatch(name)
+    if short is not None:
+        month, day = int(short["month"] or short["month1"]), int(short["day"] or short["day1"])
+        return 1 <= month <= 12 and 1 <= day <= 31
+    parts = [part for part in re.split(r"[^0-9A-Za-z=]+", name) if part]
+    runs = ("-".join(parts[at : at + size]) for size in (3, 2) for at in range(len(parts) - size + 1))
+    if any(is_date(run) and not run.replace("-", "").isdigit() for run in runs) or _DAY_FIRST.search(name):
+        return True
+    return not name.isdigit() and any(microseconds(date.parts) >= FIRST_PLAUSIBLE for date in dates_in(name))
 
 
-def is_year(folder: str) -> bool:
+def is_year_folder(folder: str) -> bool:
     """Whether a folder's name is a year and nothing else."""
-    return len(folder) == 4 and folder.isdecimal() and _is_year(folder)
-
-
-def _is_year(text: str) -> bool:
-    return _FIRST_YEAR <= int(text) <= _LAST_YEAR
-
-
-def _microseconds(match: re.Match[str]) -> int:
-    """Raises ValueError for what is spelt like a time and is none."""
-    part = match.groupdict()
-    if part.get("number") is not None:
-        found = _of_number(part["number"])
-    else:
-        text = match[0]
-        if text.isdigit() and len(text) in (10, 16, 19) and not _is_year(part["year"]):
-            raise ValueError(f"the year is {part['year']}")
-        zone = part.get("zone")
-        offset = UTC if zone is None or zone in "Zz" else _zone(zone)
-        year = int(part.get("year") or f"20{part['short_year']}")
-        month, day, hour, minute, second = (int(part.get(name) or 0) for name in _AFTER_YEAR)
-        if part.get("half") and hour <= 12:
-            hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
-        fraction = int(f"{part.get('fraction') or 0:0<6}"[:6])
-        midnight, leap = (hour, minute, second, fraction) == (24, 0, 0, 0), second == 60
-        moment = datetime(year, month, day, 0 if midnight else hour, minute, second - leap, tzinfo=offset)
-        found = (moment - _EPOCH) // timedelta(microseconds=1) + fraction + midnight * _DAY + leap * 1_000_000
-        if leap and found % _DAY != fraction:
-            raise ValueError("a minute has 61 seconds only before midnight, UTC")
-    if not 0 <= found <= _LAST:
-        raise ValueError("it is outside the years 1970 to 9999")
-    return found
-
-
-def _of_number(text: str) -> int:
-    """Seconds since the epoch, or by their digits milliseconds, microseconds, nanoseconds."""
-    if "." in text or len(text) < 13:
-        return int(Decimal(text) * 1_000_000)
-    return int(text) * 1_000_000_000 // 10 ** (len(text) - 10) // 1000
-
-
-def _zone(text: str) -> timezone:
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
-    return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
+    return len(folder) == 4 and folder.isascii() and folder.isdecimal() and is_year(folder)

@@ -10,18 +10,23 @@ what the container says (``creation_time``), else the file's modification time.
 """
 
 import heapq
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.images.limits import CorruptImage
 from grpo_tta.adapters.storage.entries import Entry
-from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.names import NamePattern, Told, guesses
 from grpo_tta.adapters.storage.pointers import FramePointer
 from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
 from grpo_tta.adapters.video.container import library, open_video, time_of
+from grpo_tta.schemas.rfc3339 import parse_rfc3339
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WITHOUT_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
+"""As some containers have it, in UTC."""
 _REORDERED = 64
 """Frames that may come before one that is shown earlier; codecs have 16 at most."""
 
@@ -36,7 +41,7 @@ def video_events(file: BinaryIO, entry: Entry, names: NamePattern, every: int) -
         return
     with container:
         try:
-            stream_name, begun = names.stream(entry.relative), _beginning(container, stream, entry, names)
+            told, begun = names.told_stream(entry.relative), _beginning(container, stream, entry, names)
         except ValueError as error:
             yield entry.refused(error)
             return
@@ -50,7 +55,8 @@ def video_events(file: BinaryIO, entry: Entry, names: NamePattern, every: int) -
             slot = offset // every
             fragment, shown = FramePointer(entry.path, pts).fragment, f"{entry.relative}#t={offset / 1e6:.3f}"
             try:
-                yield entry.event(stream_name, begun + offset, id=shown, fragment=fragment, size=-1)
+                time, guessed = begun.value + offset, guesses(told, begun)
+                yield entry.event(told.value, time, guessed=guessed, id=shown, fragment=fragment, size=-1)
             except ValueError as error:
                 yield entry.refused(error, fragment=fragment, id=shown)
         if packets.damage or first is None:
@@ -95,15 +101,16 @@ class _Packets:
             self.damage = f"it is cut off: {count} of {self._stream.frames} frames are there"
 
 
-def _beginning(container: Any, stream: Any, entry: Entry, names: NamePattern) -> int:
+def _beginning(container: Any, stream: Any, entry: Entry, names: NamePattern) -> Told[int]:
     """Microseconds since the epoch. Raises ValueError."""
     if not names.tells_time:
         for metadata in (container.metadata, stream.metadata):
+            text = metadata.get("creation_time", "")
             try:
-                said = datetime.fromisoformat(metadata.get("creation_time", ""))
+                said = parse_rfc3339(f"{text}Z" if _WITHOUT_OFFSET.fullmatch(text) else text)
             except ValueError:
                 continue
-            created = round((said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+            created = (said - _EPOCH) // timedelta(microseconds=1)
             if created >= FIRST_PLAUSIBLE:  # many write the epoch of their format, 1904 or 1970
-                return created
-    return names.time(entry.relative, entry.modified)
+                return Told(created)
+    return names.told_time(entry.relative, entry.modified)

@@ -5,6 +5,7 @@ import json
 
 import yaml
 
+from grpo_tta.adapters.storage.filesystems import redacted
 from grpo_tta.pipeline.cli.flags import job_values
 from grpo_tta.pipeline.config.job import JobConfig, make_config, merged
 
@@ -17,6 +18,6 @@ def config(flags: argparse.Namespace, beam_options: list[str]) -> int:
     given = job_values(flags, beam_options)
     plain = make_config(merged({"source": {"url": "?"}, "output": {"url": "?"}}, given)).shown()
     for section in ("source", "output"):
-        plain[section]["url"] = given.get(section, {}).get("url", "")
+        plain[section]["url"] = redacted(given.get(section, {}).get("url", ""))
     print(yaml.safe_dump(plain, sort_keys=False), end="")
     return 0

@@ -163,6 +163,7 @@ FLAGS: dict[str, list[Flag]] = {
             "--shed-above",
             "kafka.shed_above",
             {
+                "type": int,
                 "metavar": "RECORDS",
                 "help": "only label, by one forward, while a partition is more behind (default: never)",
             },

@@ -4,7 +4,7 @@ import argparse
 import logging
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,7 @@ def _calibration(path: str | None) -> "AccuracyCalibration | None":
 
 def _since(text: str | None) -> datetime | timedelta | None:
     from grpo_tta.pipeline.config.values import parse_duration
+    from grpo_tta.schemas.rfc3339 import EXAMPLE, parse_rfc3339
 
     if text is None:
         return None
@@ -126,12 +127,9 @@ def _since(text: str | None) -> datetime | timedelta | None:
     except ValueError:
         pass
     try:
-        time = datetime.fromisoformat(text)
+        return parse_rfc3339(text)
     except ValueError:
-        raise ConfigurationError(
-            f"--since: a time like 2026-01-31T06:00:00Z, or a duration like 24h, got {text!r}"
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        raise ConfigurationError(f"--since: a time like {EXAMPLE}, or a duration like 24h, got {text!r}") from None
 
 
 def _ask(flags: argparse.Namespace, request: "ReportRequest") -> int:

@@ -18,7 +18,7 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaAddress
 from grpo_tta.adapters.lines import whole_text
-from grpo_tta.adapters.storage.filesystems import local_path
+from grpo_tta.adapters.storage.filesystems import local_path, redacted
 from grpo_tta.pipeline.config.problems import problem
 from grpo_tta.pipeline.config.sections import (
     CheckpointConfig,
@@ -143,9 +143,13 @@ class JobConfig(Section):
 
     @property
     def origin(self) -> str:
-        """What was listed, and how streams and times were told: a checkpoint belongs to one origin."""
+        """What was listed, and how streams and times were told: a checkpoint belongs to one origin. It is written down
+        and shown, so of an address that holds secrets it has a digest instead."""
         path = local_path(self.source.url)
         url = self.source.url.rstrip("/") if path is None else path
+        hidden = redacted(url) if path is None else url
+        if hidden != url:
+            url = f"{hidden} {hashlib.sha256(url.encode()).hexdigest()[:16]}"
         more = ["followed"] if self.source.follow else [f"every {every}"] if (every := self.source.every) else []
         return json.dumps([url, self.source.stream_pattern, self.source.time_pattern, *more])
 
@@ -154,8 +158,13 @@ class JobConfig(Section):
         return self.model_dump(mode="json")
 
     def shown(self) -> dict[str, Any]:
-        """`plain` as it may be written down: of the runner's own options, which may hold secrets, only the names."""
+        """`plain` as it may be written down: of the runner's own options, which may hold secrets, only the names, and
+        addresses without theirs."""
         plain = self.plain()
+        for section, key in (("source", "url"), ("output", "url"), ("checkpoint", "url")):
+            plain[section][key] = None if plain[section][key] is None else redacted(plain[section][key])
+        for section, key in (("source", "allow_uris"), ("output", "also")):
+            plain[section][key] = [redacted(url) for url in plain[section][key]]
         plain["run"]["beam_options"] = [option_name(option) for option in self.run.beam_options]
         return plain
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from grpo_tta.adapters.storage.filesystems import redacted_text
+
 _NEEDED = {
     "source": "--source (source.url)",
     "source.url": "--source (source.url)",
@@ -36,5 +38,5 @@ def problem(item: dict[str, Any], config: type[BaseModel]) -> str:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
         return f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else "")
     message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
+    shown = "" if item["type"] in ("value_error", "missing") else f", got {redacted_text(repr(item['input']))}"
     return f"{key}: {message}{shown}" if key else message + shown

@@ -18,7 +18,7 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaSecurity
 from grpo_tta.adapters.kafka.positions import OutOfRangePolicy, Start, parse_numbers
-from grpo_tta.adapters.storage.filesystems import is_manifest
+from grpo_tta.adapters.storage.filesystems import is_manifest, redacted
 from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.checks import described
 from grpo_tta.methods import METHODS
@@ -65,12 +65,12 @@ class SourceConfig(Section):
     ``kafka://HOST:PORT/TOPIC``; no credentials in it."""
     stream_pattern: str | None = None
     """Regular expression with ``(?P<stream>...)``, searched in the path relative to the source's root; none: its
-    first folder that is no date (a day, a month, a year above months, hours below a day), ``default`` where there
-    is none. Not used for a manifest."""
+    first folder that is no date (a day, a week, a month, a year above months, hours below a day, ``day=29``),
+    ``default`` where there is none. Not used for a manifest."""
     time_pattern: str | None = None
-    """The same with ``(?P<time>...)``, and before it ``(?P<date>...)`` where date and time are apart; ``auto``: the
-    first spelling of a time that cameras write (``docs/robustness.md#names-and-times``); none: the modification
-    time. Not used for a manifest."""
+    """The same with ``(?P<time>...)``, and before it ``(?P<date>...)`` where date and time are apart; ``auto``: a
+    time that is spelt as cameras write it (``docs/robustness.md#names-and-times``), a dead letter where it may be
+    another; none: the modification time. Not used for a manifest."""
     every: Annotated[Duration, AfterValidator(check_positive)] | None = None
     """Of videos, one frame in each stretch so long is labelled (``docs/guide.md#videos``); none: videos are passed
     over."""
@@ -98,7 +98,9 @@ class SourceConfig(Section):
         if self.follow and is_kafka(self.url):
             raise ValueError("follow: a topic is followed anyway, leave --follow out")
         if self.follow and is_manifest(self.url):
-            raise ValueError(f"follow: a manifest is read once, follow a folder, glob or bucket, got {self.url!r}")
+            raise ValueError(
+                f"follow: a manifest is read once, follow a folder, glob or bucket, got {redacted(self.url)!r}"
+            )
         if self.every is not None and (self.follow or is_kafka(self.url)):
             raise ValueError("every: is for videos of a source that is listed once")
         return self
@@ -109,12 +111,19 @@ class SourceConfig(Section):
         return self
 
 
+def _template(value: str) -> str:
+    """``openai`` stands for many, of ``bench`` alone; loading a model refuses it."""
+    if "{}" not in value and value != "openai":
+        raise ValueError(f"a template has {{}} for the class, like 'a photo of a {{}}.', got {value!r}")
+    return value
+
+
 class LabelsConfig(Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
     file: FilePath | None = None
     """One class a line, or YAML/JSON mapping class to prompts, told by the file's ending."""
-    templates: Annotated[tuple[str, ...], _LIST] = ()
+    templates: Annotated[tuple[Annotated[str, AfterValidator(_template)], ...], _LIST] = ()
     """Prompts with ``{}`` for the class; none: ``a photo of a {}.``, and for names that the demo model knows its
     own prompts."""
     class_vectors: FilePath | None = None
@@ -239,7 +248,7 @@ class KafkaConfig(Section):
     """Of partitions that the topics have when the job is made, decided once (one added later is read from its first
     record): ``committed``, ``earliest``, ``latest``, ``timestamp:RFC3339``, ``TOPIC-PARTITION=OFFSET,...``."""
     until: Annotated[str, parsed(parse_until)] | None = None
-    """``latest`` (what is there at the start) or a time; none: for ever."""
+    """``latest`` (what is there at the start) or a time, RFC 3339 with an offset; none: for ever."""
     out_of_range: OutOfRangePolicy = "fail"
     """Where the position has been deleted."""
     transactional: bool = False

@@ -10,13 +10,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from grpo_tta.adapters.kafka.address import KafkaAddress
-from grpo_tta.adapters.kafka.positions import Start
-from grpo_tta.adapters.storage.filesystems import HIDDEN, carries_credentials, scheme_of
+from grpo_tta.adapters.storage.filesystems import HIDDEN, redacted_text, scheme_of, shows_user
+from grpo_tta.checks import is_whole
 from grpo_tta.pipeline.windows import SECOND
+from grpo_tta.schemas.rfc3339 import parse_rfc3339
 
 T = TypeVar("T")
 _UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 
 
 def home(text: str) -> str:
@@ -29,7 +30,9 @@ def home(text: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, in quotes where it looks like something else, got {value!r}")
+        raise ValueError(
+            f"expected a text, in quotes where it looks like something else, got {redacted_text(repr(value))}"
+        )
     return value
 
 
@@ -93,7 +96,7 @@ def check_window(value: Any) -> str:
 def _url(value: Any) -> str:
     """A URL without credentials in it: it ends up in labels, summaries and logs."""
     text = home(_text(value))
-    if carries_credentials(scheme_of(text), text.partition("://")[2].partition("/")[0]):
+    if scheme_of(text) != "file" and shows_user(text):
         raise ValueError(
             "credentials do not belong in a URL, it is written to outputs and logs: give them as the storage's own "
             "environment variables or files"
@@ -133,7 +136,7 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
 def parse_shard(text: str) -> tuple[int, int]:
     """``0/4`` -> 0, 4; else a ``ValueError``."""
     index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 10_000):
+    if not (is_whole(index) and is_whole(count) and int(index) < int(count) <= 10_000):
         raise ValueError(f"a shard is I/N, from 0/N to N-1/N, with N up to 10000, like 0/4, got {text!r}")
     return int(index), int(count)
 
@@ -141,7 +144,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def parse_until(text: str) -> None:
     """``latest`` or a time, else a ``ValueError``."""
     if text != "latest":
-        Start.parse(f"timestamp:{text}")
+        parse_rfc3339(text)
 
 
 Url = Annotated[str, Field(min_length=1), AfterValidator(_kafka_url), BeforeValidator(_url)]

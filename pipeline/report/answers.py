@@ -14,10 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from grpo_tta.adapters.json_event import one_of_each
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.windows import StreamWindow
 from grpo_tta.schemas import LabeledImage
+from grpo_tta.schemas.rfc3339 import given_time, parse_rfc3339
 
 STRATA = 5
 _Z = 1.6448536
@@ -90,7 +92,7 @@ def read_answers(path: str) -> list[Answer]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                answer = _answer(json.loads(line))
+                answer = _answer(json.loads(line, object_pairs_hook=one_of_each))
             except (KeyError, TypeError, ValueError) as error:
                 raise ConfigurationError(f"--answers {path}, line {number}: it is no answer: {error!r}") from error
             found[answer.coordinate] = answer
@@ -102,8 +104,7 @@ def _answer(values: dict[str, Any]) -> Answer:
     if not isinstance(made.right, bool) or not 0 <= made.stratum < STRATA or not 0 < made.weight <= 1:
         raise ValueError(f"right is true or false, stratum 0 to {STRATA - 1}, weight a share")
     for time in (made.window_start, made.window_end):
-        if datetime.fromisoformat(time).tzinfo is None:
-            raise ValueError(f"{time} has no time zone")
+        given_time(time)
     return made
 
 
@@ -120,8 +121,8 @@ def summed(answers: Iterable[Answer]) -> list[Answered]:
     return [
         Answered(
             stream,
-            datetime.fromisoformat(start),
-            datetime.fromisoformat(end),
+            parse_rfc3339(start),
+            parse_rfc3339(end),
             len(group),
             sum(answer.right for answer in group),
             stratified(group),

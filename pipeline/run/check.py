@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
@@ -34,6 +34,8 @@ class Checked:
     streams: Counter[str]
     looked_at: int
     passed_over: dict[str, int]
+    guessed: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """By kind, as notices have them: how many, and the first one's coordinate."""
 
     def warnings(self, config: JobConfig) -> Iterator[str]:
         """What the streams' names say of a pattern that is missing or wrong."""
@@ -42,6 +44,13 @@ class Checked:
         way_out = "say by --stream-pattern which part of the path is the camera"
         if config.source.stream_pattern is None and DEFAULT_STREAM in self.streams:
             yield f"{self.streams[DEFAULT_STREAM]} images are in no folder of a camera, stream 'default': {way_out}"
+        count = self.guessed.get("stream_guessed", (0, ""))[0]
+        count -= self.streams[DEFAULT_STREAM] if config.source.stream_pattern is None else 0
+        if count > 0:
+            yield f"the streams of {count} images are guesses, for which folder is the camera cannot be told: {way_out}"
+        count, example = self.guessed.get("time_guessed", (0, ""))
+        if count:
+            yield f"{count} images tell only a day, such as {example!r}, and are taken for its midnight"
         dated = [stream for stream in sorted(self.streams) if holds_date(stream)]
         if dated:
             yield f"{len(dated)} streams look like dates, such as {dated[0]!r}, and adapt each on its own: {way_out}"
@@ -60,14 +69,18 @@ def check_job(config: JobConfig, images: int) -> Checked:
         store.check_access()
     with labeler_of(job) as labeler:
         passed, streams, looked_at = PassedOver(), Counter[str](), 0
+        guessed: dict[str, tuple[int, str]] = {}
         records = list_job_source(config, passed)
         first = list(islice(records, _SAMPLED))
         for record in chain(first, islice(records, MOST_COUNTED - len(first))):
             looked_at += 1
             if isinstance(record, ImageRef):
                 streams[record.stream] += 1
+                for kind in record.guessed.split():
+                    count, example = guessed.get(kind, (0, record.coordinate))
+                    guessed[kind] = count + 1, example
         labeled = _labelled(labeler, _sample(first, images))
-        return Checked(labeler.make, labeled, streams, looked_at, passed.plain())
+        return Checked(labeler.make, labeled, streams, looked_at, passed.plain(), guessed)
 
 
 def _labelled(labeler: StreamLabeler, records: list[ImageRef | BadRecord]) -> Labeled:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
+from grpo_tta.adapters.json_event import check_keys
 from grpo_tta.adapters.lines import text_lines
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.checks import class_name
@@ -45,6 +46,7 @@ def _entry(text: str, number: int) -> dict[str, str]:
     """A line of a truth file; raises ``ValueError``."""
     try:
         entry = from_json(text)
+        check_keys(text)
         if not isinstance(entry, dict) or not all(isinstance(entry[key], str) for key in ("id", "label")):
             raise TypeError("id and label must be texts")
     except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,7 @@ finds it."""
 
 import logging
 
-KINDS = ("time_capped", "time_before_1980", "image_without_end")
+KINDS = ("time_capped", "time_before_1980", "time_guessed", "stream_guessed", "image_without_end")
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 """Kinds that this process has told of."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_tta.adapters.storage.names import NamePattern
+from grpo_tta.adapters.storage.path_times import find as read_path
 from grpo_tta.adapters.storage.times import find_time, holds_date, is_date, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,6 +103,85 @@ def test_times_as_cameras_write_them(path, offset):
     assert NamePattern(time_pattern="auto").time(path, None) == NOON + offset
 
 
+H, M, S = 3_600_000_000, 60_000_000, 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "offset"),
+    [
+        ("cam1_2023-06-15_14-25-30_2023-06-15_14-26-00.jpg", 0),
+        ("2023-06-15T142530Z_20230615T142540Z.jpg", 0),
+        ("2023-06-15_14-25-30-14-26-00.jpg", 0),
+        ("20230615142530-0001.jpg", 0),
+        ("20230615_142530-0100.jpg", 0),
+        ("20230615142530-1234.jpg", 0),
+        ("2023-06-15_14-25-30-0075.jpg", 0),
+        ("2023-06-15_14-25-30_9.jpg", 0),
+        ("2023-06-15_14-25-30_10.jpg", 0),
+        ("2023-06-15_14-25-30_123.jpg", 123_000),
+        ("20230615_142530_20200101.jpg", 0),
+        ("2023-06-15T14-25-30+02.jpg", -2 * H),
+        ("2023-06-15T14_25_30+02_00.jpg", -2 * H),
+        ("2023-06-15_14-25-30_+0200.jpg", -2 * H),
+        ("2023-06-15_14-25-30 +0530.jpg", -5 * H - 30 * M),
+        ("20230615T142530+0200.jpg", -2 * H),
+        ("20230615_142530GMT+2.jpg", -2 * H),
+        ("2023-06-15_14-25-30_UTC.jpg", 0),
+        ("2023-06-15T14:25:30-0800.jpg", 8 * H),
+        ("2023-06-15T14:25:30.12345678+02:00.jpg", -2 * H + 123_456),
+        ("Bildschirmfoto 2023-06-15 um 14.25.30.png", 0),
+        ("Capture d\u2019\u00e9cran 2023-06-15 \u00e0 14.25.30.png", 0),
+        ("Capture d\u2019e\u0301cran 2023-06-15 a\u0300 14.25.30.png", 0),
+        ("Captura de pantalla 2023-06-15 a las 14.25.30.png", 0),
+        ("20230615_022530PM.jpg", 0),
+        ("2023-06-15 02:25:30 p.m..jpg", 0),
+        ("2023-06-15 2.25.30\u00a0p.\u00a0m..jpg", 0),
+        ("2023-06-15 0225PM.jpg", -30 * S),
+        ("2023-06-15/2.25.30 PM.jpg", 0),
+        ("2023-06-15/1686839130.jpg", 0),
+        ("2023-06-14_10-00-00/20230615_142530.jpg", 0),
+        ("192.168.1.64_2023-06-15-14-25-30.jpg", 0),
+    ],
+)
+def test_what_stands_behind_a_clock_is_read_or_is_a_serial(path, offset):
+    assert find_time(path) == NOON + offset
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "1/2023-06-15/1234/00001-capture.jpg", "2023-06-15/000059.jpg", "2023-06-15/000060.jpg",
+        "2023-06-15/142530.jpg",
+        "20230615/cam/000059.jpg", "IMG_20230615_0042.jpg", "2023-06-15-0001.jpg", "IMG_20230615_17.jpg",
+        "2023-06-15-0800.jpg", "2023-06-15+02:00.jpg", "20230615_20230616.jpg", "2023061514253.jpg",
+        "2023-06-15/10.20.30.40/i.jpg", "2023-06-15_14.25.30.40.jpg", "2023-06-15_14:25:30:12.jpg",
+        "2023-06-15_1-05.jpg", "2023-06-15_14-25-3.jpg", "2023-06-15_25-61-00.jpg", "2023/06/15/14/img.jpg",
+        "2023/06/15/01/02.jpg", "2023-06-15/0225PM.jpg", "2023-06-15 \u4e0b\u53482.25.30.png",
+        "2023-06-15 gegen 14.25.30.png", "14-25-30_2023-06-15.jpg", "142530_20230615.jpg",
+        "2023-06-15/img_14-25-30.jpg",
+        "15/06/2023/12/05/30.jpg", "15.06.2023/12/05/30.jpg", "06/15/2023/12/05.jpg", "cam/01/02/2023/10/11/12/i.jpg",
+        "15-06-2023/2023/01/02.jpg", "2023-06-15 14-25-30 CEST.jpg", "20230615_142530EST.jpg",
+        "2023-06-15_14-25-30_UTC-5.jpg", "2023-06-15_14-25-30-0100.jpg", "20230615T142530-0800.jpg",
+        "2023-06-15T14-25-30-08.jpg", "2023-06-15T14:25:30\u221208:00.jpg", "2023-06-15_14-25-30+9999.jpg",
+        "20230615_142530+0001.jpg", "2023-06-15_00-25-30_PM.jpg", "2023-06-15_14-00-00/14-25-30.jpg",
+        "2023-06-15_14-25-30/exported_20240101_000000/1.jpg", "230110120030.jpg", "cam-4155551234/x.jpg",
+        "2023166142530.jpg", "3f1234567890ab.jpg", "123456789.jpg",
+    ],
+)  # fmt: skip
+def test_what_may_be_a_clock_and_is_none_of_the_table_is_refused(path):
+    with pytest.raises(ValueError, match="by a time pattern"):
+        find_time(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["2023-06-15.jpg", "20230615/a.jpg", "2023/06/15.jpg", "IMG-20230615-WA0001.jpg", "2023-06-15/1920x1080/i.jpg",
+     "2023-06-15/cam2/img_0001.jpg", "2023-06-15/00001-capture.jpg", "2023-06-15 (2).jpg", "2023-06-15/v1.05/a.jpg"],
+)  # fmt: skip
+def test_a_day_without_a_clock_is_its_midnight_and_a_guess(path):
+    assert read_path(path) == (NOON - 14 * H - 25 * M - 30 * S, True)
+
+
 @pytest.mark.parametrize(
     "path",
     ["a.jpg", "cam_12.jpg", "DSC_0001.jpg", "cam-31-12-2023.jpg", "2023-13-15.jpg", "6_15_2023_2_25_30.jpg",
@@ -180,7 +260,46 @@ def test_a_folder_that_is_a_date_is_no_stream(path, stream):
     assert NamePattern().stream(path) == stream
 
 
+@pytest.mark.parametrize(
+    "folders",
+    ["29-11-2026", "29.11.2026", "29_11_2026", "11-29-2026", "2026-333", "2026-W48", "2026W48", "2026-W48-7",
+     "Nov-29-2026", "29-Nov-2026", "29 November 2026", "November 29, 2026", "2026-Nov-29", "2026-Nov", "2026/Nov/29",
+     "2026/11 November/29", "2026/W48", "2026/Q4", "29/11/2026", "11/29/2026", "year=2026/month=11/day=29/hour=07",
+     "dt=2026-11-29", "date=20261129", "2026-11-29/2026-11-29_14", "2026-11/29"],
+)  # fmt: skip
+def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
+    assert NamePattern().told_stream(f"{folders}/cam-17/a.jpg") == ("cam-17", False)
+    assert NamePattern().told_stream(f"{folders}/a.jpg") == ("default", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("images/2026-11-29/cam-17/a.jpg", "images"),
+        ("images/year=2026/month=11/cam-17/a.jpg", "images"),
+        ("261129/cam-17/a.jpg", "261129"),
+        ("29112026/cam-17/a.jpg", "29112026"),
+        ("cam_29-11-2026/a.jpg", "cam_29-11-2026"),
+        ("2026-11-29/07/a.jpg", "07"),
+        ("11/29/cam-17/a.jpg", "11"),
+        ("a.jpg", "default"),
+    ],
+)
+def test_a_stream_that_folders_do_not_quite_tell_is_a_guess(path, stream):
+    assert NamePattern().told_stream(path) == (stream, True)
+
+
+def test_a_stream_that_folders_tell_is_none():
+    for path in ("cam-17/a.jpg", "cam-17/2026/11/29/a.jpg", "cam-17/2026-11-29/14/a.jpg", "data/cam-17/a.jpg"):
+        assert not NamePattern().told_stream(path).guessed
+    assert not NamePattern(stream_pattern="^(?P<stream>default)").told_stream("default/a.jpg").guessed
+
+
 def test_names_that_hold_a_date():
+    assert all(
+        map(holds_date, ["29-11-2026", "cam-Nov-29-2026", "261129", "29112026", "dt=2026-11-29", "cam_2026-W48"])
+    )
+    assert not any(map(holds_date, ["123456", "cam-1-2", "may", "w48", "day-shift", "2026-400"]))
     assert all(map(holds_date, ["2026-11-29", "cam-2026-11-29", "20261129", "20261129_140000", "2026-11"]))
     assert not any(map(holds_date, ["cam-17", "default", "07", "12345678", "cam1767247232000", "99999999"]))
     assert not is_date("cam-2026-11-29")

@@ -230,3 +230,11 @@ def test_a_followed_source_passes_archives_over(tmp_path):
     passed = PassedOver()
     assert list(list_arrivals(str(tmp_path), passed=passed)) == []
     assert passed.plain() == {".tar": 1}
+
+
+def test_a_sidecar_that_says_a_thing_twice_is_a_dead_letter(tmp_path):
+    twice, marked = b'{"stream": "a", "stream": "b"}', b'\xef\xbb\xbf{"stream": "door"}'
+    (tmp_path / "s.tar").write_bytes(packed({"1.jpg": b"1", "1.json": twice, "2.jpg": b"2", "2.json": marked}))
+    bad, event = list_source(str(tmp_path))
+    assert "key 'stream' is in it twice" in bad.error_message
+    assert event.stream == "door"

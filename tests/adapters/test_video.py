@@ -138,6 +138,10 @@ def test_when_a_video_begins(tmp_path, touch):
     touch(tmp_path / "c/x.mp4", encoded(created="1904-01-01T00:00:00Z"), "2026-01-03T00:00:00")
     first = {event.stream: event.event_time for event in reversed(listed(tmp_path))}
     assert first == {"a": SIX, "b": 1_767_312_000 * SECOND, "c": 1_767_398_400 * SECOND}
+    for name, said in (("d", "2026-01-02 04:05:06"), ("e", "20260102"), ("f", "2026-01-02")):
+        touch(tmp_path / f"more/{name}/x.mkv", encoded("matroska", created=said), "2026-01-03T00:00:00")
+    more = {event.stream: event.event_time for event in reversed(listed(tmp_path / "more"))}
+    assert more == {"d": 1_767_326_706 * SECOND, "e": 1_767_398_400 * SECOND, "f": 1_767_398_400 * SECOND}
     (bad, *_) = listed(tmp_path / "b", time_pattern="auto")
     assert isinstance(bad, BadRecord)
     named = listed(tmp_path / "a", time_pattern="auto")

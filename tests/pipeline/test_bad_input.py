@@ -21,6 +21,7 @@ from grpo_tta import Classifier
 from grpo_tta.demo import class_prompts, pictures, render_scene
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.check import check_job
 from grpo_tta.pipeline.watch import notices
 
 NAMES = list(class_prompts())
@@ -151,6 +152,39 @@ def test_what_is_repaired_is_labelled_the_same_counted_and_told_once(
     told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
     assert [line.partition(":")[0] for line in told] == ["image_without_end"]
     assert without_end[0].name in told[0]
+
+
+def test_what_a_name_does_not_quite_tell_is_counted_and_told_once(
+    good: tuple[Path, dict[str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "_told", set())
+    picture = next((good[0] / "cam").iterdir())
+    names = [
+        "2026-01-01_06-00-00.jpg",
+        "cam/2026-01-01_06-00-01.jpg",
+        "cam/2026-01-01.jpg",
+        "images/2026-01-01/b/x.jpg",
+    ]
+    for name in names:
+        (tmp_path / "feed" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, tmp_path / "feed" / name)
+    job = make_config(
+        {
+            "source": {"url": str(tmp_path / "feed"), "time_pattern": "auto"},
+            "output": {"url": str(tmp_path / "out")},
+            "method": {"name": "zero-shot"},
+        }
+    )
+    assert run_label_job(job).summary.notices == {"stream_guessed": 2, "time_guessed": 2}
+    told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
+    assert sorted(line.partition(":")[0] for line in told) == ["stream_guessed", "time_guessed"]
+    assert {"stream_guessed", "time_guessed"} <= set(notices.KINDS)
+    said = list(check_job(job, 1).warnings(job))
+    assert [line.partition(",")[0] for line in said] == [
+        "1 images are in no folder of a camera",
+        "the streams of 1 images are guesses",
+        "2 images tell only a day",
+    ]
 
 
 def test_a_file_that_vanishes_between_listing_and_reading(good: tuple[Path, dict[str, str]], tmp_path: Path) -> None:

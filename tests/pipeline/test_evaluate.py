@@ -84,6 +84,7 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
         (b'{"id": "a", "label": "\xff"}\n', "line 1 is not UTF-8"),
         (b'{"id": "a", "label": "x"}\n' + b"[" * 100_000, "line 2: expected"),
         (b'{"id": 7, "label": "x"}\n', "line 1: expected"),
+        (b'{"id": "a", "label": "x", "label": "y"}\n', "line 1: expected .*key 'label' is in it twice"),
     ],
 )
 def test_truth_that_says_two_things_is_refused(tmp_path: Path, text: bytes, said: str) -> None:

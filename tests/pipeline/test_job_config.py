@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from grpo_tta.adapters.storage.source import SourceError
+from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.config.job import JobConfig, make_config, merged, parse_duration, read_config_file
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.places import list_job_source
 
 MINIMAL: dict[str, Any] = {"source": {"url": "/data"}, "output": {"url": "/out"}}
 
@@ -23,7 +26,7 @@ def test_durations(text: str, microseconds: int) -> None:
     assert parse_duration(text) == microseconds
 
 
-@pytest.mark.parametrize("text", ["-5s", "5", "s", "5 s", "1e3s", "", "5y"])
+@pytest.mark.parametrize("text", ["-5s", "5", "s", "5 s", "1e3s", "", "5y", "\u0663s", "\uff15s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="a duration is a number with ms, s, m, h or d"):
         parse_duration(text)
@@ -54,9 +57,24 @@ def test_what_is_no_duration(text: str) -> None:
         ({"source": {"url": 83}}, "source.url: expected a text, in quotes .* got 83"),
         ({"event_time": {"max_future": 5}}, "event_time.max_future: expected a text"),
         ({"kafka": {"start": 3}}, "kafka.start: expected a text"),
+        ({"kafka": {"start": "timestamp:20260101"}}, "kafka.start: .*'20260101' is not RFC 3339 .* like 2026-01-31T06"),
+        ({"kafka": {"start": "timestamp:1767225600"}}, "kafka.start: .*'1767225600' is not RFC 3339"),
+        ({"kafka": {"start": "timestamp:2026-01-01"}}, "kafka.start: .*'2026-01-01' is not RFC 3339"),
+        ({"kafka": {"start": "timestamp:2026-01-01T00:00:00"}}, "kafka.start: .* is not RFC 3339 with an offset"),
+        ({"kafka": {"start": "t-0=\u0663"}}, "kafka.start: .*expected TOPIC-PARTITION=OFFSET"),
+        ({"kafka": {"start": "t-\u0660=3"}}, "kafka.start: expected TOPIC-PARTITION"),
+        ({"kafka": {"until": "20260101"}}, "kafka.until: time '20260101' is not RFC 3339 .* like 2026-01-31T06:00:00Z"),
+        ({"kafka": {"until": "1767225600000"}}, "kafka.until: .* is not RFC 3339"),
+        ({"kafka": {"until": "earliest"}}, "kafka.until: .* is not RFC 3339"),
+        ({"kafka": {"partitions": "\u0660-\u0663"}}, "kafka.partitions: partitions must be a list like 0-3,7"),
+        ({"source": {"url": "kafka://h:\u0669\u0660/t"}}, "source.url: .*expected HOST:PORT"),
+        ({"run": {"shard": "\u0660/\u0664"}}, "run.shard: a shard is I/N"),
         ({"model": {"threads": True}}, "model.threads: .*valid integer, got True"),
         ({"guard": {"settings": {"probe_frames": "4"}}}, "guard.settings.probe_frames: .*valid integer, got '4'"),
         ({"method": {"settings": {"seed": True}}}, "method.settings.seed: .*valid integer, got True"),
+        ({"labels": {"templates": ["a {}", "a photo"]}}, "labels.templates.1: a template has {} .* got 'a photo'"),
+        ({"labels": {"templates": [""]}}, "labels.templates.0: a template has {}"),
+        ({"labels": {"templates": ["a {name}"]}}, "labels.templates.0: a template has {}"),
         ({"labels": {"templates": "a {}"}}, "labels.templates: .*valid tuple"),
         ({"source": {"stream_pattern": "("}}, r"source: stream_pattern '\(' is no regular expression"),
         (
@@ -74,6 +92,36 @@ def test_what_is_refused_names_the_key_and_the_value(sections: dict[str, Any], s
     with pytest.raises(ConfigurationError, match=said) as raised:
         config(**sections)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://h/a?sig=SECRET", "https://h/m.jsonl#token=SECRET", "https://h/a;sig=SECRET", "abfs://c@a/i?sig=SECRET"],
+)
+def test_secrets_of_an_address_are_neither_shown_nor_part_of_what_is_written(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = config(source={"url": url, "allow_uris": [url]}, output={"url": "/out", "also": [url]})
+    other = config(source={"url": url.replace("SECRET", "OTHER")})
+    assert job.source.url == url
+    assert job.origin != other.origin
+    for said in (job.origin, str(job.shown()), str(other.shown())):
+        assert "SECRET" not in said
+    assert main(["config", "show", "--source", url]) == 0
+    assert "SECRET" not in capsys.readouterr().out
+    with pytest.raises((ConfigurationError, SourceError)) as raised:
+        list(list_job_source(job))
+    assert "SECRET" not in str(raised.value)
+    with pytest.raises(ConfigurationError) as raised:
+        config(source={"url": [url]})
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["https://u:SEC/RET@h/a", "https://u:SE?CRET@h/a", "s3://u:SE#CRET@b/x"])
+def test_credentials_that_hold_slashes_are_refused_too(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="credentials do not belong in a URL") as raised:
+        config(source={"url": url})
+    assert "RET" not in str(raised.value)
 
 
 @pytest.mark.parametrize("scheme", ["abfs", "abfss", "az"])

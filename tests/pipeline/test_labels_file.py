@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_tta.checks import ModelError, check_names
 from grpo_tta.pipeline.config.classes import read_labels
 from grpo_tta.pipeline.errors import ConfigurationError
 
@@ -68,3 +69,36 @@ def test_a_missing_or_undecodable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(ConfigurationError, match=r"latin\.txt: .*utf-8"):
         read_labels(str(tmp_path / "latin.txt"))
+
+
+ALIKE = [
+    *(("cat", f"ca{unseen}t") for unseen in "\u034f\u115f\u1160\u3164\uffa0\u17b4\u17b5\u180b"),
+    *(("cat", f"ca{unseen}t") for unseen in "\u180e\u200b\u2060\u2065\ufe0f"),
+    *(("cat", f"cat{unseen}") for unseen in "\u2800\u3164\u061c\u00ad\ufff0\U000e0001\U000e0041\U000e0100\U0001d173"),
+    ("big cat", "big\u2800cat"), ("big cat", "big\u00a0cat"), ("big-cat", "big\u2013cat"), ("cat's", "cat\u2019s"),
+    ("dog", "do\u0261"), ("cat", "c\u0251t"), ("cat", "\u03f2at"), ("cat", "\u0441\u0430\u0442"), ("hi", "\u04bbi"),
+    ("viv", "\u03bdi\u03bd"), ("l", "\u04cf"), ("cod", "\u1d04od"), ("Cat", "\u13df\u0430t"), ("ox", "\u0585x"),
+    ("cat", "\U0001d41cat"), ("cat", "\uff43at"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", ALIKE, ids=ascii)
+def test_classes_that_a_reader_cannot_tell_apart_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(ModelError, match="look alike"):
+        check_names(names)
+
+
+@pytest.mark.parametrize("name", ["\u3164", "\u2800", "\u034f\u200b", "\ufe0f"])
+def test_a_class_of_which_nothing_is_drawn_is_blank(name: str) -> None:
+    with pytest.raises(ModelError, match="class name number 1 is blank"):
+        check_names([name, "cat"])
+
+
+def test_classes_of_any_script_that_differ_are_kept() -> None:
+    names = [
+        "dog", "Dog", "dog.", "d\u00f4g", "\u0443\u0441", "\u04af\u0441", "k\u0131r", "kir", "\u732b", "\u72ac",
+        "\u0c15",
+        "\u0c15\u0c3e", "\u03c3\u03bf", "\u03bf\u03bf", "\U0001f408", "\U0001f415", "\u0561", "\u0563", "\u0566",
+        "\u0578\u0579", "\u057c\u0579",
+    ]  # fmt: skip
+    assert check_names(names) == tuple(names)

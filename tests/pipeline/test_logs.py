@@ -72,7 +72,7 @@ def test_nothing_in_a_name_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("form", [TextLines(), JsonLines()])
 def test_no_log_tells_a_secret_of_an_address(form: logging.Formatter) -> None:
-    record = make_record("read %s", "https://user:HUNTER2@host/a?X-Amz-Signature=HUNTER2")
+    record = make_record("read %s", "https://user:HUNTER2@host/a;s=HUNTER2?X-Amz-Signature=HUNTER2#t=HUNTER2")
     try:
         raise ValueError("at https://host/a?sig=HUNTER2\x1b[2J")
     except ValueError:

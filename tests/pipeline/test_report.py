@@ -205,6 +205,8 @@ def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_sta
         (["--stream", "north"], "only with --ask"),
         (["--floor", "60"], "from 0 to 1, got 60"),
         (["--since", "yesterday"], "got 'yesterday'"),
+        (["--since", "20260101"], "a time like 2026-01-31T06:00:00Z, or a duration like 24h, got '20260101'"),
+        (["--since", "2026-01-01"], "got '2026-01-01'"),
         (["--streams-in-page", "0"], "at least 1"),
         (["--accuracy", "missing.json"], "--accuracy"),
         (["--answers", "missing.jsonl"], "--answers missing.jsonl"),
