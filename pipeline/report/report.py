@@ -32,7 +32,7 @@ ASK_WINDOW = NEWEST
 """Images of a stream, the newest since its last shift, that questions are drawn from."""
 ASK_SIDE = 400
 
-_STREAMS_OF_A_PART = 100
+_STREAMS_OF_A_PART = 25
 """That a process judges at a time."""
 
 Truth = Callable[[str, Sequence[StreamWindow]], dict[str, Any] | None]
