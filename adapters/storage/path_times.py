@@ -1,4 +1,4 @@
-"""`find_time`: the time that a path tells, by the table of `adapters.storage.times`.
+"""`find`: the time that a path tells, by the table of `adapters.storage.times`.
 
 Every date in the path is looked at with what follows it. It is a moment, where a clock is joined to it in a spelling of
 the table; a day, where no clock follows; or refused, where digits of one seem to follow. The file's own moment counts
@@ -64,6 +64,7 @@ _FOLDERS_BEFORE = re.compile(r"(?<![^/])(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|[12]
 _NUMBER = re.compile(r"(?<!\d)(?:\d{13}|\d{16}|\d{19}|\d{10}(?:\.\d+)?)(?![A-Za-z0-9])", re.ASCII)
 _FIRST_NUMBER, _LAST_NUMBER = 10**9 * 10**6, 4_102_444_800 * 10**6
 """Of numbers of seconds in a path, in microseconds: 2001 and 2100. Beyond them they are other numbers."""
+_RUN = re.compile(r"\d*")
 _ORDINAL = re.compile(r"(?:19[89]|20\d)\d(?:[012]\d\d|3[0-6]\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 
 
@@ -132,8 +133,8 @@ def dates_in(path: str) -> Iterator[_Date]:
 
 
 def _is_date(path: str, date: _Date) -> bool:
-    run = re.compile(r"\d*").match(path, date.start)
-    digits = run.end() - run.start() if run else 0
+    run = _RUN.match(path, date.start)
+    digits = len(run[0]) if run else 0
     year = int(date.parts["year"] or f"20{date.parts['short_year']}")
     if year > LAST_YEAR or (digits in (10, 13, 16, 19) and not is_year(str(year))):
         return False

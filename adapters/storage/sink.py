@@ -8,6 +8,7 @@ wrote.
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from io import BytesIO
 from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
 from pydantic_core import from_json
@@ -71,7 +72,7 @@ class RecordFiles:
         else:
             data = b"".join(row.value + b"\n" for row in ordered)
         self._store.write(path, data)
-        return WrittenFile(path, hashlib.sha256(data).hexdigest()[:_DIGITS])
+        return WrittenFile(path, file_digest(BytesIO(data)))
 
 
 def read_records(url: str, folder: str, model: type[Record]) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import file_digest
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, DamagedCheckpoint, epoch_of, sequence_of
-from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_of
 from grpo_tta.schemas import Commit
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _of_another_attempt(checkpoint: ObjectStore, commit: Commit, name: str, foun
         epoch, sequence = epoch_of(plan), sequence_of(plan)
         if sequence != commit.sequence or epoch == commit.epoch:
             continue
-        pack = f"states/{epoch:06d}-{sequence:012d}.pack"
+        pack = pack_of(epoch, sequence)
         if pack not in packs:
             _log.warning("output file %s is not what was committed: epoch %d has written it, or damage", name, epoch)
             return True

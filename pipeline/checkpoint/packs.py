@@ -32,7 +32,12 @@ class StoredState(NamedTuple):
 
 def pack_name(plan: Plan) -> str:
     """Of the packed file of this plan's slice."""
-    return f"states/{plan.epoch:06d}-{plan.sequence:012d}.pack"
+    return pack_of(plan.epoch, plan.sequence)
+
+
+def pack_of(epoch: int, sequence: int) -> str:
+    """The name of an attempt's packed file."""
+    return f"states/{epoch:06d}-{sequence:012d}.pack"
 
 
 def pack_sequence(name: str) -> int:

@@ -216,7 +216,8 @@ class Partition:
         self.forgotten = tuple(forgotten)
         if forgotten:
             _log.info("partition %s: %d streams are forgotten, like %s", self.name, len(forgotten), forgotten[0])
-            states = {stream: pack for stream, pack in states.items() if stream not in set(forgotten)}
+            gone = set(forgotten)
+            states = {stream: pack for stream, pack in states.items() if stream not in gone}
             newest = {stream: time for stream, time in newest.items() if stream in states}
             counters = counters.model_copy(update={"forgotten": len(forgotten)})
         packs = {

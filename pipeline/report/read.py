@@ -92,15 +92,17 @@ class Outputs:
     def parts(self, streams: int) -> list["Outputs"]:
         """The same of so many streams each; dead letters that know none are in all of them."""
         names = self.names
-        runs = [names[at : at + streams] for at in range(0, len(names), streams)]
+        examples: dict[str, dict[tuple[str, str], DeadLetter]] = defaultdict(dict)
+        for key, letter in self._examples.items():
+            examples[key[0]][key] = letter
         return [
             replace(
                 self,
                 _packed={name: self._packed[name] for name in run},
                 _drift={name: self._drift[name] for name in run if name in self._drift},
-                _examples={key: letter for key, letter in self._examples.items() if key[0] in set(run)},
+                _examples={key: letter for name in run for key, letter in examples[name].items()},
             )
-            for run in runs
+            for run in (names[at : at + streams] for at in range(0, len(names), streams))
         ]
 
     def stream(self, name: str) -> StreamOutputs:
