@@ -4,9 +4,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
 
-from grpo_tta.adapters.storage.path_times import find
+from grpo_tta.adapters.storage.path_times import Told, find
 from grpo_tta.adapters.storage.times import date_folders, holds_date, read_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -26,16 +25,6 @@ def is_image(relative: str) -> bool:
     return relative.lower().endswith(IMAGE_SUFFIXES)
 
 
-T = TypeVar("T")
-
-
-class Told(NamedTuple, Generic[T]):
-    """What a name tells; ``guessed`` where it does not quite."""
-
-    value: T
-    guessed: bool = False
-
-
 class NamePattern:
     """Stream and time from a relative path. Raises ValueError for an expression that is broken or lacks its group."""
 
@@ -49,11 +38,7 @@ class NamePattern:
         """Whether a file's time is in its name."""
         return self._auto or self._time is not None
 
-    def stream(self, relative: str, archive: str = "") -> str:
-        """`told_stream`'s value."""
-        return self.told_stream(relative, archive).value
-
-    def told_stream(self, relative: str, archive: str = "") -> "Told[str]":
+    def stream(self, relative: str, archive: str = "") -> Told[str]:
         """The stream of a file; without a pattern its first folder that is no date, ``default`` where there is none.
         ``archive``: the path that it begins with of the archive that it lies in, which is no folder. Raises
         ValueError."""
@@ -62,25 +47,21 @@ class NamePattern:
             return _folder_stream([folder for folder in relative.split("/")[:-1] if folder])
         return Told(_group(self._stream, "stream", relative))
 
-    def time(self, relative: str, modified: int | None) -> int:
-        """`told_time`'s value."""
-        return self.told_time(relative, modified).value
-
-    def told_time(self, relative: str, modified: int | None) -> "Told[int]":
+    def time(self, relative: str, modified: int | None) -> Told[int]:
         """The file's time in microseconds since the epoch; without a pattern ``modified``. A group ``date`` goes before
         the group ``time``. A day alone is a guess: its midnight. Raises ValueError."""
         if self._auto:
-            return Told(*find(relative))
+            return find(relative)
         if self._time is not None:
             time = _group(self._time, "time", relative)
             dated = "date" in self._time.groupindex
-            return Told(*read_time(f"{_group(self._time, 'date', relative)} {time}" if dated else time))
+            return read_time(f"{_group(self._time, 'date', relative)} {time}" if dated else time)
         if modified is None:
             raise ValueError("the storage tells no modification time; give a time pattern")
         return Told(modified)
 
 
-def guesses(stream: "Told[str]", time: "Told[int]") -> str:
+def guesses(stream: Told[str], time: Told[int]) -> str:
     """As `ImageRef.guessed` has them."""
     return " ".join(kind for kind, told in (("stream_guessed", stream), ("time_guessed", time)) if told.guessed)
 

@@ -8,7 +8,7 @@ before one that is spread over folders, then a folder's, then numbers of seconds
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from grpo_tta.adapters.storage.moments import DAY, LAST_YEAR, is_year, microseconds, of_number, offset_behind
 
@@ -68,10 +68,13 @@ _RUN = re.compile(r"\d*")
 _ORDINAL = re.compile(r"(?:19[89]|20\d)\d(?:[012]\d\d|3[0-6]\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 
 
-class Found(NamedTuple):
-    """``guessed``: only the day is told, and its midnight is taken."""
+T = TypeVar("T")
 
-    time: int
+
+class Told(NamedTuple, Generic[T]):
+    """What a name tells; ``guessed`` where it does not quite: of a time only the day, whose midnight is taken."""
+
+    value: T
     guessed: bool = False
 
 
@@ -96,18 +99,18 @@ class _Reading(NamedTuple):
     why: str = ""
 
 
-def find(path: str) -> Found:
-    """The time that a file's path tells. Raises ValueError where it tells none, or what may be two."""
+def find(path: str) -> Told[int]:
+    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or what may be two."""
     path = unicodedata.normalize("NFC", path)
     dates = list(dates_in(path))
     readings = [_read(path, date) for date in dates]
     file = path.rfind("/") + 1
     found = _moment(path, readings, file)
     if found is not None:
-        return Found(found)
+        return Told(found)
     number = _number(path, readings, file)
     if number is not None:
-        return Found(number)
+        return Told(number)
     refused = [reading.why for reading in readings if reading.kind == "refused"]
     late = _YEAR_LAST.search(path) or _FOLDERS_BEFORE.search(path)
     if refused or late or not readings:
@@ -115,7 +118,7 @@ def find(path: str) -> Found:
         raise ValueError(f"no time that a camera writes is in {path!r}{why}: say where it is by a time pattern")
     hours = [reading for reading in readings if reading.kind == "hour"]
     last = (hours or readings)[-1]
-    return Found(last.time, guessed=last.kind == "day")
+    return Told(last.time, guessed=last.kind == "day")
 
 
 def dates_in(path: str) -> Iterator[_Date]:

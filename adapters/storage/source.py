@@ -235,7 +235,7 @@ def _event(entry: Entry, names: NamePattern) -> ImageRef | BadRecord:
     if entry.version == _GONE:
         return entry.bad("FileNotFoundError", "the file is gone, or a link to nothing")
     try:
-        stream, time = names.told_stream(entry.relative), names.told_time(entry.relative, entry.modified)
+        stream, time = names.stream(entry.relative), names.time(entry.relative, entry.modified)
         return entry.event(stream.value, time.value, guessed=guesses(stream, time))
     except ValueError as error:
         return entry.refused(error)

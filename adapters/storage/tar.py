@@ -24,8 +24,9 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.json_event import check_keys, problems
 from grpo_tta.adapters.lines import BOM
 from grpo_tta.adapters.storage.entries import Entry
-from grpo_tta.adapters.storage.names import NamePattern, Told, guesses, is_hidden, is_image
+from grpo_tta.adapters.storage.names import NamePattern, guesses, is_hidden, is_image
 from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.path_times import Told
 from grpo_tta.adapters.storage.pointers import BytesPointer
 from grpo_tta.schemas import ImageSidecar
 
@@ -172,11 +173,11 @@ def _event(
         return entry.bad("NotAFile", "the member is a link, sparse or a device", fragment=fragment, id=name)
     try:
         said = _sidecar(file, sidecar)
-        stream = Told(said.stream) if said.stream else names.told_stream(name, archive=entry.relative)
+        stream = Told(said.stream) if said.stream else names.stream(name, archive=entry.relative)
         if said.event_time is not None:
             time = Told((said.event_time - _EPOCH) // timedelta(microseconds=1))
         else:
-            time = names.told_time(name, member.modified)
+            time = names.time(name, member.modified)
         return entry.event(
             stream.value,
             time.value,

@@ -1,4 +1,4 @@
-"""Times as they are written in the names of files: `parse_time` of a text, `find_time` in a path.
+"""Times as they are written in the names of files: `parse_time` of a text; `path_times.find` finds one in a path.
 
 A time is taken only where all of its spelling is in this table; a date whose clock is not understood is refused, and so
 is what could be two times. Without an offset a time is UTC.
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from grpo_tta.adapters.storage.moments import FIRST_YEAR, is_year, microseconds, of_number, offset_of
-from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Found, dates_in, find
+from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Told, dates_in
 from grpo_tta.checks import is_whole
 
 FIRST_PLAUSIBLE = microseconds({"year": str(FIRST_YEAR), "month": "1", "day": "1"})
@@ -85,10 +85,10 @@ _DATE_KEYS = (
 def parse_time(text: str) -> int:
     """Of all of a text that somebody has said is a time: microseconds since the epoch. A number behind it that has a
     sign is an offset. Raises ValueError naming the text."""
-    return read_time(text).time
+    return read_time(text).value
 
 
-def read_time(text: str) -> Found:
+def read_time(text: str) -> Told[int]:
     """The same, and whether the text tells only a day."""
     problem = f"time {text!r} is neither RFC 3339, nor a spelling of it that cameras write, nor epoch seconds"
     first: ValueError | None = None
@@ -103,23 +103,17 @@ def read_time(text: str) -> Found:
     raise first or ValueError(problem)
 
 
-def _of_match(match: re.Match[str]) -> Found:
+def _of_match(match: re.Match[str]) -> Told[int]:
     part = match.groupdict()
     if part.get("number") is not None:
-        return Found(of_number(part["number"]))
+        return Told(of_number(part["number"]))
     if match[0].isdigit() and len(match[0]) in (10, 16, 19) and not is_year(part["year"]):
         raise ValueError(f"the year is {part['year']}")
     offset = timedelta(0)
     if part.get("sign"):
         offset = offset_of(part["zh"], part["zm"]) * (-1 if part["sign"] == "-" else 1)
     fraction = part.get("f1") or part.get("f2") or part.get("f3")
-    return Found(microseconds({**part, "fraction": fraction}, offset), guessed="hour" not in part)
-
-
-def find_time(path: str) -> int:
-    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or
-    what may be two."""
-    return find(path).time
+    return Told(microseconds({**part, "fraction": fraction}, offset), guessed="hour" not in part)
 
 
 def is_date(folder: str) -> bool:

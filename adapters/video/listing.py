@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.images.limits import CorruptImage
 from grpo_tta.adapters.storage.entries import Entry
-from grpo_tta.adapters.storage.names import NamePattern, Told, guesses
+from grpo_tta.adapters.storage.names import NamePattern, guesses
+from grpo_tta.adapters.storage.path_times import Told
 from grpo_tta.adapters.storage.pointers import FramePointer
 from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
 from grpo_tta.adapters.video.container import library, open_video, time_of
@@ -41,7 +42,7 @@ def video_events(file: BinaryIO, entry: Entry, names: NamePattern, every: int) -
         return
     with container:
         try:
-            told, begun = names.told_stream(entry.relative), _beginning(container, stream, entry, names)
+            told, begun = names.stream(entry.relative), _beginning(container, stream, entry, names)
         except ValueError as error:
             yield entry.refused(error)
             return
@@ -113,4 +114,4 @@ def _beginning(container: Any, stream: Any, entry: Entry, names: NamePattern) ->
             created = (said - _EPOCH) // timedelta(microseconds=1)
             if created >= FIRST_PLAUSIBLE:  # many write the epoch of their format, 1904 or 1970
                 return Told(created)
-    return names.told_time(entry.relative, entry.modified)
+    return names.time(entry.relative, entry.modified)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_tta.adapters.storage.names import NamePattern
-from grpo_tta.adapters.storage.path_times import find as read_path
-from grpo_tta.adapters.storage.times import find_time, holds_date, is_date, parse_time
+from grpo_tta.adapters.storage.path_times import find
+from grpo_tta.adapters.storage.times import holds_date, is_date, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
@@ -99,8 +99,8 @@ NOON = (datetime(2023, 6, 15, 14, 25, 30, tzinfo=UTC) - EPOCH) // timedelta(micr
     ],
 )
 def test_times_as_cameras_write_them(path, offset):
-    assert find_time(path) == NOON + offset
-    assert NamePattern(time_pattern="auto").time(path, None) == NOON + offset
+    assert find(path).value == NOON + offset
+    assert NamePattern(time_pattern="auto").time(path, None).value == NOON + offset
 
 
 H, M, S = 3_600_000_000, 60_000_000, 1_000_000
@@ -144,7 +144,7 @@ H, M, S = 3_600_000_000, 60_000_000, 1_000_000
     ],
 )
 def test_what_stands_behind_a_clock_is_read_or_is_a_serial(path, offset):
-    assert find_time(path) == NOON + offset
+    assert find(path).value == NOON + offset
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_stands_behind_a_clock_is_read_or_is_a_serial(path, offset):
 )  # fmt: skip
 def test_what_may_be_a_clock_and_is_none_of_the_table_is_refused(path):
     with pytest.raises(ValueError, match="by a time pattern"):
-        find_time(path)
+        find(path)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_what_may_be_a_clock_and_is_none_of_the_table_is_refused(path):
      "2023-06-15/cam2/img_0001.jpg", "2023-06-15/00001-capture.jpg", "2023-06-15 (2).jpg", "2023-06-15/v1.05/a.jpg"],
 )  # fmt: skip
 def test_a_day_without_a_clock_is_its_midnight_and_a_guess(path):
-    assert read_path(path) == (NOON - 14 * H - 25 * M - 30 * S, True)
+    assert find(path) == (NOON - 14 * H - 25 * M - 30 * S, True)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,12 @@ def test_a_day_without_a_clock_is_its_midnight_and_a_guess(path):
 )  # fmt: skip
 def test_names_without_a_time(path):
     with pytest.raises(ValueError, match="say where it is by a time pattern"):
-        find_time(path)
+        find(path)
 
 
 def test_a_date_and_a_time_that_are_apart():
     pattern = NamePattern(time_pattern=r"(?P<date>\d{4}/\d\d/\d\d)/.*/(?P<time>\d\d-\d\d-\d\d)")
-    assert pattern.time("2023/06/15/cam/14-25-30.jpg", None) == NOON
+    assert pattern.time("2023/06/15/cam/14-25-30.jpg", None).value == NOON
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,10 @@ def test_any_text_is_a_time_or_a_value_error(text):
 
 def test_streams():
     default = NamePattern()
-    assert default.stream("cam 1/2026/a.jpg") == "cam 1"
-    assert default.stream("a.jpg") == "default"
+    assert default.stream("cam 1/2026/a.jpg").value == "cam 1"
+    assert default.stream("a.jpg").value == "default"
     pattern = NamePattern(stream_pattern=r"^(?P<stream>[^/]+/[^/]+)/")
-    assert pattern.stream("site/cam/a.jpg") == "site/cam"
+    assert pattern.stream("site/cam/a.jpg").value == "site/cam"
     with pytest.raises(ValueError, match=r"finds no stream in 'a.jpg'"):
         pattern.stream("a.jpg")
 
@@ -257,7 +257,7 @@ def test_streams():
     ],
 )
 def test_a_folder_that_is_a_date_is_no_stream(path, stream):
-    assert NamePattern().stream(path) == stream
+    assert NamePattern().stream(path).value == stream
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_a_folder_that_is_a_date_is_no_stream(path, stream):
      "dt=2026-11-29", "date=20261129", "2026-11-29/2026-11-29_14", "2026-11/29"],
 )  # fmt: skip
 def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
-    assert NamePattern().told_stream(f"{folders}/cam-17/a.jpg") == ("cam-17", False)
-    assert NamePattern().told_stream(f"{folders}/a.jpg") == ("default", True)
+    assert NamePattern().stream(f"{folders}/cam-17/a.jpg") == ("cam-17", False)
+    assert NamePattern().stream(f"{folders}/a.jpg") == ("default", True)
 
 
 @pytest.mark.parametrize(
@@ -286,13 +286,13 @@ def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
     ],
 )
 def test_a_stream_that_folders_do_not_quite_tell_is_a_guess(path, stream):
-    assert NamePattern().told_stream(path) == (stream, True)
+    assert NamePattern().stream(path) == (stream, True)
 
 
 def test_a_stream_that_folders_tell_is_none():
     for path in ("cam-17/a.jpg", "cam-17/2026/11/29/a.jpg", "cam-17/2026-11-29/14/a.jpg", "data/cam-17/a.jpg"):
-        assert not NamePattern().told_stream(path).guessed
-    assert not NamePattern(stream_pattern="^(?P<stream>default)").told_stream("default/a.jpg").guessed
+        assert not NamePattern().stream(path).guessed
+    assert not NamePattern(stream_pattern="^(?P<stream>default)").stream("default/a.jpg").guessed
 
 
 def test_names_that_hold_a_date():
@@ -306,11 +306,11 @@ def test_names_that_hold_a_date():
 
 
 def test_times():
-    assert NamePattern().time("a.jpg", 5) == 5
+    assert NamePattern().time("a.jpg", 5).value == 5
     with pytest.raises(ValueError, match="give a time pattern"):
         NamePattern().time("a.jpg", None)
     pattern = NamePattern(time_pattern=r"_(?P<time>[^/]+)\.jpg$")
-    assert pattern.time("cam/x_1767247232.jpg", 5) == EXPECTED
+    assert pattern.time("cam/x_1767247232.jpg", 5).value == EXPECTED
     with pytest.raises(ValueError, match="finds no time"):
         pattern.time("cam/x.jpg", 5)
 
