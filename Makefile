@@ -75,8 +75,9 @@ faults: $(VENV)/.dev ## Damage pictures and stored files, label bombs, kill live
 soak: $(VENV)/.dev ## Label 5,000 small slices and 20 minutes live, watch memory and open files (needs Java)
 	$(BIN)/python -m benchmarks.soak
 
-fuzz: $(VENV)/.dev ## Generated events through all that a job makes of them, for FUZZ_MINUTES
-	$(BIN)/python -m benchmarks.fuzz_events --minutes $(FUZZ_MINUTES)
+fuzz: $(VENV)/.dev ## Generated events, and bytes that atheris guides, through all that reads them, for FUZZ_MINUTES
+	$(INSTALL) --require-hashes -r requirements/fuzz.txt
+	$(BIN)/python -m benchmarks.fuzz --minutes $(FUZZ_MINUTES)
 
 check: $(VENV)/.dev ## Check format, lint, types, room rules and what is generated
 	$(BIN)/ruff format --check .
@@ -116,6 +117,7 @@ lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE:pyproject.toml=--group docs) -c requirements/run.txt -o requirements/docs.txt
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
+	$(COMPILE:pyproject.toml=--group fuzz) -o requirements/fuzz.txt
 
 clean: ## Remove the environment and everything that make generated
 	rm -rf $(VENV) .uv build out/demo out/demo-stream out/docs dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

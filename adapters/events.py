@@ -50,6 +50,8 @@ class BadRecord(NamedTuple):
     event: str | None = None
     """The record as it came, cut to a bound."""
     position: int = -1
+    truncated: bool = False
+    """``event`` was cut, or inline data was left out of it."""
 
 
 class Arrival(NamedTuple):

@@ -5,7 +5,7 @@ a key that comes twice it takes the last one, so what it has read is looked at f
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -64,22 +64,40 @@ def problems(error: ValidationError) -> str:
     return shown + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def shown(text: bytes, most: int = MAX_SHOWN) -> str:
+class Shown(NamedTuple):
+    """A text for a dead letter; ``truncated`` where it was cut, or inline data was left out."""
+
+    text: str
+    truncated: bool = False
+
+    def cut(self, most: int) -> "Shown":
+        """At most so many characters of it."""
+        return self if len(self.text) <= most else Shown(self.text[:most], truncated=True)
+
+
+def shown(text: bytes, most: int = MAX_SHOWN) -> Shown:
     """What should have been an event: inline data and a uri's secrets left out, cut to ``most`` characters."""
     found = shown_object(text)
-    return (redacted_text(text[: 2 * most].decode("utf-8", "replace")) if found is None else found)[:most]
+    return shown_text(text[: 8 * most].decode("utf-8", "replace"), most) if found is None else found.cut(most)
 
 
-def shown_object(text: bytes) -> str | None:
-    """The same, not cut, of what is a JSON object; else None."""
+def shown_text(text: str, most: int) -> Shown:
+    """The same of any text."""
+    beginning = redacted_text(text[: 2 * most])  # addresses are looked for in no more than is shown
+    return Shown(beginning, truncated=len(text) > 2 * most).cut(most)
+
+
+def shown_object(text: bytes) -> Shown | None:
+    """As `shown`, but not cut, of what is a JSON object; else None."""
     try:
         value = from_json(text.removeprefix(BOM))
     except ValueError:
         return None
     if not isinstance(value, dict):
         return None
-    if isinstance(value.get("data"), str):
+    inline = isinstance(value.get("data"), str)
+    if inline:
         value["data"] = f"<{len(value['data'])} characters>"
     if isinstance(value.get("uri"), str):
         value["uri"] = redacted(value["uri"])
-    return redacted_text(json.dumps(value, ensure_ascii=False))
+    return Shown(redacted_text(json.dumps(value, ensure_ascii=False)), truncated=inline)

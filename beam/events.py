@@ -37,7 +37,11 @@ def to_ref(event: Event) -> ImageRef | BadRecord:
         parsed = ImageEvent.model_validate({"schema_version": "1", **fields})
     except ValidationError as error:
         text = json.dumps({str(name): str(value) for name, value in fields.items() if name != "data"})
-        return BadRecord(str(coordinate), "decode_event", "ValidationError", problems(error), shown(text.encode()))
+        there = shown(text.encode())
+        truncated = there.truncated or "data" in fields
+        return BadRecord(
+            str(coordinate), "decode_event", "ValidationError", problems(error), there.text, truncated=truncated
+        )
     return _ref(parsed, str(coordinate), data if isinstance(data, bytes) else parsed.data)
 
 

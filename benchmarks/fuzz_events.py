@@ -1,24 +1,18 @@
-"""Generated events through what a job does with them, for a settable time: whatever bytes a manifest's line, a Kafka
+"""Generated events through what a job does with them: whatever bytes a manifest's line, a Kafka
 record or a file's name holds, there is exactly one event or one dead letter, and every record made of it can be
 encoded, sorted, and read back by its own model. And small pictures of all formats, damaged: each has its pixels or is
 refused by name, within its time; what has no checksums may be another picture.
 
-    python -m benchmarks.fuzz_events --minutes 60 --seed 1
-
-Prints a line a minute: how many of each source, how many were events; and what became of the pictures. A case that
-fails is printed with its seed; the tests of `tests/adapters/test_any_event.py` run the first rounds of it and the cases
-that failed once.
+`benchmarks.fuzz` makes rounds of them for as long as it is told; the tests of `tests/adapters/test_any_event.py` the
+first rounds, and the cases that failed once. A case that fails is told with its seed.
 """
 
-import argparse
 import base64
 import json
 import os
 import random
 import struct
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -41,7 +35,7 @@ from grpo_tta.adapters.storage.manifest import read_line
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.guard import GuardEvent
 from grpo_tta.pipeline.graph import KeyByShard
-from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, bad_record, dead_letter
+from grpo_tta.pipeline.label.records import MAX_EVENT, RecordMaker, WindowedRef, bad_record, dead_letter
 from grpo_tta.pipeline.windows import Windows
 from grpo_tta.schemas import WireModel
 from grpo_tta.types import Update
@@ -76,8 +70,6 @@ BYTES = (
     b"\r\n",
 )
 NOW = 1_767_225_600_000_000
-MOST_RECORDED = 8192
-"""Characters that a dead letter's event may have, its frame included."""
 
 
 class Case(NamedTuple):
@@ -197,6 +189,7 @@ class Checker:
         """Whether it is an event."""
         if isinstance(record, BadRecord):
             assert BadRecordCoder().decode(BadRecordCoder().encode(record)) == record
+            assert _from_row(json.loads(_to_row(record)[2]), record.position) == record
             self.written(bad_record(record))
             return False
         data, listed = record.data, record._replace(data=None)
@@ -225,8 +218,8 @@ class Checker:
         assert RowCoder().decode(RowCoder().encode(row)) == row
         assert b"\n" not in row.value
         row.stream.encode()
-        event = getattr(record, "event", None)
-        assert event is None or len(json.dumps(event, ensure_ascii=False)) <= MOST_RECORDED
+        event = getattr(record, "event", None) or ""
+        assert len(event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)) <= MAX_EVENT
 
 
 def manifest(maker: Maker, folder: str, count: int) -> Iterator[tuple[bytes, ImageRef | BadRecord]]:
@@ -328,31 +321,3 @@ def run_pictures(seed: int, counts: Counter[str]) -> None:
         counts["pictures"] += count
         counts[f"pictures: {said if said in ('the same', 'another picture') else 'refused'}"] += count
     assert not outcomes.wrong, "\n".join(outcomes.wrong)
-
-
-def main() -> int:
-    """Rounds until the time is over; 1 where one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    end, told = time.monotonic() + 60 * options.minutes, time.monotonic()
-    counts: Counter[str] = Counter()
-    checker, seed = Checker(), options.seed
-    with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
-            try:
-                run_round(seed, folder, counts, checker)
-                run_pictures(seed, counts)
-            except Exception as error:
-                sys.excepthook(type(error), error, error.__traceback__)
-                return 1
-            seed += 1
-            if time.monotonic() - told > 60 or time.monotonic() >= end:
-                told = time.monotonic()
-                print(f"seeds {options.seed} to {seed - 1}: {dict(sorted(counts.items()))}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

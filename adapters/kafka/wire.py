@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import ValidationError
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.json_event import MAX_SHOWN, NotAnEvent, parse_event, problems, shown_object
-from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
+from grpo_tta.adapters.json_event import MAX_SHOWN, NotAnEvent, Shown, parse_event, problems, shown_object, shown_text
+from grpo_tta.adapters.storage.filesystems import redacted
 from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.checks import is_whole
 from grpo_tta.schemas import ImageEvent
@@ -114,17 +114,19 @@ def decode_record(record: LogRecord, *, max_shown: int = MAX_SHOWN) -> ImageRef 
             return _raw(record, record.value, headers, coordinate)
         return _json(record.value, coordinate, record.offset)
     except _Undecodable as error:
-        shown = show_record(record, max_shown)
-        return BadRecord(coordinate, error.stage, error.kind, str(error), shown, position=record.offset)
+        return _bad(record, error.stage, error.kind, str(error), max_shown)
 
 
 def undecodable(record: LogRecord, reason: str) -> BadRecord:
     """What the client library could not decode; ``record.value`` holds its bytes as far as they are known."""
-    coordinate = coordinate_of(record.topic, record.partition, record.offset)
     message = f"the client library cannot decode the record: {reason}"
-    return BadRecord(
-        coordinate, "decode_event", "Undecodable", message, show_record(record, MAX_SHOWN), position=record.offset
-    )
+    return _bad(record, "decode_event", "Undecodable", message)
+
+
+def _bad(record: LogRecord, stage: str, kind: str, message: str, max_shown: int = MAX_SHOWN) -> BadRecord:
+    event = show_record(record, max_shown)
+    coordinate = coordinate_of(record.topic, record.partition, record.offset)
+    return BadRecord(coordinate, stage, kind, message, event.text, record.offset, event.truncated)
 
 
 def _json(value: bytes, coordinate: str, offset: int) -> ImageRef:
@@ -202,57 +204,60 @@ def _utf8(value: bytes | None, what: str) -> str:
         raise _Undecodable("NotUtf8", f"{what} is not UTF-8") from error
 
 
-def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> str:
+def show_record(record: LogRecord, max_shown: int = MAX_SHOWN) -> Shown:
     """A record for a dead letter: always JSON, at most ``max_shown`` characters, what is cut is cut in its value.
 
     Bytes that are UTF-8 appear as text, others as ``base64:...``; inline data of a JSON value and the
     secrets of a uri are left out.
     """
+    key, (headers, cut) = _show(record.key, _MAX_KEY), _show_headers(record.headers)
+    there = _show_value(record.value, max_shown)
     shown: dict[str, Any] = {
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp,
-        "key": _show(record.key, _MAX_KEY),
-        "headers": _show_headers(record.headers),
+        "key": None if record.key is None else key.text,
+        "headers": headers,
         "value_bytes": None if record.value is None else len(record.value),
     }
-    value = _show_value(record.value, max_shown) or ""
+    value, cut = there.text, cut or key.truncated or there.truncated
     while (excess := len(_text(shown, value)) - max_shown) > 0 and value:
-        value = value[: max(len(value) - excess, 0)]
+        value, cut = value[: max(len(value) - excess, 0)], True
     for name in ("headers", "key"):
         if excess > 0:  # control characters take six characters each
             shown[name] = None
             excess = len(_text(shown, value)) - max_shown
-    return _text(shown, value if record.value is not None else None)
+    return Shown(_text(shown, value if record.value is not None else None), truncated=cut)
 
 
 def _text(shown: dict[str, Any], value: str | None) -> str:
     return json.dumps({**shown, "value": value}, ensure_ascii=False)
 
 
-def _show_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[list[str | None]]:
-    left = _MAX_HEADERS
+def _show_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[list[list[str | None]], bool]:
+    """Names and values, and whether any of them is cut."""
+    left, cut = _MAX_HEADERS, False
     shown: list[list[str | None]] = []
     for name, value in headers:
-        pair = [name[:left], _show(value, max(left - len(name), 0))]
-        shown.append(pair)
-        left -= len(pair[0] or "") + len(pair[1] or "") + 8
         if left <= 0:
-            break
-    return shown
+            return shown, True
+        held = _show(value, max(left - len(name), 0))
+        shown.append([name[:left], None if value is None else held.text])
+        cut = cut or held.truncated or len(name) > left
+        left -= len(name[:left]) + len(held.text) + 8
+    return shown, cut
 
 
-def _show(value: bytes | None, limit: int) -> str | None:
-    if value is None:
-        return None
+def _show(value: bytes | None, limit: int) -> Shown:
+    """Of none an empty text."""
     try:
-        text = value.decode()
+        return shown_text((value or b"").decode(), limit)
     except UnicodeDecodeError:
-        return ("base64:" + base64.b64encode(value[:limit]).decode())[:limit]
-    return redacted_text(text[: 2 * limit])[:limit]
+        encoded = "base64:" + base64.b64encode((value or b"")[:limit]).decode()
+        return Shown(encoded, truncated=len(value or b"") > limit).cut(limit)
 
 
-def _show_value(value: bytes | None, limit: int) -> str | None:
+def _show_value(value: bytes | None, limit: int) -> Shown:
     event = None if value is None else shown_object(value)
-    return _show(value, limit) if event is None else event[:limit]
+    return _show(value, limit) if event is None else event.cut(limit)

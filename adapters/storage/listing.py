@@ -332,7 +332,11 @@ def _keyed(text: str) -> _Row:
 def _to_row(record: ImageRef | BadRecord, modified: int | None = None) -> _Row:
     """ASCII JSON: an array for an event, an object for a bad record; positions are not part of a row."""
     if isinstance(record, BadRecord):
-        bad = {"bad": record[:-1]} if modified is None else {"bad": record[:-1], "modified": modified}
+        bad: dict[str, Any] = {"bad": record[:5]}
+        if record.truncated:
+            bad["truncated"] = True
+        if modified is not None:
+            bad["modified"] = modified
         return _BEFORE_ALL, record.coordinate, json.dumps(bad, separators=(",", ":"))
     if record.data is not None:
         raise ValueError(f"event {record.coordinate} carries inline data, which a listing does not hold")
@@ -346,7 +350,7 @@ def _to_row(record: ImageRef | BadRecord, modified: int | None = None) -> _Row:
 
 def _from_row(fields: Any, position: int) -> ImageRef | BadRecord:
     if isinstance(fields, dict):
-        return BadRecord._make((*fields["bad"], position))
+        return BadRecord._make((*fields["bad"], position, fields.get("truncated", False)))
     coordinate, event_id, stream, time, uri, content_type, attributes, size = fields[:8]
     pairs = tuple([(name, text) for name, text in attributes])
     guessed = fields[9] if len(fields) > 9 else ""

@@ -45,8 +45,8 @@ def read_manifest(url: str, *, max_line: int = MAX_LINE) -> Iterator[ImageRef | 
             coordinate = f"{place}#L{line.number:09d}"
             if line.too_long:
                 message = f"the line is longer than {max_line} bytes"
-                start = shown(line.text[:_SHOWN_OF_LONG])
-                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, start)
+                start = shown(line.text[:_SHOWN_OF_LONG]).text
+                yield BadRecord(coordinate, "decode_event", "LineTooLong", message, start, truncated=True)
             else:
                 yield _event(line.text, coordinate, BytesPointer(path, line.start, line.stop))
 
@@ -67,11 +67,11 @@ def _event(text: bytes, coordinate: str, line: BytesPointer) -> ImageRef | BadRe
     try:
         event = parse_event(text)
     except NotAnEvent as error:
-        return BadRecord(coordinate, "decode_event", "ValidationError", str(error), shown(text))
+        return _bad(text, coordinate, "decode_event", "ValidationError", str(error))
     uri = line.uri if event.uri is None else resolve(line.file, event.uri)
     if event.uri is not None and is_pointer(uri):
         message = f"uri {redacted(event.uri)[:200]!r} ends like a pointer into a file, which only the source may give"
-        return BadRecord(coordinate, "policy", "ForbiddenUri", message, shown(text))
+        return _bad(text, coordinate, "policy", "ForbiddenUri", message)
     return ImageRef(
         coordinate,
         event.id,
@@ -82,6 +82,11 @@ def _event(text: bytes, coordinate: str, line: BytesPointer) -> ImageRef | BadRe
         attributes=tuple(sorted((event.attributes or {}).items())),
         size=-1 if event.data is None else len(event.data),
     )
+
+
+def _bad(text: bytes, coordinate: str, stage: str, kind: str, message: str) -> BadRecord:
+    event = shown(text)
+    return BadRecord(coordinate, stage, kind, message, event.text, truncated=event.truncated)
 
 
 def resolve(manifest: str, uri: str) -> str:

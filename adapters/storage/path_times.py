@@ -100,7 +100,8 @@ class _Reading(NamedTuple):
 
 
 def find(path: str) -> Told[int]:
-    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or what may be two."""
+    """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or
+    what may be two."""
     path = unicodedata.normalize("NFC", path)
     dates = list(dates_in(path))
     readings = [_read(path, date) for date in dates]

@@ -239,5 +239,5 @@ def bad_record(bad: BadRecord) -> DeadLetter:
         error_class=bad.error_class,
         error_message=_cut(bad.error_message, MAX_MESSAGE),
         event=None if event is None else _cut(event, MAX_EVENT),
-        truncated=event is not None and len(event) > MAX_EVENT,
+        truncated=bad.truncated or (event is not None and len(event) > MAX_EVENT),
     )

@@ -170,7 +170,9 @@ def test_uris_that_a_record_may_not_give(uri, message):
 
 def test_a_dead_letter_shows_key_headers_and_value():
     record = Record(key=b"\xff\x00", value=b"caf\xc3\xa9", headers=(("a", b"1"), ("b", None), ("c", b"\xff")))
-    assert json.loads(show_record(record)) == {
+    text, truncated = show_record(record)
+    assert not truncated
+    assert json.loads(text) == {
         "topic": "images",
         "partition": 0,
         "offset": 7,
@@ -183,7 +185,9 @@ def test_a_dead_letter_shows_key_headers_and_value():
 
 
 def test_a_dead_letter_does_not_repeat_inline_data():
-    shown = json.loads(decode_record(Record(value=event(data="A" * 5000))).event)
+    bad = decode_record(Record(value=event(data="A" * 5000)))
+    assert bad.truncated
+    shown = json.loads(bad.event)
     assert json.loads(shown["value"])["data"] == "<5000 characters>"
 
 
@@ -200,13 +204,14 @@ def test_a_dead_letter_does_not_repeat_inline_data():
 )
 @pytest.mark.parametrize("bound", [4096, 1000])
 def test_a_dead_letter_is_json_within_its_bound(record, bound):
-    text = show_record(record, bound)
+    text, truncated = show_record(record, bound)
+    assert truncated
     assert len(text) <= bound
     assert json.loads(text)["offset"] == 7
 
 
 def test_a_large_value_is_shown_as_far_as_the_bound_goes():
-    shown = json.loads(show_record(Record(value=b"x" * 3_000_000)))
+    shown = json.loads(show_record(Record(value=b"x" * 3_000_000)).text)
     assert shown["value_bytes"] == 3_000_000
     assert len(shown["value"]) > 3800
 
