@@ -11,21 +11,16 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kafka.errors import UnsupportedCodecError
-from kafka.record import MemoryRecords
-from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
-from kafka.structs import TopicPartition
 
 from benchmarks.faulty_pictures import LIMITS, SPEC, pictures
-from benchmarks.fuzz_events import Checker, Maker
+from benchmarks.fuzz_events import Checker, Maker, RawNames, new_batch, read_batches
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.images import ImageError, decode
 from grpo_tta.adapters.kafka.source import _decoded
-from grpo_tta.adapters.kafka.tolerant import tolerant
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.config.classes import read_labels
 from grpo_tta.pipeline.config.job import make_config, read_config_file
@@ -70,13 +65,13 @@ def record(data: bytes, place: Place) -> None:
     """Key, value and headers of a record that a broker holds beside two others."""
     parts = data.split(BETWEEN)
     headers = list(zip(parts[2::2], parts[3::2], strict=False))
-    builder = _builder()
+    builder = new_batch()
     for offset, (key, value, names) in enumerate(
         ((b"cam", _GOOD % b"before", []), (parts[0], b"".join(parts[1:2]), headers), (b"cam", _GOOD % b"after", []))
     ):
-        named = [(_Name(name.decode("utf-8", "surrogateescape")), held) for name, held in names]
+        named = RawNames((name.decode("utf-8", "surrogateescape"), held) for name, held in names)
         builder.append(offset, 1, key or None, value or None, named)
-    found = list(_read(bytes(builder.build())))
+    found = list(read_batches(bytes(builder.build())).record_iterator)
     assert [one.offset for one in found] == [0, 1, 2]
     _all_checked([_decoded(one) for one in found], place)
 
@@ -89,7 +84,7 @@ def batch(data: bytes, place: Place) -> None:
     if sealed:
         whole[17:21] = calc_crc32c(memoryview(whole)[21:]).to_bytes(4, "big")
     try:
-        found = list(itertools.islice(_read(bytes(whole)), _MOST_RECORDS))
+        found = list(itertools.islice(read_batches(bytes(whole)).record_iterator, _MOST_RECORDS))
     except UnsupportedCodecError:
         return
     offsets = [one.offset for one in found]
@@ -178,7 +173,7 @@ def seeds(count: int) -> Iterator[bytes]:
         one = maker.record()
         yield of(record, BETWEEN.join([one["key"] or b"", one["value"] or b"", *_flat(one["headers"])]))
         yield of(path, b"\1" + maker.name())
-    builder = _builder()
+    builder = new_batch()
     for offset in range(3):
         builder.append(offset, 1, b"cam", _GOOD % b"%d" % offset, [("id", b"x")])
     yield of(batch, b"\0" + bytes(builder.build())[MAGIC:])
@@ -209,28 +204,6 @@ def _archive(form: int) -> bytes:
 def _flat(headers: list[tuple[bytes, bytes | None]]) -> Iterator[bytes]:
     for name, value in headers:
         yield from (name, value or b"")
-
-
-def _builder() -> DefaultRecordBatchBuilder:
-    return DefaultRecordBatchBuilder(
-        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
-        batch_size=2**30,
-    )  # fmt: skip
-
-
-class _Name(str):
-    """Written by its bytes, UTF-8 or not."""
-
-    def encode(self, *_: object) -> bytes:
-        return super().encode("utf-8", "surrogateescape")
-
-
-def _read(data: bytes) -> Iterator[Any]:
-    """Records as the client library reads them from a broker's bytes."""
-    consumer = SimpleNamespace(_fetcher=SimpleNamespace())
-    with tolerant(consumer):
-        parsed = consumer._fetcher.PartitionRecords(0, TopicPartition("t", 0), MemoryRecords(data))
-    yield from parsed.record_iterator
 
 
 def _all_checked(records: list[ImageRef | BadRecord], place: Place) -> None:

@@ -15,9 +15,11 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from kafka.consumer.fetcher import Fetcher
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
@@ -28,7 +30,7 @@ from grpo_tta import Prediction
 from grpo_tta.adapters.coders import BadRecordCoder, ImageRefCoder, RowCoder
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.kafka.source import _decoded
-from grpo_tta.adapters.kafka.tolerant import _parse
+from grpo_tta.adapters.kafka.tolerant import tolerant
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.listing import _from_row, _to_row
 from grpo_tta.adapters.storage.manifest import read_line
@@ -241,21 +243,18 @@ def manifest(maker: Maker, folder: str, count: int) -> Iterator[tuple[bytes, Ima
 
 def topic(maker: Maker, folder: str, count: int) -> Iterator[tuple[Any, ImageRef | BadRecord]]:
     """Records as the client library reads them from a broker's bytes, each with what became of it."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2, compression_type=maker.draw.randrange(5), is_transactional=0, producer_id=-1, producer_epoch=-1,
-        base_sequence=-1, batch_size=2**30,
-    )  # fmt: skip
+    builder = new_batch(maker.draw.randrange(5))
     records = [maker.record() for _ in range(count)]
     for offset, record in enumerate(records):
         headers = [(name.decode("utf-8", "surrogateescape"), value) for name, value in record["headers"]]
-        builder.append(offset, record["timestamp"], record["key"], record["value"], _Names(headers))
+        builder.append(offset, record["timestamp"], record["key"], record["value"], RawNames(headers))
     data = bytearray(builder.build())
     if maker.draw.random() < 0.1:
         at = maker.draw.randrange(61, len(data))
         data[at] ^= 1 << maker.draw.randrange(8)
         if maker.draw.random() < 0.8:
             data[17:21] = struct.pack(">I", calc_crc32c(memoryview(data)[21:]))
-    parsed = _parse(0, TopicPartition("t", 0), MemoryRecords(bytes(data)), isolation_level=0)
+    parsed = read_batches(bytes(data))
     found = list(parsed.record_iterator)
     assert sorted({one.offset for one in found}) == [one.offset for one in found]
     assert parsed.next_fetch_offset == count, "the position did not move on"
@@ -263,7 +262,22 @@ def topic(maker: Maker, folder: str, count: int) -> Iterator[tuple[Any, ImageRef
         yield records[min(record.offset, count - 1)], _decoded(record)
 
 
-class _Names(list):  # type: ignore[type-arg]
+def new_batch(codec: int = 0) -> DefaultRecordBatchBuilder:
+    """One that a producer fills."""
+    return DefaultRecordBatchBuilder(
+        magic=2, compression_type=codec, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=2**30,
+    )  # fmt: skip
+
+
+def read_batches(data: bytes) -> Any:
+    """What the client library makes of a broker's bytes, read tolerantly."""
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(PartitionRecords=Fetcher.PartitionRecords))
+    with tolerant(consumer):
+        return consumer._fetcher.PartitionRecords(0, TopicPartition("t", 0), MemoryRecords(data))
+
+
+class RawNames(list):  # type: ignore[type-arg]
     """Headers whose names are written by their bytes, UTF-8 or not, as another client writes them."""
 
     def __iter__(self) -> Any:

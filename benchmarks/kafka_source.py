@@ -76,7 +76,7 @@ def source(settings: KafkaSettings, topic: str, count: int) -> float:
 def main() -> int:
     """Print the rounds and a bar for each size."""
     flags = parser(__doc__)
-    flags.add_argument("--megabytes", type=int, default=30, help="in each topic (default: 30)")
+    flags.add_argument("--megabytes", type=int, default=200, help="in each topic (default: 200)")
     flags.add_argument("--rounds", type=int, default=5, help="default: 5")
     arguments = flags.parse_args()
     bars, details = [], {}

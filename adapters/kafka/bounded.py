@@ -7,9 +7,12 @@ kafka-python decompresses a batch whole, whatever comes of it; `bound_codecs` pu
 import gzip
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kafka import codec, errors
+from kafka.consumer.fetcher import Fetcher
 from kafka.record import default_records, legacy_records
 
 MAX_BATCH = 64 * 2**20
@@ -88,42 +91,63 @@ _DECODERS: dict[str, Callable[[Any], bytes]] = {
 
 class BoundedConsumer:
     """A `kafka.KafkaConsumer` of which a poll gives no more than `MAX_RECORDS`, and none behind the one with which they
-    are larger than `MAX_POLL`: it takes one after another, for kafka-python decompresses a batch when its first record
-    is taken."""
+    are larger than `MAX_POLL`: kafka-python decompresses a batch when its first record is taken."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._failed: Exception | None = None
+        self._poll = _Poll()
+        consumer._fetcher.PartitionRecords = partial(_Records, self._poll)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
-    def seek(self, partition: Any, offset: int) -> None:
-        """As kafka-python's."""
-        self._failed = None
-        self._consumer.seek(partition, offset)
-
     def poll(self, timeout_ms: int) -> dict[Any, list[Any]]:
         """As kafka-python's; an error behind records is raised by the next poll."""
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            raise failed
-        found: dict[Any, list[Any]] = {}
-        size = count = 0
-        while count < MAX_RECORDS and size <= MAX_POLL:
+        for _ in range(2):
+            self._poll.size = 0
             try:
-                taken = self._consumer.poll(0 if found else timeout_ms, max_records=1)
+                found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms, max_records=MAX_RECORDS)
+            except _Enough:  # the end of the poll before
+                continue
+            return found
+        return {}
+
+
+@dataclass
+class _Poll:
+    """Bytes of the records that the present one has taken."""
+
+    size: int = 0
+
+
+class _Enough(Exception):
+    """Ends a poll: what is raised behind records waits for the next one."""
+
+
+class _Records(Fetcher.PartitionRecords):
+    """Of a fetch."""
+
+    def __init__(self, poll: _Poll, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._poll = poll
+
+    def take(self, n: int) -> list[Any]:
+        """As kafka-python's, up to the bound. Raises `_Enough` where it was reached before."""
+        if self._poll.size > MAX_POLL:
+            raise _Enough
+        found: list[Any] = []
+        while len(found) < n and self._poll.size <= MAX_POLL:
+            try:
+                taken = super().take(1)
             except Exception as error:
                 if not found:
                     raise
-                self._failed = error
+                self._next_inline_exception = error
                 break
             if not taken:
                 break
-            for partition, records in taken.items():
-                found.setdefault(partition, []).extend(records)
-                count += len(records)
-                size += sum(map(_size, records))
+            found += taken
+            self._poll.size += _size(taken[0])
         return found
 
 

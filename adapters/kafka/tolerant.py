@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import zstandard
-from kafka.consumer.fetcher import Fetcher
 from kafka.errors import UnsupportedCodecError
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
@@ -37,15 +36,16 @@ class Undecodable(bytes):
 def tolerant(consumer: Any) -> Iterator[None]:
     """Inside, what ``consumer`` fetches is read tolerantly."""
     fetcher = consumer._fetcher
-    fetcher.PartitionRecords = _parse
+    make = fetcher.PartitionRecords
+
+    def parse(fetch_offset: int, partition: Any, records: Any, **options: Any) -> Any:
+        return make(fetch_offset, partition, _Records(records), **options)
+
+    fetcher.PartitionRecords = parse
     try:
         yield
     finally:
-        del fetcher.PartitionRecords
-
-
-def _parse(fetch_offset: int, partition: Any, records: Any, **options: Any) -> Any:
-    return Fetcher.PartitionRecords(fetch_offset, partition, _Records(records), **options)
+        fetcher.PartitionRecords = make
 
 
 class _Records:

@@ -1,12 +1,16 @@
 """What a topic's compressed batches and large records may take."""
 
+import struct
 import tracemalloc
-import types
+from types import SimpleNamespace
 
 import pytest
 from kafka import errors
+from kafka.consumer.fetcher import Fetcher
+from kafka.consumer.subscription_state import SubscriptionState
+from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from kafka_fakes import PARTITION, Record
+from kafka_fakes import PARTITION
 
 from grpo_tta.adapters.kafka import bounded
 from grpo_tta.adapters.kafka.bounded import MAX_POLL, MAX_RECORDS, BoundedConsumer, bound_codecs
@@ -49,22 +53,41 @@ def test_no_more_than_the_bound_is_decompressed(monkeypatch):
         tracemalloc.stop()
 
 
-class Records:
-    """Of these sizes, an error or nothing, one a poll."""
+class Log:
+    """A consumer whose fetches, each a batch of records of some sizes, came in; kafka-python's own from there on. A
+    batch whose last size is None fails its checksum."""
 
-    def __init__(self, *sizes):
-        self.sizes = iter(sizes)
-        self.sought = []
+    def __init__(self, *fetches):
+        self._subscriptions = SubscriptionState()
+        self._subscriptions.assign_from_user([PARTITION])
+        self._fetcher = Fetcher(SimpleNamespace(_manager=SimpleNamespace(_net=None)), self._subscriptions)
+        self._fetcher._parse_fetched_data = self._parsed
+        self.seek(PARTITION, 0)
+        start = 0
+        for sizes in fetches:
+            data = bytearray(of_sizes(sizes, start))
+            data[-1] ^= sizes[-1] is None
+            came = SimpleNamespace(topic_partition=PARTITION, fetched_offset=start, data=bytes(data))
+            self._fetcher._completed_fetches.append(came)
+            start += len(sizes)
+
+    def _parsed(self, came):
+        return self._fetcher.PartitionRecords(came.fetched_offset, PARTITION, MemoryRecords(came.data))
 
     def poll(self, timeout_ms, max_records):
-        assert max_records == 1
-        size = next(self.sizes, None)
-        if isinstance(size, Exception):
-            raise size
-        return {} if size is None else {PARTITION: [Record(value=b"x" * size)]}
+        return self._fetcher.fetched_records(max_records)[0]
 
     def seek(self, partition, offset):
-        self.sought.append((partition, offset))
+        self._subscriptions.seek(partition, offset)
+
+
+def of_sizes(sizes, start):
+    made = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 2**30)
+    for number, size in enumerate(sizes):
+        made.append(number, 0, None, bytes(size or 1), [])
+    data = bytearray(made.build())
+    data[:8] = struct.pack(">q", start)
+    return data
 
 
 def polled(consumer, polls):
@@ -72,20 +95,35 @@ def polled(consumer, polls):
 
 
 def test_a_poll_ends_at_a_large_record_and_at_its_bounds():
-    large = MAX_POLL + 1
-    consumer = BoundedConsumer(Records(*[1] * 600, large, large, 1, MAX_POLL // 2, 1, MAX_POLL // 2, 1, None, 1))
-    assert polled(consumer, 6) == [MAX_RECORDS, 101, 1, 4, 1, 1]
-    headers = [("name", b"x" * large)]
-    consumer = BoundedConsumer(types.SimpleNamespace(poll=lambda *_, **__: {PARTITION: [Record(headers=headers)]}))
-    assert polled(consumer, 1) == [1]
+    large, half = MAX_POLL + 1, MAX_POLL // 2
+    consumer = BoundedConsumer(Log([1] * 350, [1] * 250, [large], [large, 1, half, 1], [half, 1], [1]))
+    assert polled(consumer, 6) == [MAX_RECORDS, 101, 1, 4, 2, 0]
+    assert consumer._subscriptions.position(PARTITION).offset == 608
+
+
+def test_a_record_s_headers_count():
+    made = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 2**30)
+    for number in range(2):
+        made.append(number, 0, None, b"", [("name", bytes(MAX_POLL))])
+    log = Log([1])
+    log._fetcher._completed_fetches[0].data = bytes(made.build())
+    assert polled(BoundedConsumer(log), 3) == [1, 1, 0]
 
 
 def test_an_error_comes_behind_the_records_before_it_unless_they_are_read_again():
-    consumer = BoundedConsumer(Records(1, 1, errors.CorruptRecordError("one"), 1, errors.CorruptRecordError("two"), 1))
+    consumer = BoundedConsumer(Log([1, 1], [1, None]))
     assert polled(consumer, 1) == [2]
-    with pytest.raises(errors.CorruptRecordError, match="one"):
+    with pytest.raises(errors.CorruptRecordError, match="offset 2"):
         consumer.poll(500)
-    assert polled(consumer, 1) == [1]
-    consumer.seek(PARTITION, 3)
-    assert polled(consumer, 1) == [1]
-    assert consumer.sought == [(PARTITION, 3)]
+    consumer = BoundedConsumer(Log([1, 1], [1, None]))
+    assert polled(consumer, 1) == [2]
+    consumer.seek(PARTITION, 4)
+    assert polled(consumer, 1) == [0]
+
+
+def test_one_poll_of_the_client_is_one_poll():
+    """Each takes a turn of its network thread."""
+    log, calls = Log([1] * MAX_RECORDS), []
+    poll, log.poll = log.poll, lambda *given, **named: calls.append(1) or poll(*given, **named)
+    assert polled(BoundedConsumer(log), 1) == [MAX_RECORDS]
+    assert len(calls) == 1
