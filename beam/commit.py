@@ -24,6 +24,7 @@ from grpo_tta.adapters.kafka.positions import Committed
 from grpo_tta.adapters.kafka.settings import KafkaSettings, translated
 from grpo_tta.adapters.kafka.wire import parse_coordinate, partition_name
 from grpo_tta.beam.config import config_of
+from grpo_tta.beam.runners import keep_bundles_whole
 from grpo_tta.beam.write import Written
 from grpo_tta.pipeline.config.kafka import settings_of
 
@@ -58,6 +59,7 @@ class CommitOffsets(beam.PTransform):
 
     def expand(self, spans: Any) -> Any:
         """One key a partition."""
+        keep_bundles_whole(spans.pipeline)
         safe = (
             self._written
             | "Written" >> beam.Flatten()

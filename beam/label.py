@@ -19,7 +19,7 @@ from grpo_tta.beam.config import Config, config_of
 from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, LabelHere
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
-from grpo_tta.beam.runners import check_continuous
+from grpo_tta.beam.runners import check_continuous, keep_bundles_whole
 from grpo_tta.beam.states import ReadStates, State
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -193,6 +193,7 @@ class LabelImages(beam.PTransform):
     def _continuous(self, refs: beam.PCollection) -> _Graph:
         """Streams, each with a state of Beam's."""
         check_continuous(refs.pipeline)
+        keep_bundles_whole(refs.pipeline)
         if self._states is not None and not isinstance(self._states, str):
             raise ValueError("states of an input that never ends must be a place: the url that WriteStates was given")
         if self._threshold is not None and self._threshold < 1:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import DebugOptions
 from apache_beam.runners.runner import PipelineState
 
 from grpo_tta.pipeline.config.job import parse_duration
@@ -28,6 +29,7 @@ _NO_STATE = {
     "SparkRunner": "nobody has run this graph on it",
     "DaskRunner": "it has no state and no timers",
 }
+_WHOLE_BUNDLES = "prism_disable_sdf_split"
 _POLL = 1.0
 _CANCEL_SECONDS = 10
 
@@ -44,6 +46,13 @@ def check_streams(pipeline: beam.Pipeline) -> None:
 def check_continuous(pipeline: beam.Pipeline) -> None:
     """Raises `ConfigurationError` where the pipeline's runner has no state and timers."""
     _refuse(pipeline, _NO_STATE, "an input without an end")
+
+
+def keep_bundles_whole(pipeline: beam.Pipeline) -> None:
+    """For a step with state: Prism 2.77 splits a bundle that takes long, also in the midst of a key's elements, runs both
+    parts at once, and of that key's state keeps what the part says that ends last. Other runners do not know the
+    experiment."""
+    pipeline.options.view_as(DebugOptions).add_experiment(_WHOLE_BUNDLES)
 
 
 def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str) -> None:
