@@ -5,16 +5,18 @@ a key that comes twice it takes the last one, so what it has read is looked at f
 """
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from grpo_tta.adapters.lines import BOM
-from grpo_tta.adapters.storage.filesystems import redacted, redacted_text
+from grpo_tta.adapters.storage.filesystems import HIDDEN, redacted, redacted_text
 from grpo_tta.schemas import ImageEvent
 
 MAX_SHOWN = 4096
+_ESCAPE = re.compile(r"\\(?:u00([0-7][0-9a-fA-F])|/)")
 
 
 class NotAnEvent(ValueError):
@@ -82,13 +84,14 @@ def shown(text: bytes, most: int = MAX_SHOWN) -> Shown:
 
 
 def shown_text(text: str, most: int) -> Shown:
-    """The same of any text."""
-    beginning = redacted_text(text[: 2 * most])  # addresses are looked for in no more than is shown
+    """The same of any text; addresses are looked for as JSON spells them too."""
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "/", text[: 2 * most])
+    beginning = redacted_text(plain)
     return Shown(beginning, truncated=len(text) > 2 * most).cut(most)
 
 
 def shown_object(text: bytes) -> Shown | None:
-    """As `shown`, but not cut, of what is a JSON object; else None."""
+    """As `shown`, but not cut, of what is a JSON object; else None. Of a key that no event has the value is hidden."""
     try:
         value = from_json(text.removeprefix(BOM))
     except ValueError:
@@ -100,4 +103,5 @@ def shown_object(text: bytes) -> Shown | None:
         value["data"] = f"<{len(value['data'])} characters>"
     if isinstance(value.get("uri"), str):
         value["uri"] = redacted(value["uri"])
+    value = {name: held if name in ImageEvent.model_fields else HIDDEN for name, held in value.items()}
     return Shown(redacted_text(json.dumps(value, ensure_ascii=False)), truncated=inline)

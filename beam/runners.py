@@ -49,9 +49,9 @@ def check_continuous(pipeline: beam.Pipeline) -> None:
 
 
 def keep_bundles_whole(pipeline: beam.Pipeline) -> None:
-    """For a step with state: Prism 2.77 splits a bundle that takes long, also in the midst of a key's elements, runs both
-    parts at once, and of that key's state keeps what the part says that ends last. Other runners do not know the
-    experiment."""
+    """For steps with state: Prism 2.77 splits a bundle that takes long, also in the midst of a key's elements, and runs
+    both parts at once; of that key's state it keeps what the part says that ends last. Other runners pass the
+    experiment over."""
     pipeline.options.view_as(DebugOptions).add_experiment(_WHOLE_BUNDLES)
 
 

@@ -99,6 +99,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         look = _look(name)
         if not look:
             raise ModelError(f"class name number {position} is blank")
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise ModelError(f"class name number {position} holds a control character or half of one: {name!a}")
         if name in seen:
             raise ModelError(f"class name {name!r} appears twice, as number {seen[name]} and number {position}")
         if look in looks:

@@ -236,16 +236,19 @@ def _text(shown: dict[str, Any], value: str | None) -> str:
 
 
 def _show_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[list[list[str | None]], bool]:
-    """Names and values, and whether any of them is cut."""
+    """Names and values, and whether any of them is cut. What a header holds that no event has is not shown: it may be
+    a key to something."""
     left, cut = _MAX_HEADERS, False
     shown: list[list[str | None]] = []
     for name, value in headers:
         if left <= 0:
             return shown, True
-        held = _show(value, max(left - len(name), 0))
-        shown.append([name[:left], None if value is None else held.text])
-        cut = cut or held.truncated or len(name) > left
-        left -= len(name[:left]) + len(held.text) + 8
+        called = shown_text(name, left)
+        known = value is None or name in _RAW_FIELDS or name.startswith(_ATTRIBUTE)
+        held = _show(value, max(left - len(called.text), 0)) if known else Shown(f"<{len(value or b'')} bytes>")
+        shown.append([called.text, None if value is None else held.text])
+        cut = cut or held.truncated or called.truncated
+        left -= len(called.text) + len(held.text) + 8
     return shown, cut
 
 

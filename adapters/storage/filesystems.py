@@ -21,7 +21,9 @@ _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "
 
 
 _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):[\\/]*")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}:[\\/]{2,}[^\s\"'<>]+")
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.\-]{0,31}(?::[\\/]{2,}|%(?:25)*3A(?:%(?:25)*(?:2F|5C)){2,})[^\s\"'<>]+", re.IGNORECASE
+)
 _PARAMETER = re.compile(r"[\w.\-]{1,64}")
 _NO_SCHEME = re.compile(r"//(?=[^/]*@)")
 _POINTER = re.compile(r"#(?:bytes=\d+-\d+|pts=\d+)\Z", re.ASCII)
@@ -124,8 +126,14 @@ def shows_user(uri: str) -> bool:
 
 
 def redacted_text(text: str) -> str:
-    """A text with every URL in it `redacted`."""
-    return _URL.sub(lambda found: redacted(found[0]), text)
+    """A text with every URL in it `redacted`; one that is percent-encoded as a whole comes out decoded."""
+    return _URL.sub(lambda found: redacted(_plain(found[0])), text)
+
+
+def _plain(url: str) -> str:
+    while "://" not in url and (decoded := unquote(url)) != url:
+        url = decoded
+    return url
 
 
 def is_glob(url: str) -> bool:

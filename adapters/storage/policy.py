@@ -37,8 +37,10 @@ _MAX_ENCODINGS = 4
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _NETWORK = "network:"
-_OVERLONG = re.compile(r"%(c0%[29aef][0-9a-f]|c1%[19][0-9a-f]|e0%80%[29a][0-9a-f]|u[0-9a-f]{4})", re.IGNORECASE)
-"""Percent-encodings of dots and slashes that are no UTF-8 and that some servers take."""
+_OVERLONG = re.compile(r"%(c[01]|e0%[89]|f0%8|f8%8[0-7]|fc%8[0-3]|u[0-9a-f]{4})", re.IGNORECASE)
+"""How percent-encodings begin that are no UTF-8, being longer than they need to be, and that some servers take."""
+_SLASHES = dict.fromkeys(map(ord, "\u2044\u2215\u29f8\u2571\u29f5\u2216\u29f9\u2572"), "/")
+"""What is drawn as a slash or a backslash, and what some servers make one of."""
 _ENDS = re.compile("[;?#]")
 """Of a path's part, to some servers, once it is decoded."""
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE | re.ASCII)
@@ -264,5 +266,5 @@ def _climb(uri: str, path: str, *, web: bool = False) -> str:
 
 
 def _looks_climbing(path: str) -> bool:
-    plain = unicodedata.normalize("NFKC", path)
+    plain = unicodedata.normalize("NFKC", path).translate(_SLASHES)
     return "\\" in plain or any(_ENDS.split(part, maxsplit=1)[0].strip() == ".." for part in plain.split("/"))

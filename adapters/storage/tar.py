@@ -122,6 +122,17 @@ def _members(file: BinaryIO) -> Iterator[_Member]:
             yield _Member(name, info.offset_data, stop, _time(info.mtime), info.isreg() and not info.issparse())
         start = archive.offset
     archive.close()
+    _check_end(file, start, total)
+
+
+def _check_end(file: BinaryIO, start: int, total: int) -> None:
+    """Behind the last member are zeros up to the end, no more than anybody's blocks take; one block of them may also be
+    a header that was wiped, or the end of the first of two archives that were joined."""
+    file.seek(start)
+    rest = file.read(min(total - start, MAX_HEADER))
+    more = len(rest) - len(rest.lstrip(b"\0")) if rest.strip(b"\0") else len(rest)
+    if start + more < total:
+        raise DamagedTar(start, f"there is something behind its end mark, at byte {start + more}")
 
 
 def _next(archive: tarfile.TarFile, headers: _Headers, start: int) -> tarfile.TarInfo | None:

@@ -33,10 +33,7 @@ from grpo_tta.pipeline.config.sections import (
     SourceConfig,
     made_of,
 )
-from grpo_tta.pipeline.config.values import (
-    home,
-    option_name,
-)
+from grpo_tta.pipeline.config.values import default_checkpoint, home, option_name
 from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.config.yaml_file import parse_yaml
@@ -93,7 +90,7 @@ class JobConfig(Section):
         """Where plans, states and commits lie."""
         if self.checkpoint.url is not None:
             return self.checkpoint.url
-        return next(url for url in self.outputs if not is_kafka(url)).rstrip("/") + "/checkpoint"
+        return default_checkpoint(next(url for url in self.outputs if not is_kafka(url)))
 
     @property
     def outputs(self) -> tuple[str, ...]:

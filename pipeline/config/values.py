@@ -104,6 +104,11 @@ def _url(value: Any) -> str:
     return text
 
 
+def default_checkpoint(out: str) -> str:
+    """Where a job's checkpoint lies unless it is told."""
+    return out.rstrip("/") + "/checkpoint"
+
+
 def option_name(option: str) -> str:
     """``--name=(hidden)`` of an option with a value, ``(hidden)`` of a value by itself."""
     name, sign, _ = option.partition("=")

@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-from grpo_tta.adapters.json_event import one_of_each
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from grpo_tta.adapters.json_event import check_keys, problems
+from grpo_tta.adapters.lines import text_lines
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.windows import StreamWindow
@@ -44,6 +45,10 @@ class Answer(Question):
     """``right``: whether the label is what the image shows."""
 
     right: bool
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+_ANSWER = TypeAdapter(Answer)
 
 
 @dataclass(frozen=True)
@@ -86,26 +91,31 @@ def read_answers(path: str) -> list[Answer]:
     """
     found: dict[str, Answer] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--answers {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                answer = _answer(json.loads(line, object_pairs_hook=one_of_each))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConfigurationError(f"--answers {path}, line {number}: it is no answer: {error!r}") from error
+        for number, line in text_lines(path):
+            answer = _answer(line, number)
             found[answer.coordinate] = answer
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--answers {path}: {error}") from error
     return list(found.values())
 
 
-def _answer(values: dict[str, Any]) -> Answer:
-    made = Answer(**values)
-    if not isinstance(made.right, bool) or not 0 <= made.stratum < STRATA or not 0 < made.weight <= 1:
-        raise ValueError(f"right is true or false, stratum 0 to {STRATA - 1}, weight a share")
+def _answer(line: str, number: int) -> Answer:
+    try:
+        made = _ANSWER.validate_json(line, strict=True)
+        check_keys(line)
+        _check(made)
+    except ValidationError as error:
+        raise ValueError(f"line {number}: it is no answer: {problems(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"line {number}: it is no answer: {error}") from error
+    return made
+
+
+def _check(made: Answer) -> None:
+    if not 0 <= made.stratum < STRATA or not 0 < made.weight <= 1:
+        raise ValueError(f"stratum is 0 to {STRATA - 1}, weight a share")
     for time in (made.window_start, made.window_end):
         given_time(time)
-    return made
 
 
 def to_lines(answers: Sequence[Answer]) -> str:

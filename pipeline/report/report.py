@@ -25,6 +25,7 @@ from grpo_tta.pipeline.report.read import Outputs, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.sources import source_of
 from grpo_tta.pipeline.report.states import judge
 from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
+from grpo_tta.pipeline.watch.status import check_written
 from grpo_tta.pipeline.watch.streams import STATES, floor_of
 
 STREAMS_FOLDER = "streams"
@@ -71,9 +72,10 @@ def write_report(
 ) -> Written:
     """Read the outputs and write the pages.
 
-    Raises `JobError` where there is nothing to report, `ConfigurationError` for a source that is none, ValueError for a
-    record that is none.
+    Raises `JobError` where there is nothing to report or a file is not what the job wrote, `ConfigurationError` for a
+    source that is none, ValueError for a record that is none.
     """
+    check_written(request.out)
     outputs = read_outputs(request.out, request.since, request.readers)
     request = replace(request, calibration=request.calibration or packaged_for(outputs.kinds))
     if not outputs.names and not outputs.unplaced:

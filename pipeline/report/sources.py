@@ -26,6 +26,7 @@ from grpo_tta.adapters.storage.pointers import listed_uri
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.kafka import settings_of
 from grpo_tta.pipeline.config.policy import uri_policy
+from grpo_tta.pipeline.config.values import default_checkpoint
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.schemas import LabeledImage
 
@@ -137,7 +138,7 @@ def _configuration(store: ObjectStore) -> dict[str, Any]:
     with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
         known = dict(json.loads(store.read("summary.json"))["configuration"])
     with suppress(OSError, KeyError, TypeError, ValueError):
-        listing = Listing.open(ObjectStore(f"{store.url.rstrip('/')}/checkpoint"))
+        listing = Listing.open(ObjectStore(default_checkpoint(store.url)))
         if listing is not None:
             known["source"] = {**known.get("source", {}), "url": json.loads(listing.origin)[0]}
     return known

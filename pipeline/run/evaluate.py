@@ -20,6 +20,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.report.data import thousandths
 from grpo_tta.pipeline.report.report import Truth
 from grpo_tta.pipeline.report.windows import StreamWindow
+from grpo_tta.pipeline.watch.status import check_written
 from grpo_tta.schemas import DeadLetter, LabeledImage
 
 
@@ -59,7 +60,7 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
 
     ``reliability``: bins of the label's probability; ``classes``: the worst recall first; ``confusions``: pairs of what
     was shown and what was said, the most frequent first; ``errors``: one entry an image with a wrong label. Raises
-    `JobError`, and `ConfigurationError` for a group there is not.
+    `JobError`, also for a file that is not what the job wrote, and `ConfigurationError` for a group there is not.
     """
     known, truth, labels = _with_truth(labels_url, truth_path, by)
     groups: dict[tuple[str, ...], list[LabeledImage]] = defaultdict(list)
@@ -88,6 +89,7 @@ def _with_truth(
     if unknown:
         raise ConfigurationError(f"--by: cannot group by {', '.join(unknown)}: known are stream, segment")
     truth = read_truth(truth_path)
+    check_written(labels_url)
     labels = list(read_records(labels_url, "labels", LabeledImage))
     if not labels:
         raise JobError(f"{labels_url} holds no labels")

@@ -9,8 +9,10 @@ from grpo_tta.adapters.storage.listing import Listing
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.pipeline.checkpoint.known import PARTITIONS, partition_url
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, MissingFile
+from grpo_tta.pipeline.checkpoint.outputs import check_outputs
 from grpo_tta.pipeline.checkpoint.packs import PackReader
+from grpo_tta.pipeline.config.values import default_checkpoint
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.windows import to_datetime
 from grpo_tta.schemas.base import Record
@@ -112,6 +114,21 @@ def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
     if Listing.open(root) is None and not root.names("commits/"):
         raise JobError(f"{checkpoint_url} holds no checkpoint")
     return {"storage": root}
+
+
+def check_written(out: str) -> None:
+    """Whether a job's output files are what it wrote, as far as a checkpoint in its usual place beside them says: for
+    those who read them. Raises `DamagedCheckpoint`, which names the file."""
+    try:
+        stores = partition_logs(default_checkpoint(out))
+    except JobError:  # another place, or none
+        return
+    for store in stores.values():
+        log = CheckpointLog(store)
+        try:
+            check_outputs(log.latest(), log, store, [ObjectStore(out)])
+        except (FileNotFoundError, MissingFile):  # a job that runs has collected it meanwhile
+            continue
 
 
 def read_status(checkpoint_url: str) -> Status:

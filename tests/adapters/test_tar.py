@@ -159,6 +159,9 @@ EACH = 512 + 1024
         (GOOD[: 2 * EACH + 600], 2, "cut off within the member '2.jpg'"),
         (GOOD[: 3 * EACH], 3, "ends without its end mark"),
         (GOOD[:EACH] + b"x" * 512 + GOOD[EACH + 512 :], 1, "no header"),
+        (GOOD[:EACH] + b"\0" * 512 + GOOD[EACH + 512 :], 1, "behind its end mark"),
+        (GOOD + GOOD, 4, "behind its end mark"),
+        (GOOD + b"\0" * 2**21, 4, "behind its end mark"),
     ],
 )
 def test_a_damaged_archive_has_the_events_before_the_damage_and_one_dead_letter(tmp_path, data, events, message):

@@ -121,6 +121,8 @@ def test_class_vectors_must_be_one_finite_direction_a_class(vit: Classifier) -> 
     [
         (["cat"], "at least two classes are needed, got 1"),
         (["cat", " "], "class name number 2 is blank"),
+        (["cat", "a\x1b[2J"], "class name number 2 holds a control character"),
+        (["cat", "a\ud800"], "class name number 2 holds a control character or half of one"),
         (["cat", "dog", "cat "], "class name 'cat' appears twice, as number 1 and number 3"),
     ],
 )

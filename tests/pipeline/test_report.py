@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import shutil
 import time
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -195,6 +197,25 @@ def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_sta
     assert before_the_shift["state"] == "drifted"
     assert before_the_shift["estimate"]["value"] == pytest.approx(0.6)
     assert row(3, True)["estimate"]["value"] > 0.9
+
+
+def test_answers_are_read_line_by_line_and_strictly(tmp_path: Path) -> None:
+    path, time = tmp_path / "answers.jsonl", START.isoformat()
+    good = Answer("c\u2028", "i\x85", "cam", "a", 1, 0.2, time, time, True)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(asdict(good), ensure_ascii=False).encode() + b"\r\n\r\n")
+    assert read_answers(str(path)) == [good]
+    whole = to_lines([good]).strip()
+    bad = [
+        "[" * 100_000, "{}", "[]", whole[:-1] + ', "right": true}', whole[:-1] + ', "more": 1}',
+        *(json.dumps({**asdict(good), **other}) for other in (
+            {"coordinate": ["x"]}, {"stratum": 1.5}, {"stratum": True}, {"stratum": 5}, {"stream": 5}, {"right": 1},
+            {"weight": 0}, {"weight": 2}, {"window_end": "now"},
+        )),
+    ]  # fmt: skip
+    for line in bad:
+        path.write_text(f"{whole}\n{line}\n")
+        with pytest.raises(ConfigurationError, match="line 2: it is no answer"):
+            read_answers(str(path))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 file that is cut, or another job's in its place. The next run ends with the records and states of a job that nothing
 happened to, or refuses and names the file."""
 
+import json
 import random
 import shutil
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from pipeline_checkpoints import make_plan
 from pipeline_damage import RECORDS, STREAMS, FollowedJob, ListedJob, LiveJob, ShardedJob, write_feed
-from pipeline_jobs import files, job_config, job_labeler, serve, write_pictures
+from pipeline_jobs import files, job_config, job_labeler, outputs, serve, write_pictures
 
 from benchmarks.faults import note
 from grpo_tta.adapters.kafka.settings import KafkaSettings
@@ -21,8 +22,10 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import pack_name, write_pack
 from grpo_tta.pipeline.checkpoint.starts import Starts
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
+from grpo_tta.pipeline.report.report import ReportRequest, write_report
 from grpo_tta.pipeline.run import live
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.pipeline.run.evaluate import evaluate
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.watch.status import note_job, read_status
 
@@ -157,6 +160,26 @@ def test_output_files_are_looked_at_before_a_job_goes_on(world, name):
     job = world.jobs[name]
     first = job.kinds()["labels"][0]
     assert job.outcome(first, flip(random.Random(3))) == "refused"
+
+
+@pytest.mark.parametrize("name", ["killed", "finished", "sharded"])
+def test_who_reads_outputs_is_told_of_damage_too(world, name, tmp_path):
+    """From a job that is under way, or at its end; of either format."""
+    job = world.jobs[name]
+    assert job.stored
+    images = [record.id for record in outputs(job.made)["labels"]]
+    (tmp_path / "truth.jsonl").write_text("".join(json.dumps({"id": one, "label": "red"}) + "\n" for one in images))
+    request = ReportRequest(str(job.again), tmp_path / "page.html")
+    read = {
+        "labels": lambda: evaluate(str(job.again), str(tmp_path / "truth.jsonl")),
+        "monitor": lambda: write_report(request),
+    }
+    for kind, reading in read.items():
+        job._copy()
+        reading()
+        flip(random.Random(5))(job.again / job.kinds()[kind][0])
+        with pytest.raises(JobError, match=f"output file {job.kinds()[kind][0]} is not what"):
+            reading()
 
 
 def test_an_output_file_that_is_gone_was_taken_by_its_reader(world):

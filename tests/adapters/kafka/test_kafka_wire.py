@@ -169,7 +169,11 @@ def test_uris_that_a_record_may_not_give(uri, message):
 
 
 def test_a_dead_letter_shows_key_headers_and_value():
-    record = Record(key=b"\xff\x00", value=b"caf\xc3\xa9", headers=(("a", b"1"), ("b", None), ("c", b"\xff")))
+    record = Record(
+        key=b"\xff\x00",
+        value=b"caf\xc3\xa9",
+        headers=(("id", b"1"), ("b", None), ("attribute.c", b"\xff"), ("Authorization", b"Bearer HUNTER2")),
+    )
     text, truncated = show_record(record)
     assert not truncated
     assert json.loads(text) == {
@@ -178,7 +182,7 @@ def test_a_dead_letter_shows_key_headers_and_value():
         "offset": 7,
         "timestamp": 1_767_225_600_000,
         "key": "base64:/wA=",
-        "headers": [["a", "1"], ["b", None], ["c", "base64:/w=="]],
+        "headers": [["id", "1"], ["b", None], ["attribute.c", "base64:/w=="], ["Authorization", "<14 bytes>"]],
         "value_bytes": 5,
         "value": "café",
     }
@@ -222,6 +226,11 @@ def test_a_large_value_is_shown_as_far_as_the_bound_goes():
         event(uri="https://user:HUNTER2@host/a.jpg?sig=HUNTER2", stream=""),
         event(uri="https://user:HUNTER2@host/m.jsonl#bytes=0-10"),
         event(uri="https://user:HUNTER2@host/a.jpg")[:-1],
+        rb'{"uri": "https:\u002f\u002fuser:HUNTER2@host/a.jpg"',
+        rb'{"uri": "https:\/\/user\u003aHUNTER2\u0040host/a.jpg?a\u003dHUNTER2"',
+        b'{"uri": "https%3A%2F%2Fhost%2Fx%3Fsig%3DHUNTER2"',
+        b"https%253a%252F%252fhost%252Fx%253Fsig%253DHUNTER2",
+        event(uri="s3://host/a.jpg", password="HUNTER2"),
     ],
 )
 def test_a_dead_letter_does_not_tell_a_password(value):
