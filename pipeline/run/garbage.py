@@ -3,23 +3,28 @@ collector's own pace some hundred megabytes of them pile up. So the heap is coll
 milliseconds once model and libraries are left out of it."""
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_first = threading.Lock()
+"""Held while somebody's is in force; ``gc.get_freeze_count()`` takes a twentieth of a second."""
 
 
 @contextmanager
 def settled_heap() -> Iterator[None]:
     """What is there at the beginning, model and libraries, is left out of collections inside. Inside another one it is
     left out already."""
-    if gc.get_freeze_count():
+    if not _first.acquire(blocking=False):
         yield
         return
-    gc.collect()
-    gc.freeze()
     try:
+        gc.collect()
+        gc.freeze()
         yield
     finally:
         gc.unfreeze()
+        _first.release()
 
 
 def collect_slice() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 from apache_beam.runners.pipeline_context import PipelineContext
@@ -29,6 +29,16 @@ def made(endless: bool) -> Any:
         _ = results.states | WriteStates("out")
     proto, _ = pipeline.to_runner_api(return_context=True)
     return proto
+
+
+def test_bundles_of_an_endless_input_are_kept_whole() -> None:
+    """Prism splits them in the midst of a key, and loses state."""
+    for endless in (True, False):
+        pipeline = beam.Pipeline(options=PipelineOptions(["--runner=PortableRunner", *["--streaming"] * endless]))
+        if endless:
+            build(pipeline, "kafka://127.0.0.1:1/images", "kafka://127.0.0.1:1/labels", "states", {})
+        experiments = pipeline.options.view_as(DebugOptions).experiments or []
+        assert ("prism_disable_sdf_split" in experiments) is endless
 
 
 def transforms(proto: Any, urn: str) -> list[Any]:
