@@ -43,6 +43,7 @@ _SLASHES = dict.fromkeys(map(ord, "\u2044\u2215\u29f8\u2571\u29f5\u2216\u29f9\u2
 """What is drawn as a slash or a backslash, and what some servers make one of."""
 _ENDS = re.compile("[;?#]")
 """Of a path's part, to some servers, once it is decoded."""
+_IPV6 = re.compile(r"(?<=://)\[[0-9A-Fa-f:.]+\](?=[:/]|\Z)")
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE | re.ASCII)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")
@@ -193,7 +194,7 @@ def _normalise(uri: str, *, prefix: bool = False) -> _Place:
         raise ForbiddenUri("the uri is empty")
     if len(uri) > MAX_URI:
         raise ForbiddenUri(f"the uri has {len(uri)} characters, the limit is {MAX_URI}: {_show(uri)}")
-    if "::" in uri:
+    if "::" in _IPV6.sub("", uri):
         raise ForbiddenUri(f"uri {_show(uri)} is chained ('::'); give the address of the file itself")
     if _CONTROL.search(uri) or "\\" in uri:
         raise ForbiddenUri(f"uri {_show(uri)} holds a backslash or control character")

@@ -206,6 +206,15 @@ def test_web_addresses_only_where_allowed():
             policy.check(uri)
 
 
+def test_a_host_may_be_an_address_of_six_and_nothing_else_is_two_colons():
+    policy = UriPolicy(["http"], ["http://[2001:db8::1]:8000/images"])
+    good = "http://[2001:db8::1]:8000/images/a.jpg"
+    assert policy.check(good) == good
+    for uri in (good.replace("a.jpg", "a::b"), good.replace("8::1", "8::2"), "x::" + good, good.replace(":8000", "@x")):
+        with pytest.raises(ForbiddenUri):
+            policy.check(uri)
+
+
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.0.0.1", "127.0.0.01", "0"])
 def test_an_address_is_written_in_four_decimal_numbers(host):
     with pytest.raises(ForbiddenUri, match="four decimal numbers"):
