@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -30,16 +31,6 @@ HOURS_IN_FILE = 10
 LABELS = 100
 """Of a stream."""
 PAGE_MB, READY_S, WRITTEN_S, MEMORY_GB = 8.0, 3.0, 60.0, 1.0
-_MEASURED = """
-import resource, sys
-from grpo_tta.pipeline.cli import main
-from grpo_tta.pipeline.report.processes import usable_processors
-if __name__ == "__main__":
-    assert main(sys.argv[1:]) == 0
-    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(own + usable_processors() * largest)
-"""
-"""Prints the most that it and all of its readers together can have held, in KiB."""
 MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
 
 
@@ -147,6 +138,38 @@ def _of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class Memory(threading.Thread):
+    """The most memory that a process and those it has begun have held at one time, in GiB: each one's peak up to then,
+    as its own ``VmHWM`` tells it. ``ru_maxrss`` of an ended child would not do: before it runs a program of its own it
+    counts its parent's memory."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self.peak = pid, 0.0
+
+    def run(self) -> None:
+        """Until the process ends."""
+        while own := _peak(self._pid):
+            self.peak = max(self.peak, (own + sum(map(_peak, _children(self._pid)))) / 2**20)
+            time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _peak(pid: int) -> int:
+    """KiB; 0 of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def in_browser(page: Path, word: str) -> tuple[float, float] | None:
     """Seconds until the page is ready, and of a filter; None without a browser."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
@@ -183,18 +206,22 @@ def main() -> int:
         write_outputs(out, arguments.streams, arguments.hours, arguments.labels)
         calibration().save(Path(folder) / "accuracy.json")
         begin, spent = time.perf_counter(), _of_children()
-        run = subprocess.run(
-            [sys.executable, "-c", _MEASURED, "report", "--out", str(out), "--page", str(page), "--accuracy",
-             str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
-            check=True, stdout=subprocess.PIPE, text=True,
+        run = subprocess.Popen(
+            [sys.executable, "-m", "grpo_tta.pipeline.cli", "report", "--out", str(out), "--page", str(page),
+             "--accuracy", str(Path(folder) / "accuracy.json"), "--streams-in-page", str(arguments.streams)],
+            stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        memory = Memory(run.pid)
+        memory.start()
+        if run.wait():
+            raise RuntimeError(f"the report ended with {run.returncode}")
         written = time.perf_counter() - begin
+        memory.join()
         print(f"the processor worked {_of_children() - spent:.0f} s of these")
-        memory = int(run.stdout.split()[-1]) / 2**20
         bars = [
             Bar("page", page.stat().st_size / 1e6, PAGE_MB, at_most=True, unit=" MB"),
             Bar("written", written, WRITTEN_S, at_most=True, unit=" s"),
-            Bar("memory", memory, MEMORY_GB, at_most=True, unit=" GB"),
+            Bar("memory", memory.peak, MEMORY_GB, at_most=True, unit=" GB"),
         ]
         shown = in_browser(page, f"camera-{arguments.streams - 1:04d}")
         if shown is None:
