@@ -232,6 +232,10 @@ class _Work:
         image.load()
         if bare.check and bare.last_pixel_tells and not np.any(image.getpixel((bare.width - 1, bare.height - 1))):
             bare.check(self._deadline)
+        if bare.colours < 256 and image.mode in ("P", "L") and any(image.histogram()[bare.colours :]):
+            raise CorruptImage(
+                f"cannot be decoded: it has pixels of more than the {bare.colours} colours of its palette"
+            )
         if not bare.may_be_all_clear and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             image.putalpha(255)
         return image
