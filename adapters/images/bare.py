@@ -60,7 +60,7 @@ class Bare:
     stored: tuple[int, int] | None = None
     """Width and height that the decoder sees, where they are others."""
     colours: int = 256
-    """Of its palette; a pixel of another one is damage."""
+    """Of its palette; a pixel of another one is damage, unless it is the transparent one."""
 
 
 def _parts() -> Iterator[int]:
@@ -293,10 +293,6 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
             start, at = at, at + 10 + _colours(local)
             picture = data[start : _sub_blocks_end(data, at + 1)]
             colours = (_colours(local) or _colours(flags)) // 3
-            if not colours:
-                raise CorruptImage("it has no palette")
-            if control[3:4] and control[3] & 1 and control[6] >= colours:
-                colours = 256  # transparent is beyond them
             bare = b"".join((screen, control, picture, b";"))
             size = max(width, left + wide), max(height, top + high)
             frame = (left, top, left + wide, top + high)

@@ -86,14 +86,15 @@ def test_an_index_of_no_colour_is_damage_of_a_gif_unless_it_is_transparent():
         odd[7, 3] = 3
         shown = palette[indices].copy()
         assert wrong(two(indices, None), shown, 0, spec) is None
-        for key in (None, 0):
+        for key in (None, 0, 2):
             with pytest.raises(CorruptImage):
                 decode(two(odd, key), spec)
         shown[7, 3] = 255
         assert wrong(two(odd, 3), shown, 0, spec) is None
-        bare = two(indices, None)
-        with pytest.raises(CorruptImage):
-            decode(bare[:10] + b"\0" + bare[11:13] + bare[19:], spec)
+        for key in (None, 0, 3):
+            bare = two(indices, key)
+            with pytest.raises(CorruptImage, match="the 0 colours"):
+                decode(bare[:10] + b"\0" + bare[11:13] + bare[19:], spec)
 
 
 def test_what_decides_the_pixels_of_a_png_comes_once_and_in_order():
