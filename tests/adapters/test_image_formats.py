@@ -238,6 +238,12 @@ def test_gif_extensions_do_not_decide_either():
     )  # fmt: skip
     cases = [(fault, good[:start] + fault + good[start:], expected) for fault in faults]
     cases += [("more", good[:-1] + b"\xff" * 50, expected), ("no trailer", good[:-1], expected)]
+    indices = np.random.default_rng(2).integers(0, 4, (8, 10))
+    palette = np.random.default_rng(3).integers(0, 256, (4, 3)).astype(np.uint8)
+    data = files.gif(indices, palette.tobytes(), (10, 8), key=1)
+    text = b"!\1\x0c" + bytes(12) + b"\0"  # takes what was said of transparency
+    spec = CanvasSpec(8, 10, resize_mode="squash")
+    cases.append(("a text", data[:33] + text + data[33:], palette[indices], 0, spec))
     assert problems(cases) == {}
 
 
