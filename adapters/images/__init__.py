@@ -232,6 +232,8 @@ class _Work:
         image.load()
         if bare.check and bare.last_pixel_tells and not np.any(image.getpixel((bare.width - 1, bare.height - 1))):
             bare.check(self._deadline)
+        if bare.colours < 256 and image.mode in ("P", "L"):
+            _check_colours(image, bare.colours)
         if not bare.may_be_all_clear and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             image.putalpha(255)
         return image
@@ -316,6 +318,13 @@ class _Work:
             return Image.fromarray(pixels)
 
         return plain
+
+
+def _check_colours(image: Image.Image, colours: int) -> None:
+    """Raise `CorruptImage` for an index of none of them, unless it is transparent."""
+    counts, clear = image.histogram(), image.info.get("transparency")
+    if any(counts[index] for index in range(colours, 256) if index != clear):
+        raise CorruptImage(f"cannot be decoded: it has pixels of more than the {colours} colours of its palette")
 
 
 def _inverted(rows: Image.Image) -> Image.Image:

@@ -59,6 +59,8 @@ class Bare:
     """What the grey pixels are that the decoder sees."""
     stored: tuple[int, int] | None = None
     """Width and height that the decoder sees, where they are others."""
+    colours: int = 256
+    """Of its palette; a pixel of another one is damage, unless it is the transparent one."""
 
 
 def _parts() -> Iterator[int]:
@@ -68,6 +70,7 @@ def _parts() -> Iterator[int]:
 
 
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_ONCE = (b"IHDR", b"PLTE")
 _PALETTE = 3
 _KEY_BYTES = {0: 2, 2: 6}
 """Of the transparent colour of a grey and of a coloured picture."""
@@ -78,14 +81,18 @@ def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     parts, turn = _png_parts(data)
     width, height, depth, colour = struct.unpack_from(">IIBB", b"".join(parts[b"IHDR"][:1]))
     palette, transparent = b"".join(parts[b"PLTE"][:1]), b"".join(parts[b"tRNS"][:1])
-    kept = [(b"IHDR", parts[b"IHDR"][0])]
-    key = None
+    header = parts[b"IHDR"][0]
+    if header[10:12] != b"\0\0":
+        raise CorruptImage(f"its compression and filters are of the kinds {header[10]} and {header[11]}")
+    kept = [(b"IHDR", header)]
+    key, colours = None, 256
     if colour == _PALETTE:
         if not palette or len(palette) % 3:
             raise CorruptImage("the palette is missing or malformed")
+        colours = len(palette) // 3
         kept.append((b"PLTE", palette))
         if transparent:
-            kept.append((b"tRNS", transparent[: len(palette) // 3]))
+            kept.append((b"tRNS", transparent[:colours]))
     elif parts[b"tRNS"] and colour in _KEY_BYTES:
         if len(transparent) != _KEY_BYTES[colour]:
             raise CorruptImage(f"the transparent colour has {len(transparent)} bytes")
@@ -93,11 +100,11 @@ def bare_png(data: bytes, limits: ImageLimits) -> Bare:
     kept += [(b"IDAT", b"".join(parts[b"IDAT"])), (b"IEND", b"")]
     more = 4 * width * height if key is not None and len(key) == 3 and depth == 16 else 0
     bare = data[:8] + b"".join(_png_chunk(kind, body) for kind, body in kept)
-    check = partial(check_png, parts[b"IHDR"][0], kept[-2][1])
-    interlaced = parts[b"IHDR"][0][12:13] != b"\0"
+    check = partial(check_png, header, kept[-2][1])
+    interlaced = header[12:13] != b"\0"
     return Bare(
         bare, width, height, turn, depth, key=key, memory=more, closed=bool(parts[b"IEND"]), check=check,
-        last_pixel_tells=not interlaced,
+        last_pixel_tells=not interlaced, colours=colours,
     )  # fmt: skip
 
 
@@ -113,8 +120,10 @@ def _png_parts(data: bytes) -> tuple[dict[bytes, list[bytes]], int]:
         if kind == b"tRNS" or not kind[0] & 0x20:
             if not sound:
                 raise CorruptImage(f"chunk {kind.decode('ascii', 'replace')} has a bad checksum, or is cut off")
-            if kind not in parts:
-                raise CorruptImage(f"chunk {kind!r} decides pixels in an unknown way")
+            if kind not in parts or (kind in _PNG_ONCE and parts[kind]):
+                raise CorruptImage(f"chunk {kind!r} decides pixels in an unknown way, or once more")
+            if kind == b"PLTE" and parts[b"IHDR"][0][9] & 2:
+                parts[b"tRNS"].clear()  # as viewers do: it would have to come behind the palette
             parts[kind].append(body)
         elif sound and kind == b"eXIf":
             metadata.exif(body)
@@ -180,7 +189,7 @@ def bare_jpeg(data: bytes, limits: ImageLimits) -> Bare:
     if len(frame) < 7 or len(frame) < 7 + 3 * frame[6]:
         raise CorruptImage("it has no frame")
     ids = frame[7 : 7 + 3 * frame[6] : 3]
-    if not scans.complete(ids, to_the_last_bit=not closed):
+    if not scans.complete(ids):
         raise CorruptImage("scans are missing" if closed else "it is cut off")
     height, width = struct.unpack_from(">HH", frame, 2)
     shares = [(one >> 4) * (one & 15) for one in frame[8 : 8 + 3 * frame[6] : 3]]
@@ -218,9 +227,8 @@ class _Scans:
         """How many there are of it."""
         return self._of[component]
 
-    def complete(self, components: bytes, *, to_the_last_bit: bool) -> bool:
-        if not to_the_last_bit:
-            return all(self._missing.get(one, [99])[0] < 99 for one in components)
+    def complete(self, components: bytes) -> bool:
+        """To the last bit."""
         return all(not any(self._missing.get(one, [99])) for one in components)
 
 
@@ -240,6 +248,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            length = max(length, 2)  # an empty one
         body = data[at + 2 : at + length]
         if length < 2 or len(body) < length - 2:
             raise CorruptImage(f"segment {marker:#04x} is cut off")
@@ -256,11 +266,15 @@ def _segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
 
+_GIF_TEXT = 0x01
+_GIF_XMP_END = b"\1" + bytes(range(255, -1, -1)) + b"\0"
+
+
 def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
     """Screen, palettes, and the first picture with its control block."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + _colours(flags)
-    screen, control = data[:at], b""
+    screen, control, metadata = data[:at], b"", Metadata()
     for _ in _parts():
         block = data[at : at + 1]
         if not block or block == b";":
@@ -269,15 +283,22 @@ def bare_gif(data: bytes, limits: ImageLimits) -> Bare:
             end = _sub_blocks_end(data, at + 2)
             if data[at + 1] == 0xF9 and data[at + 2] == 4:
                 control = data[at : at + 7] + b"\0"
+            elif data[at + 1] == _GIF_TEXT:
+                control = b""  # it was the text's
+            elif data[at + 2 : at + 14] == b"\x0bXMP DataXMP":
+                metadata.xmp(data[at + 14 : end].removesuffix(_GIF_XMP_END))
             at = end
         elif block == b",":
-            left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, at + 1)
-            start, at = at, at + 10 + _colours(flags)
+            left, top, wide, high, local = struct.unpack_from("<HHHHB", data, at + 1)
+            start, at = at, at + 10 + _colours(local)
             picture = data[start : _sub_blocks_end(data, at + 1)]
+            colours = (_colours(local) or _colours(flags)) // 3
             bare = b"".join((screen, control, picture, b";"))
             size = max(width, left + wide), max(height, top + high)
             frame = (left, top, left + wide, top + high)
-            return Bare(bare, *size, frame=None if (wide, high) == size else frame)
+            return Bare(
+                bare, *size, metadata.orientation(), colours=colours, frame=None if (wide, high) == size else frame
+            )
         else:
             at += 1
     raise AssertionError("parts do not end")
@@ -299,6 +320,7 @@ def _sub_blocks_end(data: bytes, at: int) -> int:
 
 _WEBP_METADATA = 0x2C
 """Bits of the header that say ICC, EXIF and XMP."""
+_WEBP_ALPHA = 0x10
 
 
 def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
@@ -321,6 +343,8 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     if not pixels:
         raise CorruptImage("it holds no picture")
     width, height = _webp_size(*kept[0])
+    if kept[0][0] == b"VP8X" and b"ALPH" in (*(kind for kind, _ in kept), kept[-1][1][16:20]):
+        kept[0] = b"VP8X", bytes([kept[0][1][0] | _WEBP_ALPHA]) + kept[0][1][1:]  # it counts where it is
     chunks = b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in kept)
     bare = b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
     frame = _webp_frame(*kept[-1])

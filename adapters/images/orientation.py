@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Iterable
 
 from grpo_tta.adapters.images.ifd import read_directory
+from grpo_tta.adapters.images.xmp import orientation_of
 
 UPRIGHT = 1
 TAG = 0x0112
-_XMP = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|[^>]{0,200}>)\s*([1-8])\s*[\"'<]")
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _PROFILE = re.compile(rb"\s*\w+\s+\d+\s+([0-9a-fA-F\s]*)")
 _MAX_TEXT = 2**20
+"""Bytes of XMP that are read, of all blocks together, and of each text that is compressed."""
 _MAX_BLOCKS = 16
 
 
@@ -25,15 +26,17 @@ def orientation(exif: Iterable[bytes] = (), xmp: Iterable[bytes] = ()) -> int:
         found = _of_exif(block)
         if found is not None:
             return found
+    left = _MAX_TEXT
     for text in xmp:
-        match = _XMP.search(text[:_MAX_TEXT].replace(b"\0", b""))  # UTF-16 is read like UTF-8
-        if match:
-            return int(match[1])
+        found = orientation_of(text[:left])
+        left = max(0, left - len(text))
+        if found is not None:
+            return found
     return UPRIGHT
 
 
 def _of_exif(block: bytes) -> int | None:
-    block = block.removeprefix(b"Exif\0").lstrip(b"\0")
+    block = block.removeprefix(b"Exif\0").lstrip(b"\0\xff")
     try:
         return read_directory(block, cut_off=True).number(TAG, within=range(1, 9))
     except (ValueError, struct.error):

@@ -28,10 +28,15 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 277, 278, 279, 284, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
 _FILL, _PREDICTOR, _EXTRA, _TABLES = 266, 317, 338, 347
-_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, 292, 293, _PREDICTOR, _COLOURS, 332, _EXTRA})
+_INKS, _DOTS, _INDEXED = 332, 336, 346
+_PIXELS = frozenset({_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, 292, 293, _PREDICTOR, _COLOURS, _INKS, _EXTRA})
 """Tags of numbers that decide pixels, beside those of the layout."""
 _LAYOUT = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+_OWN = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+"""Samples of a pixel, without extra ones, by photometric interpretation."""
+_ALPHA = 2
+"""As an extra sample, not multiplied into the colours."""
 _RAW, _GROUP4, _JPEG = 1, 4, 7
 _LOW_FIRST = 2
 _FAX_END = "000000000001" * 2
@@ -65,6 +70,8 @@ def bare_tiff(data: bytes, limits: ImageLimits) -> Bare:
 
     def check(deadline: Deadline) -> None:
         _check_readable(found, photometric, depth, samples)
+        if photometric == _PALETTE and len(found.numbers(_COLOURS, _MAX_NUMBERS)) != 3 * 2**depth:
+            raise CorruptImage(f"its palette has not 3 x {2**depth} numbers")
         _check_bytes(found, parts, height, depth if parts.planar == 2 else depth * samples)
         if found.number(_COMPRESSION) == _JPEG:
             _check_jpegs(found, parts, height, limits, deadline)
@@ -98,6 +105,18 @@ def _check_readable(found: Directory, photometric: int, depth: int, samples: int
     if compression not in _COMPRESSIONS:
         raise UnsupportedPixels(f"compression {compression} cannot be read")
     extra, fill = found.numbers(_EXTRA), found.number(_FILL) or 1
+    if samples > _OWN.get(photometric, samples) + len(extra):
+        raise UnsupportedPixels(f"{samples} samples cannot be read where nothing says what those beyond the colour are")
+    plain = photometric in (_RGB, _CMYK) and (compression != _RAW or extra in ((), (_ALPHA,)))
+    if found.number(_PLANAR) == 2 and samples > 1 and not plain:
+        raise UnsupportedPixels(
+            f"planes of photometric interpretation {photometric} and extra samples {extra} cannot be read"
+        )
+    inks, dots = found.number(_INKS) or 1, set(zip(*[iter(found.numbers(_DOTS))] * 2, strict=False))
+    if found.number(_INDEXED) or (photometric == _CMYK and (inks != 1 or dots - {(0, 2**depth - 1)})):
+        raise UnsupportedPixels(
+            f"pixels of a table's colours, of ink set {inks} or of dots within {dots} cannot be read"
+        )
     order = b"II" if depth == _PACKED else found.data[:2]
     mode = (order, max(photometric, _BLACK_IS_ZERO), (1,), fill, (depth,) * samples, extra)
     if mode not in OPEN_INFO:

@@ -3,8 +3,12 @@
 Each stretch from a keyframe to the next is decoded by itself, so that a frame has the same pixels whether those before
 it were asked for or not: a job that goes on in the middle of a video sees what it would have seen. What is damaged is a
 `CorruptImage`, from there to the next keyframe, as far as the decoder notices. Videos stay open for frames that follow.
+
+Colours are made with the frame's own matrix and range. One that names no matrix has, as players take it, BT.709's from
+720 rows up, else BT.601's. Curves of brightness and primaries are not applied, as an image's profile is not.
 """
 
+import struct
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -23,6 +27,7 @@ from grpo_tta.adapters.images.limits import (
     ImageError,
     ImageLimits,
     TooManyPixels,
+    UnsupportedPixels,
 )
 from grpo_tta.adapters.images.orientation import UPRIGHT
 from grpo_tta.adapters.storage.fetch import Changed, open_file, version_at
@@ -34,8 +39,17 @@ MAX_OPEN = 16
 _NEAR = 5
 """Seconds: a frame so little ahead is reached by going on, another one from its keyframe."""
 _ERRORS = "explode+crccheck+bitstream+buffer"
-_TURNS = {90: 8, 180: 3, 270: 6}
-"""A display matrix's angle, counter-clockwise, as an orientation of EXIF."""
+_TURNS = {
+    (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4, (0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,
+}  # fmt: skip
+"""Where a display matrix takes a step to the right (the first two) and one down, as an orientation of EXIF."""
+_BT709, _BT601, _ROWS_OF_709 = 1, 5, 720
+_UNSAID = (0, 2, 3)
+_MATRICES = frozenset({_BT709, 4, _BT601, 6, 7, 9})
+"""That colours can be made with, in FFmpeg's numbers."""
+_LIMITED, _FULL = 1, 2
+"""Ranges of samples."""
 
 
 class FrameReader:
@@ -124,8 +138,7 @@ class _Video:
             raise CorruptImage(f"damaged since the keyframe before it: {self._damage or 'the decoder says so'}")
         self._check_pixels(frame.width, frame.height)
         with DECODING.take(2 * BYTES_PER_PIXEL * frame.width * frame.height, self._limits.memory):
-            picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
-            return to_canvas(picture, None, _TURNS.get(round(frame.rotation) % 360, UPRIGHT), spec)
+            return to_canvas(Image.fromarray(_rgb(frame)), None, _turn(frame), spec)
 
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
@@ -182,6 +195,33 @@ class _Video:
             if packet is not None:
                 self._damage = str(error.strerror or error)
             return []
+
+
+def _rgb(frame: Any) -> Canvas:
+    """Pixels ``[H, W, 3]``. Raises `UnsupportedPixels`."""
+    if frame.format.is_rgb or len(frame.format.components) < 3:
+        return frame.to_ndarray(format="rgb24")
+    matrix = frame.colorspace
+    if matrix in _UNSAID:
+        matrix = _BT709 if frame.height >= _ROWS_OF_709 else _BT601
+    if matrix not in _MATRICES:
+        raise UnsupportedPixels(f"colours of matrix {matrix} cannot be read")
+    full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+    return frame.to_ndarray(
+        format="rgb24", src_colorspace=matrix, dst_colorspace=_BT601, dst_color_range=_LIMITED,
+        src_color_range=_FULL if full else _LIMITED,
+    )  # fmt: skip
+
+
+def _turn(frame: Any) -> int:
+    """An orientation of EXIF; one that is askew is taken for upright."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return UPRIGHT
+    right, right_down, _, down_right, down = struct.unpack_from("=5i", bytes(data))
+    most = max(map(abs, (right, right_down, down_right, down))) or 1
+    steps = tuple(round(one / most) for one in (right, right_down, down_right, down))
+    return _TURNS.get(steps, UPRIGHT)
 
 
 def _close(container: Any, file: BinaryIO) -> None:

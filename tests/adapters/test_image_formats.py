@@ -208,6 +208,8 @@ def test_no_metadata_of_another_format_decides_whether_it_is_decoded():
         (0xFE, b"\xff\xfe"), (0xE1, b""), (0xEF, b""),
     ):  # fmt: skip
         cases.append(((hex(marker), body), jpeg_with((marker, body)), expected))
+    for marker, length in itertools.product((0xE0, 0xE1, 0xED, 0xEE, 0xFE), (0, 1)):
+        cases.append(((hex(marker), length), JPEG[:2] + bytes([0xFF, marker, 0, length]) + JPEG[2:], expected))
     cases += [("JPEG and more", JPEG + b"\xff\xd8\xff" + bytes(90), expected)]
     values = np.asarray(picture(SIZE[::-1]))
     webp = encode(Image.fromarray(values), "WEBP", lossless=True)
@@ -236,6 +238,12 @@ def test_gif_extensions_do_not_decide_either():
     )  # fmt: skip
     cases = [(fault, good[:start] + fault + good[start:], expected) for fault in faults]
     cases += [("more", good[:-1] + b"\xff" * 50, expected), ("no trailer", good[:-1], expected)]
+    indices = np.random.default_rng(2).integers(0, 4, (8, 10))
+    palette = np.random.default_rng(3).integers(0, 256, (4, 3)).astype(np.uint8)
+    data = files.gif(indices, palette.tobytes(), (10, 8), key=1)
+    text = b"!\1\x0c" + bytes(12) + b"\0"  # takes what was said of transparency
+    spec = CanvasSpec(8, 10, resize_mode="squash")
+    cases.append(("a text", data[:33] + text + data[33:], palette[indices], 0, spec))
     assert problems(cases) == {}
 
 
@@ -299,12 +307,6 @@ def test_an_orientation_counts_in_a_directory_that_is_damaged_elsewhere():
         webp = encode(image, "WEBP", lossless=True, exif=block)
         found[name, "WEBP"] = wrong(webp, expected, 1, spec)
         found[name, "WEBP, cut off"] = wrong(webp[: webp.index(block) + len(block) - 1], expected, 1, spec)
-    for text in (
-        b"<x tiff:Orientation = '6'/>", b"<tiff:Orientation rdf:datatype='x'>6</tiff:Orientation>",
-        "<x tiff:Orientation='6'/>".encode("utf-16"), "<x tiff:Orientation='6'/>".encode("utf-16-be"),
-    ):  # fmt: skip
-        data = encode(image, "WEBP", lossless=True, xmp=text)
-        found[text] = wrong(data, expected, 1, spec)
     assert {name: said for name, said in found.items() if said} == {}
 
 
@@ -353,9 +355,8 @@ def test_a_jpeg_without_its_end_is_right_or_refused(progressive, mode):
     for place in [*places, *scans_of(data)[1:]]:
         with pytest.raises(CorruptImage):
             decode(data[:place], spec)
-        if place in places:
-            with pytest.raises(CorruptImage):  # closed by somebody who did not mind
-                decode(data[:place] + b"\xff\xd9", spec)
+        with pytest.raises(CorruptImage):  # closed by somebody who did not mind
+            decode(data[:place] + b"\xff\xd9", spec)
     damaged = data[: len(data) // 2] + bytes(300) + data[len(data) // 2 + 300 :]
     with pytest.raises(CorruptImage):
         decode(damaged, spec)

@@ -173,3 +173,20 @@ def test_what_a_first_frame_leaves_uncovered_is_white():
         data = files.riff((b"VP8X", header), (b"ANIM", b"\1\2\3\xff\0\0"), (b"ANMF", frame))
         cases.append((("WEBP", left, top, alpha), data, expected))
     assert problems(cases) == {}
+
+
+def test_an_alpha_channel_counts_where_a_header_does_not_say_it():
+    alpha = np.random.default_rng(0).integers(0, 256, SIZE)
+    image = Image.fromarray(np.dstack([np.full((*SIZE, 3), 100), alpha]).astype(np.uint8))
+    data = bytearray(encode(image, "WEBP", quality=100))
+    expected = np.rint(100 * alpha / 255 + 255 - alpha)
+    assert (data[12:16], data[20] & 0x10, b"ALPH" in data) == (b"VP8X", 0x10, True)
+    assert wrong(bytes(data), expected, 3) is None
+    data[20] &= ~0x10
+    assert wrong(bytes(data), expected, 3) is None
+    three = lambda number: struct.pack("<I", number)[:3]  # noqa: E731
+    frame = bytes(6) + three(SIZE[1] - 1) + three(SIZE[0] - 1) + three(100) + b"\0" + bytes(data[30:])
+    for flags in (0x02, 0x12):
+        header = bytes([flags, 0, 0, 0]) + bytes(data[24:30])
+        animated = files.riff((b"VP8X", header), (b"ANIM", bytes(6)), (b"ANMF", frame))
+        assert wrong(animated, expected, 3) is None

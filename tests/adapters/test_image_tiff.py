@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import picture_files as files
 import pytest
-from adapter_pictures import ORDERS, SAME, problems, wrong
+from adapter_pictures import ORDERS, SAME, SIZE, problems, wrong
 
 from grpo_tta.adapters.images import CanvasSpec, CorruptImage, UnsupportedPixels, decode
 
@@ -97,3 +97,72 @@ def test_tiff_strips_and_tiles_that_lie_where_no_pixels_are_are_refused():
         }.values():
             with pytest.raises(CorruptImage):
                 decode(files.tiff(values, 8, 1, extra=[(tag, *long(*numbers))], **layout), SAME)
+
+
+def short(tag, *numbers):
+    return tag, 3, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers)
+
+
+OWN = {1: 1, 2: 3, 3: 1, 5: 4}
+PALETTE = np.random.default_rng(5).integers(0, 65536, (256, 3))
+
+
+def colours_of(values, photometric):
+    if photometric == 3:
+        return PALETTE[values[..., 0]] / 257
+    if photometric == 5:
+        return (255 - values[..., :3]) * (255 - values[..., 3:4]) / 255
+    return values[..., : OWN[photometric]]
+
+
+def test_tiff_planes_and_extra_samples_are_right_or_refused_by_name():
+    unreadable, cases = set(), []
+    for photometric, extra, planar, deflate in itertools.product(
+        OWN, ((), (0,), (1,), (2,), (0, 0)), (1, 2), (True, False)
+    ):
+        values = files.samples(8, (*SIZE, OWN[photometric] + len(extra)), seed=4)
+        alpha = values[..., -1:] / 255 if extra in ((1,), (2,)) else 1
+        expected = colours_of(values, photometric)
+        if extra == (1,):  # multiplied into the colours
+            values[..., :-1] = np.floor(values[..., :-1] * alpha)
+            expected = colours_of(values, photometric) + 255 * (1 - alpha)
+        elif extra == (2,):
+            expected = expected * alpha + 255 * (1 - alpha)
+        tags = [short(338, *extra)] * bool(extra) + [short(320, *PALETTE.T.ravel())] * (photometric == 3)
+        data = files.tiff(values, 8, photometric, planar=planar, deflate=deflate, extra=tags)
+        try:
+            decode(data, SAME)
+        except UnsupportedPixels:
+            unreadable.add((photometric, extra, planar, deflate))
+            continue
+        cases.append(((photometric, extra, planar, deflate), data, np.rint(expected), 2))
+    assert problems(cases) == {}
+    assert {(photometric, (), planar, deflate) for photometric, planar, deflate in
+            itertools.product(OWN, (1, 2), (True, False))}.isdisjoint(unreadable)  # fmt: skip
+    assert {(2, (2,), 2, True), (2, (2,), 2, False), (1, (2,), 1, True), (3, (2,), 1, True)}.isdisjoint(unreadable)
+    assert {(one, (2,), 2, deflate) for one in (1, 3) for deflate in (True, False)} <= unreadable
+
+
+def test_tiff_whose_samples_mean_something_else_is_refused_by_name():
+    four, inks = files.samples(8, (*SIZE, 4)), files.samples(8, (*SIZE, 4)) // 2
+    for data in (
+        files.tiff(four, 8, 2), files.tiff(four, 8, 2, planar=2), files.tiff(files.samples(16, (*SIZE, 4)), 16, 2),
+        files.tiff(inks, 8, 5, extra=[short(332, 2)]), files.tiff(inks, 8, 5, extra=[short(336, 255, 0)]),
+        files.tiff(files.samples(8), 8, 1, extra=[short(346, 1)]),
+    ):  # fmt: skip
+        with pytest.raises(UnsupportedPixels):
+            decode(data, SAME)
+    plain = [short(332, 1), short(336, *[0, 255] * 4), short(346, 0)]
+    assert wrong(files.tiff(inks, 8, 5, extra=plain), np.rint(colours_of(inks, 5)), 1) is None
+
+
+def test_tiff_whose_palette_has_not_as_many_colours_as_its_depth_is_refused():
+    for depth in (1, 2, 4, 8):
+        values, count = files.samples(depth), 2**depth
+        palette = PALETTE[:count].T
+        good = files.tiff(values, depth, 3, extra=[short(320, *palette.ravel())])
+        assert wrong(good, np.rint(PALETTE[:count][values] / 257), 1) is None
+        counts = {3 * count - 1, 3 * count + 3, count, 3 * (count // 2)}
+        for numbers in ([], *(PALETTE.T.ravel()[:one] if one < 768 else [*palette.ravel(), 1] for one in counts)):
+            with pytest.raises(CorruptImage):
+                decode(files.tiff(values, depth, 3, extra=[short(320, *numbers)] * (len(numbers) > 0)), SAME)

@@ -7,11 +7,12 @@ from fractions import Fraction
 import av
 import fsspec
 import numpy as np
+import picture_files as files
 import pytest
 
 from grpo_tta.adapters.canvases import CanvasReader
 from grpo_tta.adapters.events import BadRecord, ImageRef
-from grpo_tta.adapters.images import CanvasSpec, CorruptImage, ImageLimits, TooManyPixels, TooSlow
+from grpo_tta.adapters.images import CanvasSpec, CorruptImage, ImageLimits, TooManyPixels, TooSlow, UnsupportedPixels
 from grpo_tta.adapters.storage.fetch import Changed, Fetcher, ForbiddenByPolicy, TransientFetchError
 from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.source import SourceError, list_source
@@ -149,20 +150,83 @@ def test_when_a_video_begins(tmp_path, touch):
     assert named[0].event_time == 1_770_091_506 * SECOND
 
 
-@pytest.mark.parametrize("angle", [90, 180, 270])
-def test_a_rotated_video_is_upright(tmp_path, angle):
-    data = bytearray(encoded())
-    one, zero, minus = (number.to_bytes(4, "big", signed=True) for number in (65536, 0, -65536))
-    matrix = {90: (zero, one, minus, zero), 180: (minus, zero, zero, minus), 270: (zero, minus, one, zero)}[angle]
-    at = data.index(b"tkhd") + 44
-    for place, number in zip((0, 4, 12, 16), matrix, strict=True):
-        data[at + place : at + place + 4] = number
-    write(tmp_path, data)
-    canvas = reader(tmp_path)(listed(tmp_path)[0], SPEC)[0].astype(int)
-    corners = {"left top": canvas[4:10, 4:10], "right top": canvas[4:10, 22:28]}
-    corners |= {"left bottom": canvas[16:21, 4:10], "right bottom": canvas[22:27, 22:28]}
-    white = {90: "right top", 180: "right bottom", 270: "left bottom"}[angle]  # turned clockwise by the angle
-    assert corners[white].mean() > 230
+MATRICES = {
+    1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1), 5: (0, 1, 1, 0), 6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0), 8: (0, -1, 1, 0),
+}  # fmt: skip
+"""Steps to the right and down by the orientations of EXIF."""
+
+
+def test_a_video_that_is_turned_or_mirrored_is_upright(tmp_path):
+    canvases = {}
+    for turn, matrix in MATRICES.items():
+        data = bytearray(encoded())
+        at = data.index(b"tkhd") + 44
+        for place, number in zip((0, 4, 12, 16), matrix, strict=True):
+            data[at + place : at + place + 4] = (number << 16).to_bytes(4, "big", signed=True)
+        write(tmp_path, data, f"{turn}/a.mp4")
+        canvases[turn] = reader(tmp_path)(listed(tmp_path / str(turn))[0], SPEC).transpose(1, 2, 0).astype(int)
+    for turn, canvas in canvases.items():
+        assert np.abs(files.stored(canvas, turn) - canvases[1]).max() <= 1, turn
+    assert canvases[1][4:10, 4:10].min() > 230
+    assert canvases[6][4:10, 22:28].min() > 230, "turned clockwise"
+
+
+COLOURS = np.array([[[60, 90, 200], [200, 170, 100]], [[120, 200, 60], [90, 128, 128]]])
+"""Y, Cb and Cr of the quarters of a picture."""
+LUMA = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "smpte240m": (0.212, 0.087)}
+LUMA |= {"bt2020nc": (0.2627, 0.0593)}
+"""Shares of red and blue, by a matrix's name."""
+
+
+def rgb_of(matrix, full):
+    red, blue = LUMA[matrix]
+    black, across, zero = (0, 255, 255) if full else (16, 219, 224)
+    luma, cb, cr = np.moveaxis((COLOURS - (black, 128, 128)) / (across, zero, zero), 2, 0)
+    reds, blues = luma + 2 * (1 - red) * cr, luma + 2 * (1 - blue) * cb
+    greens = (luma - red * reds - blue * blues) / (1 - red - blue)
+    return np.rint(255 * np.stack([reds, greens, blues], axis=2)).clip(0, 255)
+
+
+def coloured(matrix, full, size):
+    """A video of the colours, which says its matrix or none."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        container.metadata["creation_time"] = CREATED
+        options = {"crf": "1"} | ({"x264-params": f"colormatrix={matrix}"} if matrix else {})
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+        stream.codec_context.color_range = 2 if full else 1
+        frame = av.VideoFrame(*size, "yuv420p")
+        for plane, values in zip(frame.planes, np.moveaxis(COLOURS, 2, 0), strict=True):
+            rows = np.zeros((plane.height, plane.line_size), np.uint8)
+            rows[:, : plane.width] = values.repeat(plane.height // 2, 0).repeat(plane.width // 2, 1)
+            plane.update(rows.tobytes())
+        for number in range(3):
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "size", "meant"),
+    [
+        *((name, (64, 48), name) for name in LUMA), ("smpte170m", (1280, 720), "smpte170m"),
+        (None, (64, 48), "smpte170m"), (None, (1280, 716), "smpte170m"), (None, (1280, 720), "bt709"),
+    ],
+)  # fmt: skip
+def test_colours_are_those_of_the_streams_matrix_and_range(tmp_path, matrix, size, meant, full):
+    write(tmp_path, coloured(matrix, full, size))
+    canvas = reader(tmp_path)(listed(tmp_path)[0], SPEC).transpose(1, 2, 0).astype(int)
+    assert np.abs(canvas[8::16, 8::16] - rgb_of(meant, full)).max() <= 3
+
+
+def test_colours_of_a_matrix_that_is_not_known_are_refused_by_name(tmp_path):
+    write(tmp_path, coloured("YCgCo", False, (64, 48)))
+    with pytest.raises(UnsupportedPixels, match="matrix 8"):
+        reader(tmp_path)(listed(tmp_path)[0], SPEC)
 
 
 def test_a_bucket_is_read_as_a_folder_is(memory_url):
