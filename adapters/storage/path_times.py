@@ -52,7 +52,9 @@ _YEAR_LAST = re.compile(r"(?<!\d)\d{1,2}([-_.:])\d{1,2}\1(?=\d{4}(?:\1|[/_ T]))"
 """A day and a month before a year: which of them it goes with cannot be told."""
 _FOLDERS_BEFORE = re.compile(r"(?<![^/])(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|[12]\d|3[01])/(?=\d{4}/)", re.ASCII)
 """Folders that may be day and month of the year below them."""
-_NUMBER = re.compile(r"(?<!\d)(?:\d{13}|\d{16}|\d{19}|\d{10}(?:\.\d+)?)(?![A-Za-z0-9])", re.ASCII)
+_NUMBER = re.compile(
+    r"(?<!\d)(?<!\d{4}[-_.:]\d\d[-_.:])(?:\d{13}|\d{16}|\d{19}|\d{10}(?:\.\d+)?)(?![A-Za-z0-9])", re.ASCII
+)
 _FIRST_NUMBER, _LAST_NUMBER = 10**9 * 10**6, 4_102_444_800 * 10**6
 """Of numbers of seconds in a path, in microseconds: 2001 and 2100. Beyond them they are other numbers."""
 _RUN = re.compile(r"\d*")

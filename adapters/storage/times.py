@@ -17,12 +17,12 @@ is what could be two times. Without an offset a time is UTC.
     2023-06-15, 20230615                                                     a day: its midnight, which is a guess
 
 Behind a clock: ``Z``, ``UTC``, ``+02``, ``+0200``, ``+02:00`` and ``GMT+2`` are offsets, ``-08:00`` is one, and
-``-0800`` behind ``T`` and a separated clock. Other numbers behind ``-`` or ``_`` are serials (three digits behind
-``_`` a fraction); what may be either is refused, and so are names of zones, as CEST. AM and PM have dots or none. A
-day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC.
+``-0800`` behind ``T`` and a separated clock. Other numbers behind a clock with seconds are serials (three digits behind
+``_`` a fraction), but four that may be an offset. AM and PM have dots or none. A day's 24:00:00 is the next one's
+midnight, and so is a leap second, 23:59:60 UTC.
 
-A day counts only where nothing in its name or below it looks like a clock: digits that follow it at once, a folder or
-file called by 2, 4 or 6 digits alone, a clock elsewhere. Six digits below a date that begin with 00 are the first
+All else that is left of the name and of the folders below must be known to be no part of the time, whatever stands
+between (`adapters.storage.unread`), or the time is refused. Six digits below a date that begin with 00 are the first
 minutes of a day or the first 10,000 frames, and refused. A year that comes after day and month begins no date. Dates
 come before numbers of seconds: ``202301011200`` is noon of a day and not the year 8380.
 """
@@ -74,7 +74,7 @@ _NAMED = re.compile(
     FLAGS,
 )
 _DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
-_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|W[0-5]\d|Q[1-4]", FLAGS)
+_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|(?:K?W|week[-_. ]?)[0-5]\d|Q[1-4]", FLAGS)
 _YEAR_OR_MONTH = re.compile(
     r"(?<!\d)(?:19[89]|2[01]\d)\d(?:(?:0[1-9]|1[0-2])\d*)?(?!\d)"
     rf"|(?<![^\W\d_]){_MONTH_NAME}(?![^\W\d_])|[年月日]"
@@ -171,9 +171,10 @@ def holds_date(name: str) -> bool:
 
 
 def may_be_date(name: str) -> bool:
-    """Whether it may be a date or a part of one by as little as that it begins with a number, or has no letter."""
+    """Whether it may be a date or a part of one by as little as that it begins with a number, has no letter, is a week
+    or is spelt as a partition."""
     first = next((sign for sign in name if sign.isalnum()), "0")
-    return first.isnumeric() or holds_date(name)
+    return first.isnumeric() or "=" in name or bool(_BELOW_YEAR.fullmatch(name)) or holds_date(name)
 
 
 def is_year_folder(folder: str) -> bool:

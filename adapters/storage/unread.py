@@ -14,7 +14,8 @@ _COUNTED = re.compile(
 )
 """Numbers of cameras, pictures and copies, and sizes. Without a word only such as no clock has digits of."""
 _SIGNED = re.compile(
-    r"\A[^\w /()\[\]-]\d|[^\w\s/()\[\].,:;#@=&!'%{}-] ?\d|(?<=[\W_])-(?:\d| \d\d)|(?<![^\W_])[PMpm]\d\d(?:\d\d)?(?!\d)"
+    r"\A[^\w ~/()\[\]-]\d|[^\w\s/()\[\].,:;#@=&!'%{}~-] ?\d|(?<=[\W_])-(?:\d| \d\d)|-\d\d:"
+    r"|(?<![^\W_])[PMpm]\d\d(?:\d\d)?(?!\d)"
 )
 """Behind a clock: more of it, or an offset."""
 _WORD, _DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"\d")

@@ -216,10 +216,23 @@ def test_no_part_of_a_clock_is_left_unread_whatever_stands_between(date, between
      "2023-06-15/P142530.jpg", "2023-06-15/clip_1425.jpg", "2023-06-15/\u0661\u0664.jpg", "2023-06-15/\u5341\u56db.jpg",
      "2023-06-15/14/02-25-30.jpg", "2023-06-15/02/14/25-30.jpg", "2023-06-15_14-00-00/1425.jpg",
      "14h25_2023-06-15.jpg", "2023-06-15_14-00-00/20230615_x/14-25-30.jpg",
-     "2023-06-15_14-25-30_2023-06-15_14-26-00_CEST.jpg"],
+     "2023-06-15_14-25-30_2023-06-15_14-26-00_CEST.jpg", "2023-06-1514253000017.jpg"],
 )  # fmt: skip
 def test_numbers_that_no_camera_is_known_to_count_may_be_of_the_clock(path):
     refused(path)
+
+
+SEPARATORS = st.text(st.characters(exclude_categories=["L", "N", "Cs"]), max_size=3) | st.text("-_.:/ ", max_size=2)
+
+
+@given(st.sampled_from(["2023-06-15", "20230615", "2023/06/15"]), SEPARATORS, SEPARATORS, SEPARATORS, SEPARATORS)
+def test_between_any_separators_a_clock_is_read_whole_or_refused(date, join, one, two, end):
+    path = f"{date}{join or '_'}14{one}25{two}30{end}"
+    with contextlib.suppress(ValueError):
+        assert NamePattern(time_pattern="auto").time(f"{path}.jpg", None).value == NOON
+    for unread in ("PM", "CEST", "\u5348\u5f8c"):
+        with contextlib.suppress(ValueError):
+            assert NamePattern(time_pattern="auto").time(f"{date}_022530{end}{unread}.jpg", None).value == NOON
 
 
 @pytest.mark.parametrize(
@@ -261,7 +274,7 @@ def test_four_digits_behind_a_minus_that_may_be_an_offset_are_refused(path):
      "20230615_142530_1080p.jpg", "2023-06-15_14-25-30 (2).jpg", "20230615_142530_west.jpg", "20230615_142530_cat.jpg",
      "2023-06-15_14-25-30/frame_00017.jpg", "20230615_142530_a1b2c3d4.jpg", "20230615_142530_FRONT-2.jpg",
      "2023-06-15/cam-2/14-25-30_person.jpg", "\uff12\uff10\uff12\uff13-06-15_14\uff1a25\uff1a30.jpg",
-     "2023-06-15_14-25-30 - copy.jpg", "2023-06-15_14.25.30_800x600.jpg"],
+     "2023-06-15_14-25-30 - copy.jpg", "20230615_142530~2.jpg", "2023-06-15_14.25.30_800x600.jpg"],
 )  # fmt: skip
 def test_what_is_no_part_of_a_time_may_follow(path):
     assert NamePattern(time_pattern="auto").time(path, None).value // S == NOON // S
@@ -365,7 +378,8 @@ def test_a_folder_that_is_a_date_is_no_stream(path, stream):
     "folders",
     ["29-11-2026", "29.11.2026", "29_11_2026", "11-29-2026", "2026-333", "2026-W48", "2026W48", "2026-W48-7",
      "Nov-29-2026", "29-Nov-2026", "29 November 2026", "November 29, 2026", "2026-Nov-29", "2026-Nov", "2026/Nov/29",
-     "2026/11 November/29", "2026/W48", "2026/Q4", "29/11/2026", "11/29/2026", "year=2026/month=11/day=29/hour=07",
+     "2026/11 November/29", "2026/W48", "2026/KW48", "2026/Q4", "29/11/2026", "11/29/2026",
+     "year=2026/month=11/day=29/hour=07",
      "dt=2026-11-29", "date=20261129", "2026-11-29/2026-11-29_14", "2026-11/29"],
 )  # fmt: skip
 def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
@@ -394,7 +408,8 @@ def test_a_stream_that_folders_do_not_quite_tell_is_a_guess(path, stream):
     "folder",
     ["2026112914", "29-11-26", "26-11-29", "2026 11 29", "2026\u201311\u201329", "2026\u5e7411\u670829\u65e5",
      "29 novembre 2026", "2026-KW48", "1796050448", "14", "29 novembre", "[29] 11", "\u5341\u4e00\u6708", "Nov",
-     "cam-20261129", "\uff12\uff19", "-"],
+     "cam-20261129", "\uff12\uff19", "-",
+     "KW48", "W48", "Week 48", "stunde=14"],
 )  # fmt: skip
 def test_a_folder_that_may_be_a_date_is_at_least_a_guess(folder):
     assert NamePattern().stream(f"{folder}/cam-17/a.jpg").guessed
