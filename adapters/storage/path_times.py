@@ -9,10 +9,11 @@ folders, then a folder's, then numbers of seconds, then a day.
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Generic, NamedTuple, TypeVar
 
-from grpo_tta.adapters.storage.moments import DAY, LAST_YEAR, is_year, microseconds, of_number, offset_behind
+from grpo_tta.adapters.storage.moments import DAY, microseconds, of_number, offset_behind
 from grpo_tta.adapters.storage.unread import unread_number, unread_word
 
 FLAGS = re.IGNORECASE | re.ASCII
@@ -42,12 +43,17 @@ _BELOW = tuple(
 """Below the folder of a date; the last only below a date of digits alone."""
 _HOUR = re.compile(r"[T_ ](?P<hour>\d{2})(?![A-Za-z0-9])", FLAGS)
 _HOUR_OF_DIGITS = re.compile(r"T?(?P<hour>\d{2})(?![A-Za-z0-9])", FLAGS)
-_DATE = re.compile(
-    r"(?<!\d)(?=(?P<year>\d{4})(?:(?P<d>[-_.:/])(?P<month>\d{1,2})(?P=d)(?P<day>\d{1,2})(?!\d)"
-    r"|(?P<mm>\d{2})(?P<dd>\d{2})|_(?P<m3>\d{2})(?P<d3>\d{2})(?=_\d{6})))"
-    r"|(?<![A-Za-z0-9])(?=[AP](?P<short_year>\d{2})(?P<m4>\d{2})(?P<d4>\d{2})_?\d{6})",
-    FLAGS,
+_YEAR, _MONTH_DAY = r"(?P<year>1\d{3}|2[01]\d{2})", r"(?P<month>\d{2})(?P<day>\d{2})"
+_DATES = tuple(
+    re.compile(rf"(?<!\d)(?={spelling})", FLAGS)
+    for spelling in (
+        rf"{_YEAR}(?P<d>[-_.:/])(?P<month>\d{{1,2}})(?P=d)(?P<day>\d{{1,2}})(?!\d)",
+        rf"(?!1(?!9[89])\d{{9}}(?:\d{{3}}){{0,3}}(?!\d)){_YEAR}{_MONTH_DAY}",
+        rf"{_YEAR}_{_MONTH_DAY}_\d{{6}}",
+        rf"(?<![A-Z])[AP](?P<short_year>\d{{2}}){_MONTH_DAY}_?\d{{6}}",
+    )
 )
+"""Of the second not those that are numbers of seconds, before 1980 as dates."""
 _YEAR_LAST = re.compile(r"(?<!\d)\d{1,2}([-_.:])\d{1,2}\1(?=\d{4}(?:\1|[/_ T]))", re.ASCII)
 """A day and a month before a year: which of them it goes with cannot be told."""
 _FOLDERS_BEFORE = re.compile(r"(?<![^/])(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|[12]\d|3[01])/(?=\d{4}/)", re.ASCII)
@@ -57,7 +63,6 @@ _NUMBER = re.compile(
 )
 _FIRST_NUMBER, _LAST_NUMBER = 10**9 * 10**6, 4_102_444_800 * 10**6
 """Of numbers of seconds in a path, in microseconds: 2001 and 2100. Beyond them they are other numbers."""
-_RUN = re.compile(r"\d*")
 _ORDINAL = re.compile(r"(?:19[89]|20\d)\d(?:[012]\d\d|3[0-6]\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 
 
@@ -121,27 +126,12 @@ def find(path: str) -> Told[int]:
 def _dates_in(path: str) -> Iterator[_Date]:
     """All that are dates of a calendar, in a year that a picture may be of."""
     late = {match.end() for match in _YEAR_LAST.finditer(path)}
-    for match in _DATE.finditer(path):
-        part = match.groupdict()
-        month = part["month"] or part["mm"] or part["m3"] or part["m4"]
-        day = part["day"] or part["dd"] or part["d3"] or part["d4"]
-        name = next(name for name in ("day", "dd", "d3", "d4") if part[name])
-        parts = {"year": part["year"], "short_year": part["short_year"], "month": month, "day": day}
-        date = _Date(match.start(), match.end(name), parts, part["d"] is None, part["d"] == "/")
-        if match.start() not in late and _is_date(path, date):
-            yield date
-
-
-def _is_date(path: str, date: _Date) -> bool:
-    run = _RUN.match(path, date.start)
-    digits = len(run[0]) if run else 0
-    year = int(date.parts["year"] or f"20{date.parts['short_year']}")
-    if year > LAST_YEAR or (digits in (10, 13, 16, 19) and not is_year(str(year))):
-        return False
-    try:
-        return microseconds(date.parts) >= 0
-    except ValueError:
-        return False
+    found = (match for spelling in _DATES for match in spelling.finditer(path) if match.start() not in late)
+    for match in sorted(found, key=re.Match.start):
+        parts = match.groupdict()
+        with suppress(ValueError):
+            microseconds(parts)
+            yield _Date(match.start(), match.end("day"), parts, "d" not in parts, parts.get("d") == "/")
 
 
 def _read(path: str, date: _Date, start: int) -> _Reading:
@@ -173,9 +163,9 @@ def _joined(path: str, date: _Date) -> _Reading | None:
         raise ValueError(f"{path[date.end : match.end()]!r} is no clock")
     offset, length = offset_behind(path[match.end() :], iso=iso, compact=compact)
     time = microseconds({**date.parts, **part, "fraction": fraction}, offset)
-    hour = f"/{part['hour']}/"
-    skipped = path[date.end : match.start("hour")].replace(hour, "/") if join is None else ""
-    _check(skipped, skipped)
+    if join is None:
+        skipped = path[date.end : match.start("hour")].replace(f"/{part['hour']}/", "/")
+        _check(skipped, skipped)
     rest = path[match.end() + length :]
     whole = part["second"] and "/" not in path[match.start("hour") : match.end()]
     _check(rest.partition("/")[2] if whole else rest, rest)
@@ -184,13 +174,8 @@ def _joined(path: str, date: _Date) -> _Reading | None:
 
 def _known(part: dict[str, str | None], join: str, *, iso: bool, compact: bool) -> bool:
     """Whether hour and minute alone are a clock, as they are joined."""
-    if part["second"] or part["half"]:
-        return True
-    if "+" in join:
-        return False
-    if compact:
-        return iso or not join
-    return len(part["hour"] or "") == 2 or part["c"] in (":", "h", "H")
+    alone = (iso or not join) if compact else (len(part["hour"] or "") == 2 or part["c"] in (":", "h", "H"))
+    return bool(part["second"] or part["half"]) or (alone and "+" not in join)
 
 
 def _check(numbers: str, words: str) -> None:
