@@ -63,6 +63,8 @@ _NUMBER = re.compile(
 )
 _FIRST_NUMBER, _LAST_NUMBER = 10**9 * 10**6, 4_102_444_800 * 10**6
 """Of numbers of seconds in a path, in microseconds: 2001 and 2100. Beyond them they are other numbers."""
+_SUFFIX = re.compile(r"\.(?:ts|m2ts|mp4|m4v|3gp)$", FLAGS)
+"""Of videos, such as may else be a number or a word of a time."""
 _ORDINAL = re.compile(r"(?:19[89]|20\d)\d(?:[012]\d\d|3[0-6]\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 
 
@@ -100,7 +102,7 @@ class _Reading(NamedTuple):
 def find(path: str) -> Told[int]:
     """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or
     what may be two."""
-    text = unicodedata.normalize("NFKC", path)
+    text = _SUFFIX.sub("", unicodedata.normalize("NFKC", path))
     dates = list(_dates_in(text))
     readings: list[_Reading] = []
     for date, after in zip_longest(dates, dates[1:]):

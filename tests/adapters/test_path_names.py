@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.adapters.storage.path_times import find
 from grpo_tta.adapters.storage.times import holds_date, is_date, parse_time
+from grpo_tta.adapters.video.container import SUFFIXES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
@@ -278,6 +279,14 @@ def test_four_digits_behind_a_minus_that_may_be_an_offset_are_refused(path):
 )  # fmt: skip
 def test_what_is_no_part_of_a_time_may_follow(path):
     assert NamePattern(time_pattern="auto").time(path, None).value // S == NOON // S
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_suffix_of_a_video_is_no_part_of_its_time(suffix):
+    auto = NamePattern(time_pattern="auto")
+    assert auto.time(f"door/2023-06-15_14-25-30{suffix}", None).value == NOON
+    assert auto.time(f"door/2023-06-15_14-25-30{suffix.upper()}", None).value == NOON
+    assert auto.time(f"door/2023061514{suffix}", None) == (NOON - 25 * M - 30 * S, False)
 
 
 @pytest.mark.parametrize(
