@@ -15,14 +15,9 @@ _AFTER_YEAR = ("month", "day", "hour", "minute", "second")
 _FURTHEST = timedelta(hours=14)
 
 _PLUS = re.compile(r"[ _]?(?:UTC|GMT)?[ _]?\+(\d{2})[:_-]?(\d{2})?(?![\d:])|[ _]?(?:UTC|GMT)[ _]?\+(\d)(?![\d:])")
-_UTC = re.compile(r"[ ]?[Zz](?![A-Za-z0-9])|[ _]?(?:UTC|GMT)(?![A-Za-z0-9]|[ _]?[-+]?\d)")
-_MINUS = re.compile(r" ?-(\d{2})(?:([:_-]?)(\d{2}))?(?![\d:]|[-_.]\d)")
-_UNKNOWN = re.compile(
-    r"[ _]?(?:[+\u2212\u00b1]\d|(?:UTC|GMT)[ _]?[-+\u2212]?\d)|:\d|[.,]\d"
-    r"|[ _-]?(?:CES?T|MES?Z|EES?T|BST|IST|MSK|[ECMP][SD]T|AK[SD]T|HST|JST|KST|HKT|SGT|A[ECW][SD]T|NZ[SD]T|SAST"
-    r"|BRT|PKT)(?![A-Za-z])"
-)
-"""Behind a clock: an offset that is none of those above, a zone's name, which says no offset, or more of the clock."""
+_UTC = re.compile(r"[ ]?[Zz](?![A-Za-z0-9])|[ _]?(?:UTC|GMT)(?![A-Za-z0-9]|[ _]?[-+]? ?\d)")
+_MINUS = re.compile(r" ?-(?!\d\d([-_.])\d\d\1\d)(\d{2})(?:([:_.h-]?)(\d{2}))?(?![\d:])")
+"""Not the second clock of a stretch."""
 
 
 def is_year(text: str) -> bool:
@@ -76,33 +71,29 @@ def offset_of(hours: str, minutes: str | None) -> timedelta:
     return offset
 
 
-def offset_behind(rest: str, *, iso: bool, compact: bool) -> timedelta:
-    """The offset that ``rest``, what follows a clock, begins with; nothing where none is there.
+def offset_behind(rest: str, *, iso: bool, compact: bool) -> tuple[timedelta, int]:
+    """The offset that ``rest``, what follows a clock, begins with, and its length; nothing where none is there.
 
     With a plus sign, ``Z`` or UTC it is one. What has a minus sign may be a serial number or the end of a stretch:
-    behind a clock of digits alone it is a serial; behind ``T`` and a separated clock (``iso``) it is an offset
-    where it can be one. Raises ValueError where it could be both, for the name of a zone, and for more of a clock.
+    behind ``T`` and a separated clock (``iso``, not ``compact``) it is an offset where it can be one. Raises ValueError
+    where it could be both.
     """
     plus = _PLUS.match(rest)
     if plus is not None:
-        return offset_of(plus[1] or plus[3], plus[2])
-    if _UTC.match(rest):
-        return timedelta(0)
-    unknown = _UNKNOWN.match(rest)
-    if unknown is not None:
-        raise ValueError(f"{unknown[0]!r} behind the clock is no offset that can be read")
+        return offset_of(plus[1] or plus[3], plus[2]), plus.end()
+    utc = _UTC.match(rest)
     minus = _MINUS.match(rest)
-    if minus is None:
-        return timedelta(0)
-    hours, separator, minutes = minus.groups()
+    if utc is not None or minus is None:
+        return timedelta(0), utc.end() if utc else 0
+    _, hours, separator, minutes = minus.groups()
     try:
         offset = offset_of(hours, minutes)
     except ValueError:
         if separator == ":":
             raise
-        return timedelta(0)
-    if separator == ":" or (iso and not compact and minutes is not None and separator != "_"):
-        return -offset
-    if not offset or (not iso and (compact or minutes is None)):
-        return timedelta(0)
-    raise ValueError(f"{minus[0]!r} behind the clock may be an offset or a number")
+        return timedelta(0), 0
+    if separator == ":" or (iso and not compact and minutes is not None and separator in "-"):
+        return -offset, minus.end()
+    if offset and (iso or minutes is not None):
+        raise ValueError(f"{minus[0]!r} behind the clock may be an offset or a number")
+    return timedelta(0), 0

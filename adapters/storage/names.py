@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from grpo_tta.adapters.storage.path_times import Told, find
-from grpo_tta.adapters.storage.times import date_folders, holds_date, read_time
+from grpo_tta.adapters.storage.times import date_folders, may_be_date, read_time
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 AUTO = "auto"
@@ -68,23 +68,19 @@ def guesses(stream: Told[str], time: Told[int]) -> str:
 
 def _folder_stream(folders: Sequence[str]) -> Told[str]:
     """The first of the folders that is not of a date: a day, a month, a year above months, hours below a day. It is a
-    guess where there is none, where it is a number below a date, where it holds a date, and where folders lie below a
-    date that is below it."""
+    guess where there is none, where it may be a date or its number, and where folders lie below a date that is below
+    it."""
     rest = folders
     while found := date_folders(rest):
         rest = rest[found:]
     if len(rest) < len(folders):
-        numbers = [folder for folder in rest if _TWO_DIGITS.fullmatch(folder)]
-        if len(numbers) == len(rest) and len(rest) > 1:
-            return Told(DEFAULT_STREAM, guessed=True)
-        rest = [folder for folder in rest if folder not in numbers] or rest
+        names = [folder for folder in rest if not _TWO_DIGITS.fullmatch(folder)]
+        rest = names or rest[: len(rest) == 1]
     if not rest:
         return Told(DEFAULT_STREAM, guessed=True)
-    first = rest[0]
     below = next((rest[at:] for at in range(1, len(rest)) if date_folders(rest[at:])), [])
-    unclear = [folder for folder in below[date_folders(below) :] if not _TWO_DIGITS.fullmatch(folder)]
-    number = _TWO_DIGITS.fullmatch(first) and (len(rest) < len(folders) or _TWO_DIGITS.fullmatch("".join(rest[1:2])))
-    return Told(first, guessed=bool(unclear or number) or holds_date(first))
+    unclear = any(not _TWO_DIGITS.fullmatch(folder) for folder in below[date_folders(below) :])
+    return Told(rest[0], guessed=unclear or may_be_date(rest[0]))
 
 
 def _compiled(group: str, pattern: str | None) -> re.Pattern[str] | None:

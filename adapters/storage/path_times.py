@@ -1,26 +1,26 @@
 """`find`: the time that a path tells, by the table of `adapters.storage.times`.
 
-Every date in the path is looked at with what follows it. It is a moment, where a clock is joined to it in a spelling of
-the table; a day, where no clock follows; or refused, where digits of one seem to follow. The file's own moment counts
-before one that is spread over folders, then a folder's, then numbers of seconds, then a day.
+Every date in the path is looked at with all that follows it, to the end or to the next date. It is a moment, where a
+clock is joined to it in a spelling of the table; an hour; a day, where nothing follows; or refused, where what is left
+may be a part of its time (`adapters.storage.unread`). The file's own moment counts before one that is spread over
+folders, then a folder's, then numbers of seconds, then a day.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Generic, NamedTuple, TypeVar
 
-from grpo_tta.adapters.storage.moments import DAY, LAST_YEAR, is_year, microseconds, of_number, offset_behind
+from grpo_tta.adapters.storage.moments import DAY, microseconds, of_number, offset_behind
+from grpo_tta.adapters.storage.unread import unread_number, unread_word
 
 FLAGS = re.IGNORECASE | re.ASCII
 _WORDS = r"at|um|à|a las|a la|às|alle|om|kl\.?|klo|o|в"
-JOIN = rf"(?:[T_ ,.+-]{{1,3}}|[ \u00a0](?:{_WORDS})[ \u00a0])"
-HALF = r"(?:[ _\u00a0\u202f]?(?P<half>[AP])\.?[ \u00a0]?M(?![A-Z])\.?)?"
-_NO_DATE = r"(?!\d{4}[-_.:/]\d{1,2}[-_.:/]\d|(?:19|20)\d{6}(?!\d))"
-SECOND = (
-    rf"(?P<second>\d{{2}})(?!\d)(?:(?P<point>[.,]){_NO_DATE}(?P<f1>\d+)|_{_NO_DATE}(?P<f2>\d{{3}})(?!\d)"
-    r"|s(?:(?P<f3>\d{3})(?!\d))?)?"
-)
+JOIN = rf"(?:[T_ ,.+-]{{1,3}}| (?:{_WORDS}) )"
+HALF = r"(?:[ _]?(?P<half>[AP])\.? ?M(?![A-Z])(?:\.(?![A-Z]))?)?"
+SECOND = r"(?P<second>\d{2})(?!\d)(?:[.,](?P<f1>\d+)|_(?P<f2>\d{3})(?![A-Za-z0-9])|s(?:(?P<f3>\d{3})(?!\d))?)?"
 _SEPARATED = re.compile(
     rf"(?P<join>{JOIN})(?P<hour>\d{{1,2}})(?P<c>[-_.:h]|%3A)(?P<minute>\d{{2}})(?!\d)(?:(?:(?P=c)|m){SECOND})?{HALF}",
     FLAGS,
@@ -28,7 +28,7 @@ _SEPARATED = re.compile(
 _FRACTION = r"(?P<f1>\d{2,3}|\d{6}|\d{9})(?!\d)"
 _DIGITS = re.compile(
     rf"(?:(?P<join>{JOIN})(?!(?:19|20)\d{{6}}(?!\d)))?(?P<hour>\d{{2}})(?P<minute>\d{{2}})"
-    rf"(?:(?P<second>\d{{2}})(?:{_FRACTION}|[.,]{_NO_DATE}(?P<f2>\d+))?)?(?!\d){HALF}",
+    rf"(?:(?P<second>\d{{2}})(?:{_FRACTION}|[.,](?P<f2>\d+))?)?(?!\d){HALF}",
     FLAGS,
 )
 _FOLDERS = r"/(?:[^/]+/)*?"
@@ -41,30 +41,30 @@ _BELOW = tuple(
     )
 )
 """Below the folder of a date; the last only below a date of digits alone."""
-_HOUR = re.compile(r"[T_ ](\d{2})(?![A-Za-z0-9]|[-_.:]\d)", FLAGS)
-_HOUR_OF_DIGITS = re.compile(r"T?(\d{2})(?![A-Za-z0-9]|[-_.:]\d)", FLAGS)
-_DIGIT_FOLLOWS = re.compile(r"[T_ ,.+-]{0,3}\d", FLAGS)
-_CLOCK_LIKE = re.compile(
-    r"(?<![\d.])\d{1,2}(?:[-_.:h]|%3A)\d{2}(?:[-_.:m]|%3A)\d{2}(?!\d)|(?<!\d)\d{1,2}[:h]\d{2}(?!\d)"
-    r"|(?<![A-Za-z0-9])\d{6}(?![A-Za-z0-9])|\d[ _\u00a0\u202f]?[ap]\.?[ \u00a0]?m(?![a-z])",
-    FLAGS,
+_HOUR = re.compile(r"[T_ ](?P<hour>\d{2})(?![A-Za-z0-9])", FLAGS)
+_HOUR_OF_DIGITS = re.compile(r"T?(?P<hour>\d{2})(?![A-Za-z0-9])", FLAGS)
+_YEAR, _MONTH_DAY = r"(?P<year>1\d{3}|2[01]\d{2})", r"(?P<month>\d{2})(?P<day>\d{2})"
+_DATES = tuple(
+    re.compile(rf"(?<!\d)(?={spelling})", FLAGS)
+    for spelling in (
+        rf"{_YEAR}(?P<d>[-_.:/])(?P<month>\d{{1,2}})(?P=d)(?P<day>\d{{1,2}})(?!\d)",
+        rf"(?!1(?!9[89])\d{{9}}(?:\d{{3}}){{0,3}}(?!\d)){_YEAR}{_MONTH_DAY}",
+        rf"{_YEAR}_{_MONTH_DAY}_\d{{6}}",
+        rf"(?<![A-Z])[AP](?P<short_year>\d{{2}}){_MONTH_DAY}_?\d{{6}}",
+    )
 )
-_NUMBERED = re.compile(r"/(?:\d{2}|\d{4}|\d{1,2}[-_.]\d{2})(?=/|\.[A-Za-z0-9]+$|$)", re.ASCII)
-"""A folder or file that is called by 2 or 4 digits and nothing else, or as hour and minute."""
-_DATE = re.compile(
-    r"(?<!\d)(?=(?P<year>\d{4})(?:(?P<d>[-_.:/])(?P<month>\d{1,2})(?P=d)(?P<day>\d{1,2})(?!\d)"
-    r"|(?P<mm>\d{2})(?P<dd>\d{2})|_(?P<m3>\d{2})(?P<d3>\d{2})(?=_\d{6})))"
-    r"|(?<![A-Za-z0-9])(?=[AP](?P<short_year>\d{2})(?P<m4>\d{2})(?P<d4>\d{2})_?\d{6})",
-    FLAGS,
-)
+"""Of the second not those that are numbers of seconds, before 1980 as dates."""
 _YEAR_LAST = re.compile(r"(?<!\d)\d{1,2}([-_.:])\d{1,2}\1(?=\d{4}(?:\1|[/_ T]))", re.ASCII)
 """A day and a month before a year: which of them it goes with cannot be told."""
 _FOLDERS_BEFORE = re.compile(r"(?<![^/])(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|[12]\d|3[01])/(?=\d{4}/)", re.ASCII)
 """Folders that may be day and month of the year below them."""
-_NUMBER = re.compile(r"(?<!\d)(?:\d{13}|\d{16}|\d{19}|\d{10}(?:\.\d+)?)(?![A-Za-z0-9])", re.ASCII)
+_NUMBER = re.compile(
+    r"(?<!\d)(?<!\d{4}[-_.:]\d\d[-_.:])(?:\d{13}|\d{16}|\d{19}|\d{10}(?:\.\d+)?)(?![A-Za-z0-9])", re.ASCII
+)
 _FIRST_NUMBER, _LAST_NUMBER = 10**9 * 10**6, 4_102_444_800 * 10**6
 """Of numbers of seconds in a path, in microseconds: 2001 and 2100. Beyond them they are other numbers."""
-_RUN = re.compile(r"\d*")
+_SUFFIX = re.compile(r"\.(?:ts|m2ts|mp4|m4v|3gp)$", FLAGS)
+"""Of videos, such as may else be a number or a word of a time."""
 _ORDINAL = re.compile(r"(?:19[89]|20\d)\d(?:[012]\d\d|3[0-6]\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 
 
@@ -102,18 +102,21 @@ class _Reading(NamedTuple):
 def find(path: str) -> Told[int]:
     """The time that a file's path tells, in microseconds since the epoch. Raises ValueError where it tells none, or
     what may be two."""
-    path = unicodedata.normalize("NFC", path)
-    dates = list(dates_in(path))
-    readings = [_read(path, date) for date in dates]
-    file = path.rfind("/") + 1
-    found = _moment(path, readings, file)
+    text = _SUFFIX.sub("", unicodedata.normalize("NFKC", path))
+    dates = list(_dates_in(text))
+    readings: list[_Reading] = []
+    for date, after in zip_longest(dates, dates[1:]):
+        clock = readings[-1].end if readings and readings[-1].kind == "moment" else 0
+        start = max(text.rfind("/", 0, date.start) + 1, clock)
+        readings.append(_read(text[: after.start if after else None], date, start))
+    file = text.rfind("/") + 1
+    found = _moment(text, readings, file)
+    if found is None:
+        found = _number(text, readings, file)
     if found is not None:
         return Told(found)
-    number = _number(path, readings, file)
-    if number is not None:
-        return Told(number)
     refused = [reading.why for reading in readings if reading.kind == "refused"]
-    late = _YEAR_LAST.search(path) or _FOLDERS_BEFORE.search(path)
+    late = _YEAR_LAST.search(text) or _FOLDERS_BEFORE.search(text)
     if refused or late or not readings:
         why = f": {refused[-1]}" if refused else ""
         raise ValueError(f"no time that a camera writes is in {path!r}{why}: say where it is by a time pattern")
@@ -122,118 +125,90 @@ def find(path: str) -> Told[int]:
     return Told(last.time, guessed=last.kind == "day")
 
 
-def dates_in(path: str) -> Iterator[_Date]:
+def _dates_in(path: str) -> Iterator[_Date]:
     """All that are dates of a calendar, in a year that a picture may be of."""
     late = {match.end() for match in _YEAR_LAST.finditer(path)}
-    for match in _DATE.finditer(path):
-        part = match.groupdict()
-        month = part["month"] or part["mm"] or part["m3"] or part["m4"]
-        day = part["day"] or part["dd"] or part["d3"] or part["d4"]
-        name = next(name for name in ("day", "dd", "d3", "d4") if part[name])
-        parts = {"year": part["year"], "short_year": part["short_year"], "month": month, "day": day}
-        date = _Date(match.start(), match.end(name), parts, part["d"] is None, part["d"] == "/")
-        if match.start() not in late and _is_date(path, date):
-            yield date
+    found = (match for spelling in _DATES for match in spelling.finditer(path) if match.start() not in late)
+    for match in sorted(found, key=re.Match.start):
+        parts = match.groupdict()
+        with suppress(ValueError):
+            microseconds(parts)
+            yield _Date(match.start(), match.end("day"), parts, "d" not in parts, parts.get("d") == "/")
 
 
-def _is_date(path: str, date: _Date) -> bool:
-    run = _RUN.match(path, date.start)
-    digits = len(run[0]) if run else 0
-    year = int(date.parts["year"] or f"20{date.parts['short_year']}")
-    if year > LAST_YEAR or (digits in (10, 13, 16, 19) and not is_year(str(year))):
-        return False
+def _read(path: str, date: _Date, start: int) -> _Reading:
+    """Of a path that ends before its next date; its name, or what is left of it behind a clock, begins at ``start``."""
     try:
-        return microseconds(date.parts) >= 0
-    except ValueError:
-        return False
-
-
-def _read(path: str, date: _Date) -> _Reading:
-    try:
-        return _joined(path, date) or _without_clock(path, date)
+        return _joined(path, date) or _without_clock(path, date, path[start : date.start])
     except ValueError as error:
         return _Reading("refused", date, date.end, why=str(error))
 
 
 def _joined(path: str, date: _Date) -> _Reading | None:
     """The moment, where a clock follows in a spelling of the table. Raises ValueError for one that is none."""
-    match = _SEPARATED.match(path, date.end) or _DIGITS.match(path, date.end)
-    if match is not None:
-        part, join = match.groupdict(), match["join"] or ""
-        compact = "c" not in match.re.groupindex
-        iso = join.strip().upper() == "T"
-        if not _known(part, join, iso=iso, compact=compact):
-            return None
-        return _moment_of(path, date, part, match.end(), iso=iso, compact=compact)
-    matches = (clock.match(path, date.end) for clock in (_BELOW if date.digits else _BELOW[:-1]))
+    below = _BELOW if date.digits else _BELOW[:-1]
+    matches = (clock.match(path, date.end) for clock in (_SEPARATED, _DIGITS, *below))
     match = next((one for one in matches if one), None)
     if match is None:
         return None
-    part = match.groupdict()
-    if len(part["hour"] or "") == 1 and not part["half"]:
+    part, join, compact = match.groupdict(), match.groupdict().get("join"), "c" not in match.re.groupindex
+    iso = (join or "").strip().upper() == "T"
+    if path[date.end] == "/":
+        if len(part["hour"] or "") == 1 and not part["half"]:
+            return None
+        if date.folders and part.get("c") == "/" and any(m.end() == date.start for m in _FOLDERS_BEFORE.finditer(path)):
+            raise ValueError("the year may belong to the day and month before it")
+    elif not _known(part, join or "", iso=iso, compact=compact):
         return None
-    if date.folders and part.get("c") == "/" and _after_day_and_month(path, date):
-        raise ValueError("the year may belong to the day and month before it")
-    return _moment_of(path, date, part, match.end(), iso=False, compact="c" not in part)
+    fraction = part.get("f1") or part.get("f2") or part.get("f3")
+    if part.get("c") == "." and part.get("f1") and len(fraction or "") not in (3, 6, 9):
+        raise ValueError(f"{path[date.end : match.end()]!r} is no clock")
+    offset, length = offset_behind(path[match.end() :], iso=iso, compact=compact)
+    time = microseconds({**date.parts, **part, "fraction": fraction}, offset)
+    if join is None:
+        skipped = path[date.end : match.start("hour")].replace(f"/{part['hour']}/", "/")
+        _check(skipped, skipped)
+    rest = path[match.end() + length :]
+    whole = part["second"] and "/" not in path[match.start("hour") : match.end()]
+    _check(rest.partition("/")[2] if whole else rest, rest)
+    return _Reading("moment", date, match.end(), time)
 
 
 def _known(part: dict[str, str | None], join: str, *, iso: bool, compact: bool) -> bool:
     """Whether hour and minute alone are a clock, as they are joined."""
-    if part["second"] or part["half"]:
-        return True
-    if "+" in join:
-        return False
-    if compact:
-        return iso or not join
-    return len(part["hour"] or "") == 2 or part["c"] in (":", "h", "H")
+    alone = (iso or not join) if compact else (len(part["hour"] or "") == 2 or part["c"] in (":", "h", "H"))
+    return bool(part["second"] or part["half"]) or (alone and "+" not in join)
 
 
-def _moment_of(path: str, date: _Date, clock: dict[str, str | None], end: int, *, iso: bool, compact: bool) -> _Reading:
-    fraction = clock.get("f1") or clock.get("f2") or clock.get("f3")
-    if clock.get("c") == "." and clock.get("f1") and len(fraction or "") not in (3, 6, 9):
-        raise ValueError(f"{path[date.end : end]!r} is no clock")
-    if not clock["second"] and not clock.get("half") and not compact:
-        follows = path[end : end + 2]
-        if len(follows) == 2 and follows[0] == clock.get("c") and follows[1].isdigit():
-            raise ValueError(f"{path[date.end : end + 2]!r} is no clock")
-    offset = offset_behind(path[end:], iso=iso, compact=compact)
-    return _Reading("moment", date, end, microseconds({**date.parts, **clock, "fraction": fraction}, offset))
+def _check(numbers: str, words: str) -> None:
+    """Raises ValueError where what was not read may be a part of the time."""
+    unread = unread_number(numbers) or unread_word(words)
+    if unread:
+        raise ValueError(f"{unread!r} beside the date may be of the clock, and is none of what is known")
 
 
-def _after_day_and_month(path: str, date: _Date) -> bool:
-    return any(match.end() == date.start for match in _FOLDERS_BEFORE.finditer(path))
-
-
-def _without_clock(path: str, date: _Date) -> _Reading:
+def _without_clock(path: str, date: _Date, before: str) -> _Reading:
     """The hour or the day. Raises ValueError where digits of a clock seem to follow, or stand before it."""
     hour = (_HOUR_OF_DIGITS if date.digits else _HOUR).match(path, date.end)
-    if hour is not None:
-        return _Reading("hour", date, hour.end(), microseconds({**date.parts, "hour": hour[1]}))
-    rest = path[date.end :]
-    before = path[path.rfind("/", 0, date.start) + 1 : date.start]
-    clock = _DIGIT_FOLLOWS.match(rest) or _CLOCK_LIKE.search(rest) or _NUMBERED.search(rest)
-    clock = clock or _CLOCK_LIKE.search(before)
-    if clock is not None:
-        raise ValueError(f"{clock[0]!r} beside the date may be a clock, and is none of those known")
-    return _Reading("day", date, date.end, microseconds(date.parts))
+    end = hour.end() if hour else date.end
+    _check(f"{before}x{path[end:]}", path[end:] if hour else "")
+    time = microseconds({**date.parts, "hour": hour["hour"] if hour else None})
+    return _Reading("hour" if hour else "day", date, end, time)
 
 
 def _moment(path: str, readings: list[_Reading], file: int) -> int | None:
-    """The file's own, else that of folders and file, else that of the folders. Raises ValueError where they differ."""
+    """The file's own, else that of folders and file, else that of the folders; none where a date below it is refused.
+    Raises ValueError where they differ."""
     moments = [reading for reading in readings if reading.kind == "moment"]
     own = [reading for reading in moments if reading.date.start >= file]
-    if own:
-        return own[0].time
-    if any(reading.kind == "refused" and reading.date.start >= file for reading in readings):
-        return None
     spread = [reading for reading in moments if reading.end > file]
-    if spread:
-        return spread[-1].time
-    if len({reading.time for reading in moments}) > 1:
+    found = next(iter(own or spread[-1:] or moments), None)
+    if found is None or any(one.kind == "refused" and one.date.start > found.date.start for one in readings):
+        return None
+    days = {microseconds(one.date.parts) for one in readings if one.date.start >= found.date.start}
+    if found.end <= file and (len(days) > 1 or len({one.time for one in moments}) > 1):
         raise ValueError(f"several times are in the folders of {path!r}: say which by a time pattern")
-    if moments and _CLOCK_LIKE.search(path, file):
-        raise ValueError(f"the file's own clock is not understood in {path!r}: say where it is by a time pattern")
-    return moments[0].time if moments else None
+    return found.time
 
 
 def _number(path: str, readings: list[_Reading], file: int) -> int | None:

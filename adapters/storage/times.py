@@ -17,22 +17,23 @@ is what could be two times. Without an offset a time is UTC.
     2023-06-15, 20230615                                                     a day: its midnight, which is a guess
 
 Behind a clock: ``Z``, ``UTC``, ``+02``, ``+0200``, ``+02:00`` and ``GMT+2`` are offsets, ``-08:00`` is one, and
-``-0800`` behind ``T`` and a separated clock. Other numbers behind ``-`` or ``_`` are serials (three digits behind
-``_`` a fraction); what may be either is refused, and so are names of zones, as CEST. AM and PM have dots or none. A
-day's 24:00:00 is the next one's midnight, and so is a leap second, 23:59:60 UTC.
+``-0800`` behind ``T`` and a separated clock. Other numbers behind a clock with seconds are serials (three digits behind
+``_`` a fraction), but four that may be an offset. AM and PM have dots or none. A day's 24:00:00 is the next one's
+midnight, and so is a leap second, 23:59:60 UTC.
 
-A day counts only where nothing in its name or below it looks like a clock: digits that follow it at once, a folder or
-file called by 2, 4 or 6 digits alone, a clock elsewhere. Six digits below a date that begin with 00 are the first
+All else that is left of the name and of the folders below must be known to be no part of the time, whatever stands
+between (`adapters.storage.unread`), or the time is refused. Six digits below a date that begin with 00 are the first
 minutes of a day or the first 10,000 frames, and refused. A year that comes after day and month begins no date. Dates
 come before numbers of seconds: ``202301011200`` is noon of a day and not the year 8380.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import timedelta
 
 from grpo_tta.adapters.storage.moments import FIRST_YEAR, is_year, microseconds, of_number, offset_of
-from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Told, dates_in
+from grpo_tta.adapters.storage.path_times import FLAGS, HALF, JOIN, SECOND, Told
 from grpo_tta.checks import is_whole
 
 FIRST_PLAUSIBLE = microseconds({"year": str(FIRST_YEAR), "month": "1", "day": "1"})
@@ -73,8 +74,13 @@ _NAMED = re.compile(
     FLAGS,
 )
 _DAY = re.compile(r"0?[1-9]|[12]\d|3[01]", re.ASCII)
-_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|W[0-5]\d|Q[1-4]", FLAGS)
-_SHORT = re.compile(r"\d\d(?P<month>\d\d)(?P<day>\d\d)|(?P<day1>\d\d)(?P<month1>\d\d)20\d\d", re.ASCII)
+_BELOW_YEAR = re.compile(rf"(?:\d{{1,2}}[-_. ]*)?{_MONTH_NAME}|(?:K?W|week[-_. ]?)[0-5]\d|Q[1-4]", FLAGS)
+_YEAR_OR_MONTH = re.compile(
+    r"(?<!\d)(?:19[89]|2[01]\d)\d(?:(?:0[1-9]|1[0-2])\d*)?(?!\d)"
+    rf"|(?<![^\W\d_]){_MONTH_NAME}(?![^\W\d_])|[年月日]"
+    r"|\A\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z|\A(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])20\d\d\Z",
+    re.IGNORECASE,
+)
 _DATE_KEYS = (
     "year", "month", "day", "hour", "minute", "week", "quarter", "date", "dt", "ds", "y", "m", "d", "h", "yyyy", "yy",
     "mm", "dd", "hh", "event_date", "ingest_date", "partition_date",
@@ -92,8 +98,9 @@ def read_time(text: str) -> Told[int]:
     """The same, and whether the text tells only a day."""
     problem = f"time {text!r} is neither RFC 3339, nor a spelling of it that cameras write, nor epoch seconds"
     first: ValueError | None = None
+    plain = unicodedata.normalize("NFKC", text)
     for spelling in _WHOLE:
-        match = spelling.fullmatch(text)
+        match = spelling.fullmatch(plain)
         if match is None:
             continue
         try:
@@ -159,18 +166,15 @@ def date_folders(folders: Sequence[str]) -> int:
 
 
 def holds_date(name: str) -> bool:
-    """Whether a date, with a time or without, is anywhere in a name, or what may be one: ``261129``, ``29112026``."""
-    if is_date(name):
-        return True
-    short = _SHORT.fullmatch(name)
-    if short is not None:
-        month, day = int(short["month"] or short["month1"]), int(short["day"] or short["day1"])
-        return 1 <= month <= 12 and 1 <= day <= 31
-    parts = [part for part in re.split(r"[^0-9A-Za-z=]+", name) if part]
-    runs = ("-".join(parts[at : at + size]) for size in (3, 2) for at in range(len(parts) - size + 1))
-    if any(is_date(run) and not run.replace("-", "").isdigit() for run in runs) or _DAY_FIRST.search(name):
-        return True
-    return not name.isdigit() and any(microseconds(date.parts) >= FIRST_PLAUSIBLE for date in dates_in(name))
+    """Whether a date, with a time or without, is in a name, or what may be one: a year, a month's name, ``261129``."""
+    return is_date(name) or _YEAR_OR_MONTH.search(unicodedata.normalize("NFKC", name)) is not None
+
+
+def may_be_date(name: str) -> bool:
+    """Whether it may be a date or a part of one by as little as that it begins with a number, has no letter, is a week
+    or is spelt as a partition."""
+    first = next((sign for sign in name if sign.isalnum()), "0")
+    return first.isnumeric() or "=" in name or bool(_BELOW_YEAR.fullmatch(name)) or holds_date(name)
 
 
 def is_year_folder(folder: str) -> bool:

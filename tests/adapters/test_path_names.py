@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.adapters.storage.path_times import find
 from grpo_tta.adapters.storage.times import holds_date, is_date, parse_time
+from grpo_tta.adapters.video.container import SUFFIXES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPECTED = (datetime(2026, 1, 1, 6, 0, 32, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
@@ -113,7 +114,6 @@ H, M, S = 3_600_000_000, 60_000_000, 1_000_000
         ("2023-06-15T142530Z_20230615T142540Z.jpg", 0),
         ("2023-06-15_14-25-30-14-26-00.jpg", 0),
         ("20230615142530-0001.jpg", 0),
-        ("20230615_142530-0100.jpg", 0),
         ("20230615142530-1234.jpg", 0),
         ("2023-06-15_14-25-30-0075.jpg", 0),
         ("2023-06-15_14-25-30_9.jpg", 0),
@@ -171,6 +171,129 @@ def test_what_stands_behind_a_clock_is_read_or_is_a_serial(path, offset):
 def test_what_may_be_a_clock_and_is_none_of_the_table_is_refused(path):
     with pytest.raises(ValueError, match="by a time pattern"):
         find(path)
+
+
+def refused(path):
+    with pytest.raises(ValueError, match="by a time pattern"):
+        NamePattern(time_pattern="auto").time(path, None)
+    return True
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "\ua789",
+        "\u2236",
+        " ",
+        "~",
+        "=",
+        "+",
+        ";",
+        "'",
+        "\u00b7",
+        "\u2013",
+        "__",
+        "--",
+        "/",
+        " / ",
+        "h/",
+        "@",
+        "\u3000",
+        "x",
+    ],
+)
+@pytest.mark.parametrize("date", ["2023-06-15_", "2023-06-15 ", "2023-06-15T", "20230615T", "20230615", "2023-06-15/"])
+def test_no_part_of_a_clock_is_left_unread_whatever_stands_between(date, between):
+    if (date, between) == ("2023-06-15/", "/"):
+        return
+    for clock in (f"14{between}25{between}30", f"14{between}25", f"14{between}25m30s", f"14{between}2530"):
+        refused(f"{date}{clock}.jpg")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["2023-06-15_14/25-30.jpg", "2023-06-15 14:25_30.jpg", "20230615_14h25_30.jpg", "2023-06-15T14-25/30.jpg",
+     "202306151425/30.jpg", "2023-06-15/14h/25m30s.jpg", "date=2023-06-15/hour=14/minute=25/a.jpg",
+     "2023-06-15/P142530.jpg", "2023-06-15/clip_1425.jpg", "2023-06-15/\u0661\u0664.jpg", "2023-06-15/\u5341\u56db.jpg",
+     "2023-06-15/14/02-25-30.jpg", "2023-06-15/02/14/25-30.jpg", "2023-06-15_14-00-00/1425.jpg",
+     "14h25_2023-06-15.jpg", "2023-06-15_14-00-00/20230615_x/14-25-30.jpg",
+     "2023-06-15_14-25-30_2023-06-15_14-26-00_CEST.jpg", "2023-06-1514253000017.jpg"],
+)  # fmt: skip
+def test_numbers_that_no_camera_is_known_to_count_may_be_of_the_clock(path):
+    refused(path)
+
+
+SEPARATORS = st.text(st.characters(exclude_categories=["L", "N", "Cs"]), max_size=3) | st.text("-_.:/ ", max_size=2)
+
+
+@given(st.sampled_from(["2023-06-15", "20230615", "2023/06/15"]), SEPARATORS, SEPARATORS, SEPARATORS, SEPARATORS)
+def test_between_any_separators_a_clock_is_read_whole_or_refused(date, join, one, two, end):
+    path = f"{date}{join or '_'}14{one}25{two}30{end}"
+    with contextlib.suppress(ValueError):
+        assert NamePattern(time_pattern="auto").time(f"{path}.jpg", None).value == NOON
+    for unread in ("PM", "CEST", "\u5348\u5f8c"):
+        with contextlib.suppress(ValueError):
+            assert NamePattern(time_pattern="auto").time(f"{date}_022530{end}{unread}.jpg", None).value == NOON
+
+
+@pytest.mark.parametrize(
+    "half",
+    ["PM", "pm", "(PM)", "p.m.", "\u03bc\u03bc", "CH", "\u4e0b\u5348", "\u7530\u5348\u5f8c", "nachm.", "ma\u00f1ana"],
+)
+def test_halves_of_a_day_are_read_beside_the_clock_or_refused(half):
+    for path in ("20230615/{}/02/25/30", "2023-06-15/{}/02-25-30", "2023-06-15_02-25-30/{}/cam1"):
+        refused(path.format(half) + ".jpg")
+    for between in (".", "-", "__", " cam ", "~"):
+        for clock in ("2023-06-15_02-25-30", "20230615_022530", "2023-06-15 2.25.30", "2023-06-15_02"):
+            refused(f"{clock}{between}{half}.jpg")
+
+
+@pytest.mark.parametrize(
+    "zone",
+    ["CET", "WET", "WEST", "CAT", "CLT", "CEST", "cest", "ET", "PYT", "CHAST", "MSK", "Europe_Berlin",
+     "[Europe_Berlin]", "Eastern Standard Time", "US_Pacific", "(+02:00)", "[-0500]", "_-05", "UTC-5", "\u22120500",
+     "\u20130500", "\uff0b2", "p0200", "plus02", " - 05:00"],
+)  # fmt: skip
+def test_zones_and_offsets_that_are_not_read_are_refused(zone):
+    for between in ("_", ".", "__", " cam1 "):
+        refused(f"2023-06-15_14-25-30{between}{zone}.jpg")
+        refused(f"20230615_142530{between}{zone}_0001.jpg")
+
+
+@pytest.mark.parametrize(
+    "path", ["20230615142530-0500.jpg", "20230615_142530-0100_1.jpg", "2023-06-15_14-25-30-0500_1.jpg"]
+)
+def test_four_digits_behind_a_minus_that_may_be_an_offset_are_refused(path):
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["cam1_20230615_142530_00017.jpg", "20230615_142530_snapshot.jpg", "2023-06-15_14-25-30_motion.jpg",
+     "IMG_20230615_142530_HDR.jpg", "2023-06-15T14-25-30Z-cam3.jpg", "IMG_20230615_142530_BURST001_COVER.jpg",
+     "PXL_20230615_142530123.NIGHT.jpg", "2023-06-15_14-25-30_Haust\u00fcr.jpg", "20230615_142530_NF.jpg",
+     "20230615_142530_1080p.jpg", "2023-06-15_14-25-30 (2).jpg", "20230615_142530_west.jpg", "20230615_142530_cat.jpg",
+     "2023-06-15_14-25-30/frame_00017.jpg", "20230615_142530_a1b2c3d4.jpg", "20230615_142530_FRONT-2.jpg",
+     "2023-06-15/cam-2/14-25-30_person.jpg", "\uff12\uff10\uff12\uff13-06-15_14\uff1a25\uff1a30.jpg",
+     "2023-06-15_14-25-30 - copy.jpg", "20230615_142530~2.jpg", "2023-06-15_14.25.30_800x600.jpg"],
+)  # fmt: skip
+def test_what_is_no_part_of_a_time_may_follow(path):
+    assert NamePattern(time_pattern="auto").time(path, None).value // S == NOON // S
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_suffix_of_a_video_is_no_part_of_its_time(suffix):
+    auto = NamePattern(time_pattern="auto")
+    assert auto.time(f"door/2023-06-15_14-25-30{suffix}", None).value == NOON
+    assert auto.time(f"door/2023-06-15_14-25-30{suffix.upper()}", None).value == NOON
+    assert auto.time(f"door/2023061514{suffix}", None) == (NOON - 25 * M - 30 * S, False)
+
+
+@pytest.mark.parametrize(
+    "path", ["2023061514/frame_00017.jpg", "2023-06-15_14_front.jpg", "cam1_2023-06-15_14_00017.jpg"]
+)
+def test_an_hour_may_be_followed_by_what_is_counted(path):
+    assert NamePattern(time_pattern="auto").time(path, None) == (NOON - 25 * M - 30 * S, False)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +387,8 @@ def test_a_folder_that_is_a_date_is_no_stream(path, stream):
     "folders",
     ["29-11-2026", "29.11.2026", "29_11_2026", "11-29-2026", "2026-333", "2026-W48", "2026W48", "2026-W48-7",
      "Nov-29-2026", "29-Nov-2026", "29 November 2026", "November 29, 2026", "2026-Nov-29", "2026-Nov", "2026/Nov/29",
-     "2026/11 November/29", "2026/W48", "2026/Q4", "29/11/2026", "11/29/2026", "year=2026/month=11/day=29/hour=07",
+     "2026/11 November/29", "2026/W48", "2026/KW48", "2026/Q4", "29/11/2026", "11/29/2026",
+     "year=2026/month=11/day=29/hour=07",
      "dt=2026-11-29", "date=20261129", "2026-11-29/2026-11-29_14", "2026-11/29"],
 )  # fmt: skip
 def test_folders_that_are_plainly_of_a_date_are_no_streams(folders):
@@ -289,17 +413,35 @@ def test_a_stream_that_folders_do_not_quite_tell_is_a_guess(path, stream):
     assert NamePattern().stream(path) == (stream, True)
 
 
+@pytest.mark.parametrize(
+    "folder",
+    ["2026112914", "29-11-26", "26-11-29", "2026 11 29", "2026\u201311\u201329", "2026\u5e7411\u670829\u65e5",
+     "29 novembre 2026", "2026-KW48", "1796050448", "14", "29 novembre", "[29] 11", "\u5341\u4e00\u6708", "Nov",
+     "cam-20261129", "\uff12\uff19", "-",
+     "KW48", "W48", "Week 48", "stunde=14"],
+)  # fmt: skip
+def test_a_folder_that_may_be_a_date_is_at_least_a_guess(folder):
+    assert NamePattern().stream(f"{folder}/cam-17/a.jpg").guessed
+
+
 def test_a_stream_that_folders_tell_is_none():
-    for path in ("cam-17/a.jpg", "cam-17/2026/11/29/a.jpg", "cam-17/2026-11-29/14/a.jpg", "data/cam-17/a.jpg"):
+    for path in (
+        "cam-17/a.jpg",
+        "cam-17/2026/11/29/a.jpg",
+        "cam-17/2026-11-29/14/a.jpg",
+        "data/cam-17/a.jpg",
+        "Nova/a.jpg",
+        "marina-2/a.jpg",
+    ):
         assert not NamePattern().stream(path).guessed
     assert not NamePattern(stream_pattern="^(?P<stream>default)").stream("default/a.jpg").guessed
 
 
 def test_names_that_hold_a_date():
     assert all(
-        map(holds_date, ["29-11-2026", "cam-Nov-29-2026", "261129", "29112026", "dt=2026-11-29", "cam_2026-W48"])
+        map(holds_date, ["29-11-2026", "cam-Nov-29-2026", "261129", "29112026", "dt=2026-11-29", "cam_2026-W48", "may"])
     )
-    assert not any(map(holds_date, ["123456", "cam-1-2", "may", "w48", "day-shift", "2026-400"]))
+    assert not any(map(holds_date, ["123456", "cam-1-2", "w48", "day-shift"]))
     assert all(map(holds_date, ["2026-11-29", "cam-2026-11-29", "20261129", "20261129_140000", "2026-11"]))
     assert not any(map(holds_date, ["cam-17", "default", "07", "12345678", "cam1767247232000", "99999999"]))
     assert not is_date("cam-2026-11-29")
