@@ -8,10 +8,11 @@
 It prints a line a minute: how many of each source or target there were, and what became of them. Generated cases that
 fail are printed with their seed; bytes that fail lie in ``out/fuzz`` afterwards; either way the exit status is 1. What
 reached new branches stays in ``out/fuzz/corpus``, and the next call goes on from there; ``--keep`` packs the smallest
-part of it that reaches the same into `fuzz_bytes.KEPT`. The tests do not need atheris: `make fuzz` installs it.
+inputs that reach all of it into `fuzz_bytes.KEPT`. The tests do not need atheris: `make fuzz` installs it.
 """
 
 import argparse
+import io
 import logging
 import subprocess
 import sys
@@ -19,12 +20,19 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 OUT = Path("out/fuzz")
 _SECONDS, _MEGABYTES, _LONGEST = 20, 3072, 8192
 """Bounds of one input: its time, the process's memory, its bytes."""
 _INSTRUMENTED = ["grpo_tta.adapters", "grpo_tta.pipeline.config", "grpo_tta.schemas", "kafka.record"]
+
+
+_ROOMS = ("/adapters/", "/pipeline/config/", "/schemas/", "/kafka/record/")
 
 
 def generated(minutes: float, first: int) -> bool:
@@ -65,19 +73,47 @@ def guided(minutes: float, seed: int) -> bool:
 
 
 def keep() -> None:
-    """Pack the smallest corpus that reaches the same branches."""
-    from benchmarks.fuzz_bytes import KEPT
+    """Pack the smallest inputs, as long as each goes from a line to another that none before it did."""
+    from benchmarks.fuzz_bytes import KEPT, Place, run
+    from benchmarks.fuzz_events import Checker
 
-    with tempfile.TemporaryDirectory() as small:
-        if _atheris("-merge=1", small, str(OUT / "corpus")):
-            raise SystemExit("atheris could not merge the corpus")
-        with tarfile.open(KEPT, "w:xz") as packed:
-            for path in sorted(Path(small).iterdir()):
-                member = tarfile.TarInfo(path.name)
-                member.size = path.stat().st_size
-                with path.open("rb") as file:
-                    packed.addfile(member, file)
-        print(f"{len(list(Path(small).iterdir()))} inputs, {KEPT.stat().st_size} bytes packed")
+    logging.disable()
+    found = {path.read_bytes(): path.name for path in (OUT / "corpus").iterdir()}
+    seen: set[tuple[str, int, int]] = set()
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(KEPT, "w:xz") as packed:
+        place = Place(Path(folder), Checker())
+        for data in sorted(found, key=lambda data: (len(data), data)):
+            reached: set[tuple[str, int, int]] = set()
+            with _steps(reached):
+                run(data, place)
+            if reached <= seen:
+                continue
+            seen |= reached
+            member = tarfile.TarInfo(found[data])
+            member.size = len(data)
+            packed.addfile(member, io.BytesIO(data))
+        count = len(packed.getmembers())
+    print(f"{count} inputs of {len(found)}, {KEPT.stat().st_size} bytes packed")
+
+
+@contextmanager
+def _steps(reached: set[tuple[str, int, int]]) -> Iterator[None]:
+    """Inside, ``reached`` gets each step from a line of ours to another."""
+    last: dict[int, int] = {}
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not any(room in name for room in _ROOMS):
+            return None
+        before, last[id(frame)] = last.get(id(frame), 0), frame.f_lineno
+        reached.add((name, before, frame.f_lineno))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
 
 
 def _atheris(*flags: str) -> int:

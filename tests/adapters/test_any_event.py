@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import faulty_pictures
 from benchmarks.faulty_pictures import pictures
+from benchmarks.fuzz_bytes import TARGETS, Place, kept, run
 from benchmarks.fuzz_events import SOURCES, TIMES, Checker, run_pictures, run_round
 from grpo_tta.adapters.events import ImageRef
 from grpo_tta.adapters.images import FORMATS
@@ -77,6 +78,12 @@ def test_thousands_of_generated_events(tmp_path):
     for source in SOURCES:
         accepted = counts[f"{source}: events"] / counts[source]
         assert 0.05 < accepted < 0.9, f"{source}: {accepted:.0%} are events, the generator tests one side only"
+
+
+def test_the_kept_corpus_stops_nothing(tmp_path):
+    place = Place(tmp_path, Checker())
+    tried = Counter(run(data, place) for _, data in kept())
+    assert tried.keys() == {target.__name__ for target in TARGETS}
 
 
 def test_a_round_of_damaged_pictures(monkeypatch):
