@@ -24,6 +24,7 @@ _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):[\\/]*")
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.\-]{0,31}(?::[\\/]{2,}|%(?:25)*3A(?:%(?:25)*(?:2F|5C)){2,})[^\s\"'<>]+", re.IGNORECASE
 )
+_MAY_BE_URL = re.compile(r"[\\/]{2}|%(?:25)*3A", re.IGNORECASE)
 _PARAMETER = re.compile(r"[\w.\-]{1,64}")
 _NO_SCHEME = re.compile(r"//(?=[^/]*@)")
 _POINTER = re.compile(r"#(?:bytes=\d+-\d+|pts=\d+)\Z", re.ASCII)
@@ -127,7 +128,7 @@ def shows_user(uri: str) -> bool:
 
 def redacted_text(text: str) -> str:
     """A text with every URL in it `redacted`; one that is percent-encoded as a whole comes out decoded."""
-    return _URL.sub(lambda found: redacted(_plain(found[0])), text)
+    return _URL.sub(lambda found: redacted(_plain(found[0])), text) if _MAY_BE_URL.search(text) else text
 
 
 def _plain(url: str) -> str:
