@@ -6,9 +6,10 @@ threads of that process. Both are told the same: slices or batches of a second, 
 ``fixed:1s``. A slice has at most 32 records a partition, which is more than come in a second: a backlog takes many
 slices, so that the time between its labels is a rate.
 
-Rate: of a backlog that is there already, its last three quarters by the broker's stamps of their labels. Age: events
-are sent at half of the lower rate; a label's stamp less its event's, of the second half of the events. The two take
-turns; the figures are medians of the rounds' ratios.
+Both are measured once the job has labelled its first images, so without its start. Rate: images that are all sent at
+once, from the broker's stamp of the first to that of the last label: Prism writes many at a time. Age: images are sent
+at half of the lower rate; a label's stamp less its event's, of the second half. The two take turns; the figures are
+medians of the rounds' ratios.
 """
 
 import os
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apache_beam
 
@@ -31,7 +33,9 @@ from demo.broker.process import ChildProcess
 from demo.broker.quorum import free_ports
 from grpo_tta.demo.feed import write_feed
 
-PATIENCE = 600.0
+PATIENCE = 300.0
+FIRST = 64
+"""Images before what is measured."""
 JOB = """
 model: {threads: 1}
 event_time: {window: "fixed:1s", allowed_lateness: 1s}
@@ -70,31 +74,38 @@ def labels(bootstrap: str, topic: str, images: int, process: ChildProcess) -> li
     return sorted((stamp, headers["coordinate"].decode()) for stamp, headers in found.values())
 
 
-def rate(mode: str, bootstrap: str, feed: Path, folder: Path, prism: str, images: int, topic: str) -> float:
-    """Images a second of a backlog, the last three quarters of it."""
-    for name in (topic, f"{topic}-labels"):
-        make_topic(bootstrap, name)
-    send(bootstrap, topic, feed, images)
-    with labelling(mode, bootstrap, topic, folder, prism) as process:
-        came = [stamp for stamp, _ in labels(bootstrap, topic, images, process)]
-    first = next(place for place, stamp in enumerate(came) if place >= images // 4 and stamp > came[place - 1])
-    return (len(came) - first) / (came[-1] - came[first - 1])
-
-
-def ages(
-    mode: str, bootstrap: str, feed: Path, folder: Path, prism: str, images: int, topic: str, a_second: float
-) -> list[float]:
-    """Seconds from the append of an event to that of its label, sorted, of the second half of the events."""
+def times(
+    mode: str, bootstrap: str, feed: Path, folder: Path, prism: str, images: int, topic: str, a_second: float | None
+) -> list[tuple[float, float]]:
+    """Of each image when its event and when its label was appended, in the order of events; ``a_second``: so many are
+    sent, without it all at once."""
     for name in (topic, f"{topic}-labels"):
         make_topic(bootstrap, name)
     command = [sys.executable, "-m", "benchmarks.topics", bootstrap, topic, str(feed), str(images), str(a_second)]
-    with labelling(mode, bootstrap, topic, folder, prism) as process, subprocess.Popen(command):
-        came = labels(bootstrap, topic, images, process)
+    with labelling(mode, bootstrap, topic, folder, prism) as process:
+        send(bootstrap, topic, feed, FIRST)
+        first = {coordinate for _, coordinate in labels(bootstrap, topic, FIRST, process)}
+        if a_second is None:
+            send(bootstrap, topic, feed, images)
+        else:
+            subprocess.run(command, check=True)
+        came = labels(bootstrap, topic, FIRST + images, process)
     sent = {
         f"{topic}-{partition}-{offset:019d}": at for (partition, offset), (at, _) in stamps(bootstrap, topic).items()
     }
-    middle = sorted(sent.values())[len(sent) // 2]
-    return sorted(stamp - sent[coordinate] for stamp, coordinate in came if sent[coordinate] >= middle)
+    return sorted((sent[coordinate], stamp) for stamp, coordinate in came if coordinate not in first)
+
+
+def rate(*place: Any) -> float:
+    """Images a second of some that come at once; takes what `times` does."""
+    found = times(*place, None)
+    return len(found) / (max(labelled for _, labelled in found) - found[0][0])
+
+
+def ages(*place: Any) -> list[float]:
+    """Seconds from the append of an event to that of its label, sorted, of the second half of the events."""
+    found = times(*place)
+    return sorted(labelled - sent for sent, labelled in found[len(found) // 2 :])
 
 
 def main() -> int:
