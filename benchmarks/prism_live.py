@@ -98,7 +98,7 @@ def times(
 
 def rate(*place: Any) -> float:
     """Images a second of some that come at once; takes what `times` does."""
-    found = times(*place, None)
+    found = times(*place, a_second=None)
     return len(found) / (max(labelled for _, labelled in found) - found[0][0])
 
 
