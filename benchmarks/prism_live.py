@@ -21,8 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
 import apache_beam
 
 from benchmarks.live import stamps
@@ -96,15 +94,13 @@ def times(
     return sorted((sent[coordinate], stamp) for stamp, coordinate in came if coordinate not in first)
 
 
-def rate(*place: Any) -> float:
-    """Images a second of some that come at once; takes what `times` does."""
-    found = times(*place, a_second=None)
+def rate(found: list[tuple[float, float]]) -> float:
+    """Images a second of some that came at once; takes what `times` gives."""
     return len(found) / (max(labelled for _, labelled in found) - found[0][0])
 
 
-def ages(*place: Any) -> list[float]:
+def ages(found: list[tuple[float, float]]) -> list[float]:
     """Seconds from the append of an event to that of its label, sorted, of the second half of the events."""
-    found = times(*place)
     return sorted(labelled - sent for sent, labelled in found[len(found) // 2 :])
 
 
@@ -126,10 +122,10 @@ def main() -> int:
         runner = ChildProcess([str(arguments.prism), f"-job_port={job}", f"-web_port={web}"], folder / "prism.log")
         place = (broker.bootstrap, feed, folder, f"127.0.0.1:{job}")
         for number in range(1, arguments.rounds + 1):
-            rates = {mode: rate(mode, *place, arguments.images, f"rate-{number}-{mode}") for mode in MODES}
+            rates = {mode: rate(times(mode, *place, arguments.images, f"rate-{number}-{mode}", None)) for mode in MODES}
             half = min(rates.values()) / 2
             images = round(half * arguments.seconds)
-            waited = {mode: ages(mode, *place, images, f"age-{number}-{mode}", half) for mode in MODES}
+            waited = {mode: ages(times(mode, *place, images, f"age-{number}-{mode}", half)) for mode in MODES}
             p95 = {mode: found[int(0.95 * len(found))] for mode, found in waited.items()}
             ratios["rate"].append(rates["prism"] / rates["embedded"])
             ratios["p95"].append(p95["prism"] / p95["embedded"])
