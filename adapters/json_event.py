@@ -43,10 +43,10 @@ def parse_event(text: bytes) -> ImageEvent:
 
 def check_keys(text: bytes | str) -> None:
     """Raises ValueError where an object of a JSON text, which was read already, has a key twice."""
-    json.loads(text, object_pairs_hook=one_of_each)
+    json.loads(text, object_pairs_hook=_one_of_each)
 
 
-def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of its keys and values. Raises ValueError naming a key that is in it twice."""
     found = dict(pairs)
     if len(found) < len(pairs):

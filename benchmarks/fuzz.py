@@ -30,9 +30,8 @@ OUT = Path("out/fuzz")
 _SECONDS, _MEGABYTES, _LONGEST = 20, 3072, 8192
 """Bounds of one input: its time, the process's memory, its bytes."""
 _INSTRUMENTED = ["grpo_tta.adapters", "grpo_tta.pipeline.config", "grpo_tta.schemas", "kafka.record"]
-
-
-_ROOMS = ("/adapters/", "/pipeline/config/", "/schemas/", "/kafka/record/")
+_ROOMS = tuple(f"/{name.removeprefix('grpo_tta.').replace('.', '/')}/" for name in _INSTRUMENTED)
+"""The same, as parts of paths."""
 
 
 def generated(minutes: float, first: int) -> bool:

@@ -130,9 +130,9 @@ def _check_end(file: BinaryIO, start: int, total: int) -> None:
     a header that was wiped, or the end of the first of two archives that were joined."""
     file.seek(start)
     rest = file.read(min(total - start, MAX_HEADER))
-    more = len(rest) - len(rest.lstrip(b"\0")) if rest.strip(b"\0") else len(rest)
-    if start + more < total:
-        raise DamagedTar(start, f"there is something behind its end mark, at byte {start + more}")
+    zeros = len(rest) - len(rest.lstrip(b"\0"))
+    if start + zeros < total:
+        raise DamagedTar(start, f"there is something behind its end mark, at byte {start + zeros}")
 
 
 def _next(archive: tarfile.TarFile, headers: _Headers, start: int) -> tarfile.TarInfo | None:

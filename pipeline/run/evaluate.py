@@ -62,6 +62,7 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
     was shown and what was said, the most frequent first; ``errors``: one entry an image with a wrong label. Raises
     `JobError`, also for a file that is not what the job wrote, and `ConfigurationError` for a group there is not.
     """
+    check_written(labels_url)
     known, truth, labels = _with_truth(labels_url, truth_path, by)
     groups: dict[tuple[str, ...], list[LabeledImage]] = defaultdict(list)
     for record in known:
@@ -89,7 +90,6 @@ def _with_truth(
     if unknown:
         raise ConfigurationError(f"--by: cannot group by {', '.join(unknown)}: known are stream, segment")
     truth = read_truth(truth_path)
-    check_written(labels_url)
     labels = list(read_records(labels_url, "labels", LabeledImage))
     if not labels:
         raise JobError(f"{labels_url} holds no labels")
