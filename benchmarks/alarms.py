@@ -27,21 +27,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.model import loaded, model_flags, shared_reference
 from benchmarks.report import Bar, finish, parser, upper_bound
-from demo.reference import calibrated
 from grpo_tta import (
     Batch,
     Classifier,
     DriftGuard,
     GuardEvent,
     GuardSettings,
-    ModelSettings,
     Report,
     create_method,
-    keep_freed_memory,
-    load_classifier,
 )
-from grpo_tta.demo.packaged import pictures, reference_path
+from grpo_tta.demo.packaged import pictures
 from grpo_tta.evaluation.corruptions import DEVELOPMENT
 from grpo_tta.evaluation.measures import detection
 from grpo_tta.evaluation.plans import CLEAN, Condition, Plan, ScenePictures, plan_frames
@@ -353,10 +350,10 @@ def measure(
     bars = [Bar(f"{name}; null: false alarms per 10k", rows["null"].per_10k, 0.5, at_most=True)]
     bars += [Bar(f"{name}; {stream}: false alarms per 10k", rows[stream].per_10k, 2, at_most=True) for stream in NULL]
     iid = joined(rows, "i.i.d.")
-    bars.append(Bar(f"{name}; abrupt: median delay", iid.delay, 500, at_most=True, unit=" frames"))
-    bars.append(Bar(f"{name}; abrupt: missed", iid.missed_share, 5, at_most=True, unit=" %"))
+    bars.append(Bar(f"{name}; abrupt: median delay", iid.delay, 128, at_most=True, unit=" frames"))
+    bars.append(Bar(f"{name}; abrupt: missed", iid.missed_share, 3, at_most=True, unit=" %"))
     second = rows["second change"].missed_share
-    bars.append(Bar(f"{name}; a second change {SOON} frames later: missed", second, 5, at_most=True, unit=" %"))
+    bars.append(Bar(f"{name}; a second change {SOON} frames later: missed", second, 3, at_most=True, unit=" %"))
     return bars, {f"{name}; {row}": tally for row, tally in rows.items()}
 
 
@@ -369,22 +366,15 @@ def arguments_of() -> argparse.Namespace:
     flags.add_argument("--looks", type=int, default=16, help="scenes a class (default: 16)")
     flags.add_argument("--rounds", type=int, default=9, help="of the overhead (default: 9)")
     flags.add_argument("--pool", type=Path, metavar="FILE", help="keep the pool there, or use the one that is there")
-    flags.add_argument("--model", metavar="NAME", help="another than the packaged one, with the packaged classes")
-    flags.add_argument("--class-vectors", type=Path, metavar="FILE", help="of --model")
+    model_flags(flags)
     return flags.parse_args()
 
 
 def main() -> int:
     """Print a line a row, and the bars."""
     arguments = arguments_of()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    if arguments.model is None:
-        classifier = load_classifier()
-        reference = Reference.from_bytes(reference_path().read_bytes())
-    else:
-        classifier = load_classifier(ModelSettings(name=arguments.model), class_vectors=arguments.class_vectors)
-        reference = calibrated(classifier)
+    classifier = loaded(arguments)
+    reference = shared_reference(arguments, classifier)
     share = 100 * overhead(classifier, arguments.rounds)
     bars = [Bar("guard's step over a zero-shot step, batch 32", share, 25, at_most=True, unit=" %")]
     pool = kept_pool(classifier, arguments.looks, arguments.pool)

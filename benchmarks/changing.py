@@ -8,23 +8,21 @@ that nothing was tuned on. Default settings, three seeds of stream; the variants
 import sys
 
 import numpy as np
-import torch
 
+from benchmarks.model import loaded, model_flags, shared_reference
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import (
     Classifier,
     DriftGuard,
     GrpoSettings,
     GuardSettings,
-    ModelSettings,
     create_method,
-    keep_freed_memory,
-    load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
 from grpo_tta.evaluation.measures import by_segment
 from grpo_tta.evaluation.run import StreamResult, run_stream
 from grpo_tta.evaluation.streams import Segment, StreamSpec
+from grpo_tta.guard.reference import Reference
 
 Conditions = tuple[tuple[str | None, int], ...]
 DEVELOPMENT: Conditions = (
@@ -62,10 +60,10 @@ VARIANTS = (*GUARDED, "none", "true")
 NEAR = 500
 
 
-def run(classifier: Classifier, spec: StreamSpec, variant: str) -> StreamResult:
-    """One variant over one stream."""
+def run(classifier: Classifier, spec: StreamSpec, variant: str, reference: Reference | None) -> StreamResult:
+    """One variant over one stream; ``reference``: of the guard, or the stream's own."""
     method = create_method("grpo", classifier, GrpoSettings())
-    guard = DriftGuard(GUARDED[variant], classifier.class_vectors) if variant in GUARDED else None
+    guard = DriftGuard(GUARDED[variant], classifier.class_vectors, reference) if variant in GUARDED else None
     return run_stream(
         method,
         spec.frames(pictures()[0]),
@@ -87,10 +85,11 @@ def main() -> int:
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     flags.add_argument("--held-out", action="store_true", help="under conditions that nothing was tuned on")
     flags.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    flags.add_argument("--reference", action="store_true", help="the guard has a calibrated drift reference")
+    model_flags(flags)
     arguments = flags.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    classifier = load_classifier(ModelSettings())
+    classifier = loaded(arguments)
+    reference = shared_reference(arguments, classifier) if arguments.reference else None
     rows: list[dict[str, object]] = []
     table: dict[str, list[list[float]]] = {}
     frozen: dict[int, list[float]] = {}
@@ -99,7 +98,7 @@ def main() -> int:
     for seed in arguments.seeds:
         spec = StreamSpec(tuple(Segment(arguments.frames, *condition) for condition in conditions), seed)
         for variant in arguments.variants:
-            result = run(classifier, spec, variant)
+            result = run(classifier, spec, variant, reference)
             segments = by_segment(result.right, result.frozen_right, result.labels, spec.changes)
             gains = [100 * segment.gain for segment in segments]
             frozen[seed] = [100 * segment.accuracy_frozen for segment in segments]
@@ -127,7 +126,7 @@ def _bars(table: dict[str, list[list[float]]], far: list[int]) -> list[Bar]:
     for variant in GUARDED:
         if variant in table:
             gains = np.array(table[variant])
-            bars.append(Bar(f"mean gain, {variant}", float(gains.mean()), 3, unit=" points"))
+            bars.append(Bar(f"mean gain, {variant}", float(gains.mean()), 6, unit=" points"))
             bars.append(Bar(f"  worst segment of any seed, {variant}", float(gains.min()), -1, unit=" points"))
             if "true" in table:
                 share = float(gains.mean() / np.array(table["true"]).mean())

@@ -18,19 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.model import loaded, model_flags
 from benchmarks.report import Bar, finish, parser, upper_bound
 from grpo_tta import (
     Classifier,
     DriftGuard,
     GrpoSettings,
     GuardSettings,
-    ModelSettings,
-    keep_freed_memory,
-    load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
 from grpo_tta.evaluation.plans import CLEAN, Condition, ScenePictures, plan_frames
@@ -211,10 +208,9 @@ def main() -> int:
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
     flags.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     flags.add_argument("--null-frames", type=int, default=60_000, help="of the default recipe (default: 60000)")
+    model_flags(flags)
     arguments = flags.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    classifier = load_classifier(ModelSettings())
+    classifier = loaded(arguments)
     outcomes = judge(classifier, arguments)
     bars = bars_of(list(outcomes.values())) if outcomes else []
     if arguments.null_frames:

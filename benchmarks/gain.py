@@ -9,19 +9,16 @@ conditions never looked at. Intervals resample classes over the seeds together.
 import sys
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from benchmarks.model import loaded, model_flags
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import (
     Classifier,
     DriftGuard,
     GrpoSettings,
     GuardSettings,
-    ModelSettings,
     create_method,
-    keep_freed_memory,
-    load_classifier,
 )
 from grpo_tta.demo.packaged import pictures
 from grpo_tta.evaluation.measures import class_interval, expected_calibration_error, paired_accuracy
@@ -58,10 +55,9 @@ def main() -> int:
     flags.add_argument("--frames", type=int, default=3600, help="default: 3600")
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     flags.add_argument("--streams", nargs="+", choices=list(STREAMS), default=list(STREAMS))
+    model_flags(flags)
     arguments = flags.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    classifier = load_classifier(ModelSettings())
+    classifier = loaded(arguments)
     rows: list[dict[str, object]] = []
     results: dict[str, list[StreamResult]] = {}
     for stream in arguments.streams:
@@ -98,7 +94,7 @@ def _bars(results: dict[str, list[StreamResult]]) -> list[Bar]:
     for stream in ("clean", "clean, class-ordered", "fog, class-ordered"):
         if stream in results:
             low = class_interval(*joined(results[stream]))[0]
-            bars.append(Bar(f"{stream}: lower end of the interval", 100 * low, -1.5, unit=" points"))
+            bars.append(Bar(f"{stream}: lower end of the interval", 100 * low, -0.5, unit=" points"))
     return bars
 
 

@@ -38,7 +38,7 @@ class Diversity(NamedTuple):
     """Columns of S streams; an empty one is of a stream that showed nothing."""
 
     shown: Tensor
-    """Fading sum of the frozen probabilities, ``[S, C]``."""
+    """Fading sum of the frozen probabilities, float16 ``[S, C]``."""
     unsure: Tensor
     """Fading sum of their entropies in nats, ``[S]``."""
     frames: Tensor
@@ -56,8 +56,8 @@ class Diversity(NamedTuple):
     def empty(cls, classes: int, dimensions: int) -> "Diversity":
         """Of one stream, ``classes`` = C and ``dimensions`` = D."""
         rows, numbers = torch.zeros(1, LEVELS, dimensions, dtype=torch.float16), torch.zeros(1, LEVELS)
-        zero = torch.zeros(1)
-        return cls(torch.zeros(1, classes), zero, zero.clone(), rows, rows.clone(), numbers, numbers.clone())
+        shown, zero = torch.zeros(1, classes, dtype=torch.float16), torch.zeros(1)
+        return cls(shown, zero, zero.clone(), rows, rows.clone(), numbers, numbers.clone())
 
     def after(
         self, features: Tensor, probabilities: Tensor, counted: Tensor, windows: Tensor, kept: float
@@ -76,7 +76,7 @@ class Diversity(NamedTuple):
         rate = torch.where(full, 1 / blocks.clamp_min(1), 0.0)
         block = partial / sizes[:, None]
         return Diversity(
-            kept * self.shown + (counted[..., None] * probabilities).sum(1),
+            (kept * self.shown.float() + (counted[..., None] * probabilities).sum(1)).to(self.shown.dtype),
             kept * self.unsure + (counted * entropy(probabilities)).sum(1),
             kept_after(size, _MEMORY) * self.frames + number,
             torch.where(full[..., None], 0.0, partial).to(self.partial.dtype),
@@ -87,8 +87,9 @@ class Diversity(NamedTuple):
 
     def classes(self) -> Tensor:
         """Classes that each stream tells apart, ``[S]``; 1 for none."""
-        total = self.shown.sum(1).clamp_min(_SMALLEST)
-        return (entropy(self.shown / total[:, None]) - self.unsure / total).exp().clamp_min(1.0)
+        shown = self.shown.float()
+        total = shown.sum(1).clamp_min(_SMALLEST)
+        return (entropy(shown / total[:, None]) - self.unsure / total).exp().clamp_min(1.0)
 
     def variety(self) -> Tensor:
         """How far each stream is one of many things, ``[S]`` in [0, 1]: ``min(1, (k - 1) / (full - 1))^2`` of ``k``

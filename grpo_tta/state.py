@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from grpo_tta.types import State
 
-VERSION = 4
+VERSION = 5
 _FORMAT = "grpo-tta-stream-state"
 _LENGTH = struct.Struct("<Q")
 _SOMEWHERE = array("B", b"\0")

@@ -16,12 +16,12 @@ second change is seen while the new mean is being made, and no probe goes into i
 stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
 
 Columns: ``residual_sums`` ``[D]`` of the probe under way. While the stream makes a reference of its own: ``rows``, the
-mean residuals so far ``[n, D]``, ``squares`` ``[D]``, their frames' mean squares summed over them, and ``square_sums``
-``[D]`` of the probe under way. Then ``metric``, ``expected``, ``deviation`` of
-that one, and of any reference: ``mean``, as the stream goes on with it, ``[D]``, of ``known`` probes that showed
-``mean_classes``; ``making``, 1 while it is made anew; ``middle``, running mean of rows ``[D]``; ``last`` row ``[D]``;
-``course``, a `Course`, and ``settled``, that of when Page-Hinkley was last at 0; its ``statistic``; ``excess``, the sum
-of ``d - e`` over the ``raised`` probes since.
+mean residuals so far, each less the one before and the first one twice, int8 ``[n + 1, D]`` in steps of ``row_steps``
+``[n + 1]``, ``within`` float16 ``[D]``, the mean variance of a probe's frames, and ``square_sums`` ``[D]`` of the probe
+under way. Then ``metric``, ``expected``, ``deviation`` of that one, and of any reference: ``mean``, as the stream goes
+on with it, ``[D]``, of ``known`` probes that showed ``mean_classes``; ``making``, 1 while it is made anew; ``middle``,
+running mean of rows ``[D]``; ``last`` row ``[D]``; ``course``, a `Course`, and ``settled``, that of when Page-Hinkley
+was last at 0; its ``statistic``; ``excess``, the sum of ``d - e`` over the ``raised`` probes since.
 """
 
 import math
@@ -35,10 +35,8 @@ from grpo_tta.guard.reference import Reference, shown_classes
 from grpo_tta.guard.signal import Seen, Signal, tensor_of
 from grpo_tta.settings import GuardSettings
 from grpo_tta.types import State
-from grpo_tta.whitening import unexplained
+from grpo_tta.whitening import in_bytes, unexplained
 
-_ROW_TYPE = torch.float16
-"""Of what is kept of probes: means to a thousandth of themselves. A residual's spread is some tenth of its mean."""
 _MEMORY = 32
 """Of the course, in probes."""
 _ANEW = 4
@@ -107,8 +105,8 @@ class Shift(Signal):
     cause = "shift"
     message = "the frozen encoder sees another input than the reference's"
     columns = (
-        "residual_sums", "rows", "squares", "square_sums", "metric", "expected", "deviation", "mean", "known",
-        "mean_classes", "making", "middle", "last", "course", "settled", "statistic", "excess", "raised",
+        "residual_sums", "rows", "row_steps", "within", "square_sums", "metric", "expected", "deviation", "mean",
+        "known", "mean_classes", "making", "middle", "last", "course", "settled", "statistic", "excess", "raised",
     )  # fmt: skip
     sums = ("residual_sums", "square_sums")
 
@@ -169,8 +167,13 @@ class Shift(Signal):
 
 def nothing(dimensions: int) -> State:
     """Columns of a stream that has a reference of its own still to make."""
-    rows = torch.zeros(0, dimensions, dtype=_ROW_TYPE)
-    return {"rows": rows, "squares": torch.zeros(dimensions), "square_sums": torch.zeros(dimensions), **at_rest()}
+    return {
+        "rows": torch.zeros(0, dimensions, dtype=torch.int8),
+        "row_steps": torch.zeros(0),
+        "within": torch.zeros(dimensions, dtype=torch.float16),
+        "square_sums": torch.zeros(dimensions),
+        **at_rest(),
+    }
 
 
 def begun(reference: Reference) -> State:
@@ -216,15 +219,25 @@ def after_row(
 
 
 def _made(row: Tensor, squares: Tensor, shown: Tensor, state: State, settings: GuardSettings) -> State:
-    rows = torch.cat([tensor_of(state, "rows"), row[None].to(_ROW_TYPE)])
-    squares = tensor_of(state, "squares") + squares
-    if len(rows) < settings.reference_probes:
-        return {**state, "rows": rows, "squares": squares}
-    variances = (squares / len(rows) - rows.float().mean(0).square()).clamp_min(0)
-    made = Reference.from_probes(rows, variances, shown_classes(shown), settings.probe_frames)
-    rest = {name: value for name, value in state.items() if name not in ("rows", "squares", "square_sums")}
+    rows, steps = tensor_of(state, "rows"), tensor_of(state, "row_steps")
+    for _ in range(1 if len(rows) else 2):
+        rows, steps = _with_row(rows, steps, row)
+    probes = len(rows) - 1
+    within = torch.lerp(tensor_of(state, "within").float(), squares - row.square(), 1 / probes)
+    if probes < settings.reference_probes:
+        return {**state, "rows": rows, "row_steps": steps, "within": within.half()}
+    means = (rows * steps[:, None]).cumsum(0)[1:]
+    variances = within + means.var(0, unbiased=False)
+    made = Reference.from_probes(means, variances, shown_classes(shown), settings.probe_frames)
+    rest = {name: value for name, value in state.items() if name not in nothing(0)}
     own: State = {"metric": made.metric, "expected": made.expected, "deviation": made.deviation}
     return {**rest, **own, **begun(made)}
+
+
+def _with_row(rows: Tensor, steps: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``row`` has beyond the sum of the rows that are kept, kept too."""
+    rest = row - (rows * steps[:, None]).sum(0)
+    return torch.cat([rows, in_bytes(rest)[None]]), torch.cat([steps, rest.abs().amax()[None] / 127])
 
 
 def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, settings: GuardSettings) -> State:

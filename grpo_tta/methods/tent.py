@@ -11,6 +11,8 @@ Item by item, [peer] is Tent as run on CLIP by CLIPArTT and BATCLIP:
 - BatchNorm keeps its running statistics, where the peer takes the batch's: a label must not depend on what else is in
   the batch [ours]
 - never reset of itself [peer, online]; peers' tables reset at each corruption, which a stream does not announce
+- ``similarity: whitened``: labels are those of the adapted features in the metric of the stream's own
+  (`grpo_tta.whitening`), with the loss as it is, so that a table can say what tuning adds to that metric [ours]
 
 An image costs three forward-equivalents, and one more for the frozen forward that is only reported.
 """
@@ -22,13 +24,14 @@ import torch
 
 from grpo_tta import policy
 from grpo_tta.classifier import Classifier
+from grpo_tta.methods.known import Known, memory
 from grpo_tta.methods.online import STATISTICS, statistics, update_of
 from grpo_tta.methods.packed import Frames, Given, TunedMethod
 from grpo_tta.optimiser import adam
-from grpo_tta.owners import Columns, chosen, put, sums_of, where
+from grpo_tta.owners import Columns, chosen, put, stack, sums_of, unstack, where
 from grpo_tta.settings import TentSettings
 from grpo_tta.tuning import FastWeights
-from grpo_tta.types import State, Update
+from grpo_tta.types import Batch, Prediction, State, Update
 
 _LOGGED = ("loss", *STATISTICS)
 _OWN_COST, _REPORTING_COST = 3.0, 1.0
@@ -36,7 +39,7 @@ _OWN_COST, _REPORTING_COST = 3.0, 1.0
 
 class Tent(TunedMethod):
     """Tent. State, beside ``frames`` and ``updates``, flat float32 vectors: ``theta``, ``adam_m``, ``adam_v``, ``grad``
-    ``[P]``, ``sums`` ``[3]``.
+    ``[P]``, ``sums`` ``[3]``; with ``similarity`` whitened the columns of `Known` too.
 
     A stretch whose gradient is not finite adds nothing to the accumulators, and its report says ``finite=False``.
     """
@@ -47,11 +50,14 @@ class Tent(TunedMethod):
         settings = settings or TentSettings()
         super().__init__(classifier, FastWeights(classifier.visual, "norm"), settings.update_every)
         self.settings = settings
+        self._whitens = settings.similarity == "whitened"
 
     def initial_state(self) -> State:
         """The frozen encoder's own parameters, zero moments and accumulators."""
         zeros = torch.zeros(self.fast_weights.size)
+        known = Known.nothing(self.classifier, self.cadence, adapted=True)
         return {
+            **(unstack(known.columns())[0] if self._whitens else {}),
             "frames": 0,
             "updates": 0,
             "theta": self.fast_weights.start.cpu().clone(),
@@ -68,18 +74,23 @@ class Tent(TunedMethod):
             frozen_features = classifier.features(pixels)
             frozen = classifier.probabilities(frozen_features)
         theta = columns["theta"].detach().requires_grad_()
-        logits = classifier.logits(self.tower.features(pixels[:, None], theta, owner)[:, 0])
+        features = self.tower.features(pixels[:, None], theta, owner)[:, 0]
+        logits = classifier.logits(features)
         losses = policy.entropy_of_logits(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities = logits.detach().softmax(-1)
-        rows = torch.cat([losses.detach()[:, None], statistics(probabilities, frozen)], 1)
+        served = self._served(features.detach(), owner, columns)
+        rows = torch.cat([losses.detach()[:, None], statistics(served, frozen)], 1)
         sums = sums_of(rows, frames.counts)
         finite = torch.isfinite(gradient).all(1) & torch.isfinite(sums).all(1)
         columns = {**columns, "frames": columns["frames"] + frames.counts}
+        if self._whitens:
+            known = Known.of(columns).with_frames(owner, frames.place, frozen_features, features.detach())
+            columns |= known.columns()
         learnt = {**columns, "grad": columns["grad"] + gradient, "sums": columns["sums"] + sums}
         columns = where(finite, learnt, columns)
         given = Given(
-            probabilities,
+            served,
             probabilities,
             frozen,
             frozen_features,
@@ -94,8 +105,28 @@ class Tent(TunedMethod):
         return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
     @torch.no_grad()
+    def predict(self, batch: Batch, state: State) -> Prediction:
+        """Label ``batch`` with what ``state`` knows; one forward, nothing is learnt."""
+        owner = torch.zeros(len(batch), dtype=torch.int64, device=self.classifier.device)
+        columns = stack([state], self.classifier.device)
+        pixels = self.classifier.normalise(batch.canvases)[:, None]
+        features = self.tower.features(pixels, columns["theta"], owner)[:, 0]
+        return Prediction(self._served(features, owner, columns).cpu())
+
+    @torch.no_grad()
+    def _served(self, features: torch.Tensor, owner: torch.Tensor, columns: Columns) -> torch.Tensor:
+        """Probabilities ``[B, C]`` that labels come from, of adapted features ``[B, D]``."""
+        if not self._whitens:
+            return self.classifier.probabilities(features)
+        return Known.of(columns).served(features[:, None], owner, self.classifier)[:, 0].exp()
+
+    @torch.no_grad()
     def _update(self, columns: Columns) -> tuple[Columns, list[Update]]:
         """One update of every stream."""
+        if self._whitens:
+            horizon = memory(1.0, self.classifier.classes, self.cadence)
+            known, _ = Known.of(columns).after_window(self.classifier, columns["updates"] + 1, horizon)
+            columns = {**columns, **known.columns()}
         gradient, number = columns["grad"] / self.cadence, columns["updates"] + 1
         theta, first, second = adam(
             columns["theta"],

@@ -86,9 +86,17 @@ class TentSettings:
     """Adam's. [peer:CLIPArTT, BATCLIP's CIFAR configuration]"""
     update_every: int = 64
     """Frames an update. [peer:BATCLIP's ImageNet-C configuration; counted in frames ours]"""
+    similarity: Literal["plain", "whitened"] = "plain"
+    """Of the features that labels come from: cosines as they are [peer], or in the metric of the stream's own [ours].
+    """
 
     def __post_init__(self) -> None:
-        check_fields(self, at_least={"update_every": 1}, positive=("learning_rate",))
+        check_fields(
+            self,
+            at_least={"update_every": 1},
+            positive=("learning_rate",),
+            choices={"similarity": ("plain", "whitened")},
+        )
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,10 @@ def test_predictions_that_noise_spreads_alike_tell_no_classes_apart() -> None:
     rows, spread = features(1024, 1, 0.3), torch.full((1024, CLASSES), 0.5 / CLASSES)
     alike = spread + 0.5 / CLASSES
     own = spread + 0.5 * torch.eye(CLASSES)[torch.arange(1024) % CLASSES]
-    assert shown(rows, alike).classes() == pytest.approx(1, abs=1e-3)
+    assert shown(rows, alike).classes() == pytest.approx(1, abs=3e-3)
     assert float(shown(rows, own).classes()) > 5
     two = torch.eye(CLASSES)[torch.arange(1024) % 2]
-    assert shown(rows, two).classes() == pytest.approx(2, rel=1e-3)
+    assert shown(rows, two).classes() == pytest.approx(2, rel=3e-3)
     assert float(shown(rows, two).variety()) == pytest.approx(1 / 25, rel=1e-2)
 
 

@@ -163,3 +163,17 @@ def equal(one: State, two: State) -> bool:
     return one.keys() == two.keys() and all(
         torch.equal(torch.as_tensor(value), torch.as_tensor(two[name])) for name, value in one.items()
     )
+
+
+def test_a_reference_of_frames_that_are_nearly_alike_knows_how_little_they_vary() -> None:
+    """Rows are kept as bytes: what they vary by must not be lost beside what they have in common."""
+    draw = torch.Generator().manual_seed(4)
+    common, state = 0.1 * torch.randn(DIMENSIONS, generator=draw), shift.nothing(DIMENSIONS)
+    frames = common + 1e-3 * torch.randn(12, 8, DIMENSIONS, generator=draw)
+    settings = GuardSettings(probe_frames=8, reference_probes=12)
+    for probe in frames:
+        state = shift.after_row(probe.mean(0), probe.square().mean(0), ALL, None, state, settings)
+    whole = frames.flatten(0, 1)
+    made = Reference.from_probes(frames.mean(1), whole.var(0, unbiased=False), float(CLASSES), 8)
+    torch.testing.assert_close(state["metric"], made.metric, rtol=5e-2, atol=0)
+    assert float(state["expected"]) == pytest.approx(made.expected, rel=0.1)

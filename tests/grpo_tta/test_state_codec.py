@@ -111,7 +111,7 @@ def test_another_format_is_refused() -> None:
 
 
 def test_another_codec_version_is_told_apart_from_rubbish() -> None:
-    with pytest.raises(StateVersionError, match="codec version 99, this build reads 4"):
+    with pytest.raises(StateVersionError, match="codec version 99, this build reads 5"):
         decode_state(reheaded(encode_state(STATE), version=99))
 
 

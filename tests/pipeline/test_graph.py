@@ -407,7 +407,7 @@ def test_a_state_of_another_codec_version_fails_the_job(feed, tmp_path, label):
     config = half_done(feed, tmp_path, label)
     age(config, "north")
     before = output_files(tmp_path / "out")
-    with pytest.raises(JobError, match="stream state has codec version 7, this build reads 4"):
+    with pytest.raises(JobError, match="stream state has codec version 7, this build reads 5"):
         label(config)
     assert {name: data for name, data in output_files(tmp_path / "out").items() if name in before} == before
     assert CheckpointLog(ObjectStore(config.checkpoint_url)).latest().sequence == 0

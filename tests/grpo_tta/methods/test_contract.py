@@ -10,8 +10,12 @@ from grpo_tta.contracts import MethodContract
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, None) for name in METHODS), ("grpo", GrpoSettings.episodic(group_size=4, views=2, images_at_once=16))],
-    ids=[*METHODS, "grpo-episodic"],
+    [
+        *((name, None) for name in METHODS),
+        ("grpo", GrpoSettings.episodic(group_size=4, views=2, images_at_once=16)),
+        ("tent", METHODS["tent"].settings(update_every=8, similarity="whitened")),
+    ],
+    ids=[*METHODS, "grpo-episodic", "tent-whitened"],
 )
 class TestMethods(MethodContract):
     size = (32, 32)

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from method_runs import assert_close, run
 from torch import Tensor, nn
 
 from grpo_tta import Batch, Classifier
 from grpo_tta.methods.batclip import Batclip, BatclipSettings, class_mean_terms
 from grpo_tta.methods.deyo import Deyo, DeyoSettings, shuffled_patches
+from grpo_tta.methods.known import Known
 from grpo_tta.methods.sar import Sar, SarSettings
 from grpo_tta.methods.tent import Tent, TentSettings
 from grpo_tta.optimiser import adam, sgd
+from grpo_tta.owners import stack
 from grpo_tta.tuning import FastWeights, is_norm
 
 Batches = Callable[..., Batch]
@@ -70,6 +73,22 @@ def test_two_updates_of_tent_are_adam_on_the_mean_entropy(classifier: Classifier
     assert report.updates[0].gradient_norm == pytest.approx(float(gradients[0].norm()), rel=1e-3)
     assert report.updates[0].disagreement == 0
     assert report.updates[0].reward is None
+
+
+def test_whitened_labels_of_tent_are_those_of_its_features_in_their_metric(vit: Classifier, batches: Batches) -> None:
+    plain, method = (Tent(vit, TentSettings(update_every=8, similarity=kind)) for kind in ("plain", "whitened"))
+    first, state, _ = method.step(batches(24), method.initial_state())
+    expected, other, _ = plain.step(batches(24), plain.initial_state())
+    assert_close({name: state[name] for name in other}, {**other, "sums": state["sums"]})  # it learns as before
+    torch.testing.assert_close(first.probabilities[:8], expected.probabilities[:8], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(first.probabilities[16:], expected.probabilities[16:], atol=1e-3)
+    columns = stack([state], torch.device("cpu"))
+    later = batches(4, start=24)
+    features = vit.features(vit.normalise(later.canvases), method.fast_weights.overrides(columns["theta"][0]))
+    served = Known.of(columns).served(features[:, None], torch.zeros(4, dtype=torch.int64), vit)[:, 0].exp()
+    torch.testing.assert_close(method.step(later, state)[0].probabilities, served, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.predict(later, state).probabilities, served, atol=1e-5, rtol=1e-4)
+    assert_close(run(method, batches(24), 3)[1], state)
 
 
 def test_tent_sharpens_and_a_frame_is_labelled_before_its_own_update(vit: Classifier, batches: Batches) -> None:
