@@ -24,9 +24,9 @@ LEVELS = 5
 """Blocks of 16, 32, ... 256 frames, at least of a window."""
 _SHORTEST = 16
 _MEMORY = 1024.0
-"""Frames, of independence."""
+"""Frames, of independence. [ours]"""
 _ENOUGH_BLOCKS = 3.5
-"""Fading number of blocks from which on a level is asked."""
+"""Fading number of blocks from which on a level is asked. [ours]"""
 _ENOUGH_FRAMES = 45.0
 """Independent frames from which on a stream is fully trusted. [ours]"""
 _ENOUGH_CLASSES, _ENOUGH_SHARE, _FEWEST = 6.0, 0.6, 1.6

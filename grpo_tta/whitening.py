@@ -25,7 +25,7 @@ from grpo_tta.owners import of_owner, times
 from grpo_tta.policy import entropy
 
 RANK = 32
-"""Directions of the covariance that are kept."""
+"""Directions of the covariance that are kept. [ours]"""
 _EXPLAINED = 0.25
 """Share of its class vector's offset that a feature is taken to owe to its class. [ours]"""
 _SHRINKAGE = 6.0
@@ -33,6 +33,7 @@ _SHRINKAGE = 6.0
 _HALF_WEIGHT = 50.0
 """Independent frames that make half of the weight. [ours]"""
 _SHARPNESS_RATE, _STEEP = 0.3, 4.0
+"""Of the sharpness's steps, see `sharper`. [ours]"""
 _MOST_SHARPNESS = 3.0
 """Of its logarithm, either way."""
 _SMALLEST = 1e-12

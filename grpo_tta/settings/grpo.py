@@ -2,7 +2,8 @@
 
 A configuration layer wraps this dataclass; it declares no field a second time. The defaults are this project's measured
 recipe for the online mode; ``GrpoSettings.episodic()`` has those of the episodic mode. Labels tell where an item comes
-from: [paper] GRPO-TTA itself, [sibling] GRPO-RM, [peer:X] X's public source code, [ours] a choice of this project.
+from: [paper] GRPO-TTA itself, [3rd-party] a published summary of it, [sibling] GRPO-RM, [GRPO] its usual form, [peer:X]
+X's public source code, [ours] a choice of this project.
 """
 
 from dataclasses import dataclass, replace
@@ -64,9 +65,9 @@ class GrpoSettings:
     """Candidates in a group, at least 2; at most the number of classes count. [paper: top-K; the value is ours]"""
     group_mode: GroupMode = "topk"
     """``topk``: the most probable [peer:RLCF]; ``gumbel``: drawn without replacement (Gumbel-top-G), seeded by the
-    image."""
+    image [ours]."""
     temperature: float = 1.0
-    """Of the sampling distribution of ``gumbel``, > 0."""
+    """Of the sampling distribution of ``gumbel``, > 0. [ours]"""
     group_weights: GroupWeights = "policy"
     """How much a candidate counts: ``policy`` as its probability within the group, which is what GRPO's samples
     estimate [ours]; ``uniform`` all alike [peer:RLCF]."""
@@ -75,10 +76,10 @@ class GrpoSettings:
     the metric of the stream's features (`grpo_tta.whitening`) [ours]; online only. ``ensemble`` and ``reward_model``
     are for use as a library: a job has no second set of vectors and no second model, and refuses them."""
     dispersion: Dispersion = "marginal"
-    """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` needs a stream's memory: online
-    only."""
+    """Dispersion reward [paper: the name]: see ``grpo_tta.rewards``. ``marginal`` [ours] needs a stream's memory:
+    online only. ``probability`` [sibling], ``text`` [3rd-party: a summary of the paper; the form ours]."""
     dispersion_weight: float = 0.3
-    """Weight of the dispersion reward, >= 0."""
+    """Weight of the dispersion reward, >= 0. [ours]"""
     feature_dispersion: float = 20.0
     """Online: weight, >= 0, of a second dispersion reward, of features: minus the mean cosine to the last frames of
     other classes (`grpo_tta.rewards.feature_dispersion`), times the stream's own mean of it, which is how far the input
@@ -94,14 +95,15 @@ class GrpoSettings:
     """Online: labels are those of the adapted logits minus this times the log of the adapted encoder's own marginal of
     runners-up, as far as the stream is to be trusted; 0: the adapted encoder's as they are. [ours]"""
     advantage: Advantage = "centred"
-    """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation, as GRPO does."""
+    """``centred`` (reward minus the group's mean) [ours]; ``zscore`` also divides by the deviation [GRPO]."""
     clip: float = 0.2
-    """Width of the ratio's clip, > 0, GRPO's and PPO's usual value. It has no effect on the first step on a group,
+    """Width of the ratio's clip, > 0 [GRPO, the usual value]. It has no effect on the first step on a group,
     where the ratio is 1: so none online, and none with one inner step."""
     kl: float = 0.0
     """Weight of the exact KL divergence from the frozen policy, >= 0. [sibling: 0]"""
     inner_steps: int = 1
-    """Optimiser steps on one group. Online it must be 1: the frames of an update are not kept."""
+    """Optimiser steps on one group [ours; peer:RLCF takes 3]. Online it must be 1: the frames of an update are not
+    kept."""
     update_every: int = 16
     """Online: frames between two updates, at least 1, whatever the batches. [ours]"""
     learning_rate: float | None = None
@@ -115,14 +117,15 @@ class GrpoSettings:
     most windows of ``update_every`` frames are only labelled, by one forward (``docs/method.md#gated``); none: every
     frame is learnt from. [ours]"""
     views: int = 1
-    """Views an image: the plain one and ``views - 1`` random resized crops with flips."""
+    """Views an image: the plain one and ``views - 1`` random resized crops with flips [peer:TPT, RLCF; their number
+    ours]."""
     confident_share: float = 1.0 / 3.0
     """Share of the views, those of lowest entropy, that are trained on and make the consensus; > 0, at most 1.
     [peer:TPT, there 0.1]"""
     view_min_area: float = 0.5
-    """Smallest area of a crop, as a share of the image, > 0; the largest is 1."""
+    """Smallest area of a crop, as a share of the image, > 0; the largest is 1. [ours]"""
     images_at_once: int = 16
-    """Episodic: images adapted in one forward; bounds memory, changes labels by rounding alone."""
+    """Episodic: images adapted in one forward; bounds memory, changes labels by rounding alone. [ours]"""
     lora_rank: int = 16
     """Of the deltas, at least 1. [peer:TTL]"""
     lora_blocks: int = 3

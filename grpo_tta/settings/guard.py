@@ -1,4 +1,4 @@
-"""Settings of the drift guard."""
+"""Settings of the drift guard. Where no label says otherwise a default is a choice of this project."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -32,7 +32,7 @@ class GuardSettings:
     """Rise of the adapted labels' expected error over the frozen ones', as a share of it, > 0, over 4 probes; also a
     collapse."""
     backstop_frames: int = 64_000
-    """Frames without a reset after which the stream is pulled back; 0: never."""
+    """Frames without a reset after which the stream is pulled back; 0: never. [peer:RDumb, 1,000 updates of 64]"""
     backstop_pull: float = 0.5
     """Share of the way back then, 0 to 1."""
     cooldown_frames: int = 1_600
