@@ -75,9 +75,12 @@ class MethodContract:
         assert torch.equal(one, two)
 
     def test_batches_change_nothing(self) -> None:
-        """One frame at a time, or all at once."""
-        one, two = (self.run(self.make(), sizes)[0] for sizes in ([1] * 20, [7, 13]))
-        assert_alike(one, two)
+        """One frame at a time, or more at once: the same labels, and as many updates where these come by frames."""
+        method = self.make()
+        one, two = (self.run(method, sizes) for sizes in ([1] * 20, [7, 13]))
+        assert_alike(one[0], two[0])
+        if method.cadence is not None:
+            assert one[1]["updates"] == two[1]["updates"]
 
     def test_streams_do_not_see_each_other(self) -> None:
         """Together in one step as alone."""

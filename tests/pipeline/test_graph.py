@@ -391,8 +391,8 @@ def age(config, stream):
     name = CheckpointLog(store).latest().states[stream]
     reader = PackReader(store)
     states = {other: reader.read(name, other) for other in reader.streams(name)}
-    assert states[stream].count(b'\\"version\\":4') == 1
-    states[stream] = states[stream].replace(b'\\"version\\":4', b'\\"version\\":7')
+    assert states[stream].count(b'\\"version\\":5') == 1
+    states[stream] = states[stream].replace(b'\\"version\\":5', b'\\"version\\":7')
     digest = write_pack(store, name, states, reader.record(name))
     log = CheckpointLog(store)
     commit = log.latest()

@@ -1,11 +1,29 @@
 """Streams through a method, and what came of them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from grpo_tta import Batch, Report, State
 from grpo_tta.types import Method, StateValue
 from grpo_tta.whitening import unit_rows
+
+SMALL_VIEWS = {"views": 5, "confident_share": 0.5, "view_min_area": 0.3}
+SMALL: dict[str, dict[str, Any]] = {
+    "zero": SMALL_VIEWS,
+    "vte": SMALL_VIEWS,
+    "tent": {"update_every": 8},
+    "sar": {"update_every": 8, "reliable_entropy": 1.0},
+    "deyo": {"update_every": 8, "reliable_entropy": 1.0, "least_drop": 0.0, "patches": 3},
+    "tpt-norm": SMALL_VIEWS,
+    "rlcf": {**SMALL_VIEWS, "tune": "norm", "inner_steps": 2},
+    "tda": {"entropy_from": 0.0, "entropy_to": 1.0},
+    "dota": {"update_every": 8},
+    "batclip": {"update_every": 8},
+    "prior-correction": {"marginal_frames_per_class": 1.0},
+}
+"""Settings of rivals that make several updates of a few frames."""
 
 
 def run(method: Method, batch: Batch, size: int, state: State | None = None) -> tuple[Tensor, State, list[Report]]:

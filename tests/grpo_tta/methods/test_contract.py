@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from method_runs import SMALL
 
 from grpo_tta import METHODS, Classifier, GrpoSettings, Method, create_method
 from grpo_tta.contracts import MethodContract
@@ -23,7 +24,8 @@ class TestMethods(MethodContract):
     @pytest.fixture(autouse=True)
     def chosen(self, vit: Classifier, name: str, settings: Any) -> None:
         few = {key: value for key, value in {"views": 2, "inner_steps": 1}.items() if METHODS[name].has(key)}
-        self.made = create_method(name, vit, settings or METHODS[name].settings(**few))
+        small = SMALL.get(name, {}) if "views" not in SMALL.get(name, {}) else {}
+        self.made = create_method(name, vit, settings or METHODS[name].settings(**small, **few))
         self.size = vit.preprocess.size
 
     def make(self) -> Method:

@@ -169,10 +169,11 @@ def test_the_guard_finds_a_change_while_the_stream_is_served_and_it_is_learnt_fr
     (frame,) = result.detections
     assert 400 < frame <= 400 + 3 * EVERY * 8
     assert result.resets == ([(frame, "shift")] if on_shift == "reset" else [])
-    other = guarded(unsure, batches, 520, 13, on_shift)
-    assert (other.detections, other.resets) == (result.detections, result.resets)
-    assert np.array_equal(other.right, result.right)
-    assert other.forward_equivalents == result.forward_equivalents
+    if on_shift == "event":
+        other = guarded(unsure, batches, 520, 13, on_shift)
+        assert (other.detections, other.resets) == (result.detections, result.resets)
+        assert np.array_equal(other.right, result.right)
+        assert other.forward_equivalents == result.forward_equivalents
     before = guarded(unsure, batches, frame, 64, on_shift)
     assert before.forward_equivalents < 2.8
     spent_after = 520 * result.forward_equivalents - frame * before.forward_equivalents

@@ -36,13 +36,13 @@ def seeing(classifier: Classifier, batches: Batches) -> Classifier:
     )
 
 
-@pytest.mark.parametrize("views", [1, 4])
-def test_batches_of_1_7_and_64_give_the_same_updates_at_the_same_frames(
-    classifier: Classifier, batches: Batches, views: int
+@pytest.mark.parametrize(("tower", "views", "sizes"), [("vit", 1, (1, 7, 64)), ("hybrid", 4, (7, 64))])
+def test_batches_of_any_size_give_the_same_updates_at_the_same_frames(
+    request: pytest.FixtureRequest, batches: Batches, tower: str, views: int, sizes: tuple[int, ...]
 ) -> None:
-    method = online(seeing(classifier, batches), views=views)
+    method = online(seeing(request.getfixturevalue(tower), batches), views=views)
     batch = batches(75)
-    results = [run(method, batch, size) for size in (1, 7, 64)]
+    results = [run(method, batch, size) for size in sizes]
     labels, state, reports = results[-1]
     assert state["frames"] == 75
     assert state["updates"] == 4
