@@ -24,8 +24,11 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
+# Workers beyond the cores, since tests wait for processes and files.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/integration
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers prism test test-slow faults soak fuzz check format lock model schemas docs own-torch clean
+.PHONY: help demo demo-stream bench bench-full towers prism test test-fast test-slow faults soak fuzz check format lock model schemas docs own-torch clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,9 +59,12 @@ prism: $(PRISM) ## Build Prism, a Beam runner that streams, for its integration 
 $(PRISM):
 	GOBIN=$(abspath $(@D)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(notdir $(@D))
 
-test: $(VENV)/.dev ## Run the fast tests side by side, then the integration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/integration
+test: test-fast ## Run all tests: the fast ones, whole jobs, servers
+	$(SIDE_BY_SIDE) -m 'jobs and not slow'
 	$(BIN)/python -m pytest tests/integration
+
+test-fast: $(VENV)/.dev ## Run the fast tests side by side
+	$(SIDE_BY_SIDE) -m 'not jobs and not slow and not gpu'
 
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: a ViT-B/16 through both modes, long runs
 	$(BIN)/python -m pytest -m slow

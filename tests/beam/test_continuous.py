@@ -39,6 +39,8 @@ from grpo_tta.pipeline.label import load
 from grpo_tta.schemas import DeadLetter, LabeledImage
 from grpo_tta.state import read_header
 
+pytestmark = pytest.mark.jobs
+
 SECOND = 1_000_000
 FOREVER = 10_000_000_000
 

@@ -11,6 +11,8 @@ from grpo_tta.beam import ReadImages, WriteRecords
 from grpo_tta.beam.contracts import SinkContract, SourceContract
 from grpo_tta.schemas import LabeledImage
 
+pytestmark = pytest.mark.jobs
+
 LINE = '{"schema_version": "1", "id": "%d", "stream": "door", "event_time": "2026-01-01T06:00:00Z", "uri": "/a.jpg"}\n'
 
 

@@ -33,6 +33,8 @@ from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.schemas import ImageEvent, LabeledImage
 
+pytestmark = pytest.mark.jobs
+
 ROOT = Path(__file__).parents[2]
 VALUES: dict[str, Any] = {
     "source": {"stream_pattern": STREAM_PATTERN, "time_pattern": TIME_PATTERN},

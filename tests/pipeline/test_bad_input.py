@@ -24,6 +24,8 @@ from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.check import check_job
 from grpo_tta.pipeline.watch import notices
 
+pytestmark = pytest.mark.jobs
+
 NAMES = list(class_prompts())
 TIMES = r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)"
 GOOD = 20

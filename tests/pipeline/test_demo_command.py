@@ -8,6 +8,8 @@ import pytest
 from grpo_tta.demo.feed import SHIFTED, STREAMS
 from grpo_tta.pipeline.cli import main
 
+pytestmark = pytest.mark.jobs
+
 IMAGES = 48
 
 

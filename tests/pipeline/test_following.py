@@ -30,6 +30,8 @@ from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.watch import metrics
 from grpo_tta.pipeline.watch.status import read_status
 
+pytestmark = pytest.mark.jobs
+
 FOLLOW = {"follow": True, "poll": "10ms", "settle": "1s"}
 COUNTS = {"north": 14, "south": 10}
 SLICE = 8

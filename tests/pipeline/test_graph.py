@@ -30,6 +30,8 @@ from grpo_tta.schemas import PackRef
 from grpo_tta.schemas.monitor import merged
 from grpo_tta.state import decode_state, encode_state
 
+pytestmark = pytest.mark.jobs
+
 COUNTS = {"north": 30, "south": 21, "west": 9}
 TWO = {"slice_records": 40}
 

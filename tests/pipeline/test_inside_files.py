@@ -18,6 +18,8 @@ from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.sources import source_of
 from grpo_tta.pipeline.run.bounded import run_label_job
 
+pytestmark = pytest.mark.jobs
+
 
 class Killed(BaseException):
     """Nothing catches it."""

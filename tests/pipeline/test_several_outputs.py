@@ -9,6 +9,8 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.run.bounded import run_label_job
 
+pytestmark = pytest.mark.jobs
+
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from pipeline_jobs import job_config, job_labeler, serve, write_pictures
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.run.bounded import run_label_job
 
+pytestmark = pytest.mark.jobs
+
 OPERATIONS = ("read", "read_range", "open_read", "write", "create", "exists", "delete", "names", "sweep")
 KEEP = 2
 USUAL = {"names resets": 1, "create plans": 1, "names epochs": 2, "write states": 1, "create commits": 1}

@@ -29,6 +29,8 @@ from grpo_tta.pipeline.run.evaluate import evaluate
 from grpo_tta.pipeline.run.garbage import settled_heap
 from grpo_tta.pipeline.watch.status import note_job, read_status
 
+pytestmark = pytest.mark.jobs
+
 FOLLOWED = {"follow": True, "poll": "10ms", "settle": "1s"}
 OUTPUTS = ("adaptation", "dead_letters", "drift", "labels", "monitor")
 CHECKPOINT = ("commits", "identity.json", "job.json", "listing, index", "listing, rows", "plans", "states")
