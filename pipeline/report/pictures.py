@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
@@ -33,7 +33,9 @@ AROUND = 8
 NOTICED_AFTER = 96
 """Images that the guard needs at least to notice a shift (three probes): so many before its alarm show either side."""
 SPREAD = 200
-"""Images that the pictures of one side are spread over."""
+"""Images from the alarm on that the pictures after it are spread over."""
+_PLACES = 256
+"""Of the time before a shift; from each an image is held."""
 SHOWN_DRIFTS = 3
 """Shifts of a stream, the newest, that get pictures."""
 UNSURE = 8
@@ -44,6 +46,7 @@ MOST_FILES = 100
 MOST_PICTURES = 1_500
 """Thumbnails of a page, some two kilobytes each."""
 SIDE = 96
+Item = TypeVar("Item")
 _READERS = 8
 _QUALITY = 70
 _WHY = {
@@ -70,6 +73,15 @@ class Choice:
             yield from labels
 
 
+class Span(NamedTuple):
+    """From the shift before, or a stream's first image, to a shift's alarm."""
+
+    begin: datetime
+    shift: datetime
+    first: bool
+    """There is no shift before."""
+
+
 class LabelFiles:
     """The label files of a job by their stems."""
 
@@ -90,16 +102,18 @@ class LabelFiles:
                     yield label
 
 
-def files_of_use(files: Mapping[str, LabelFile], times: Sequence[datetime]) -> list[str]:
-    """Stems of the label files that hold the images around ``times`` and the newest ones; the newest first, but those
-    of a stretch with one of ``times`` before all others."""
+def files_of_use(files: Mapping[str, LabelFile], spans: Iterable[Span]) -> list[str]:
+    """Stems of the label files that hold the images of ``spans`` and the newest ones. First come those of a stretch
+    with a shift, then some evenly from the time before it, then the newest."""
     ordered = sorted(files.items(), key=lambda item: (item[1].end, item[0]), reverse=True)
-    met = [stem for stem, file in ordered if any(file.start <= time < file.end for time in times)]
     use = set(_until(ordered, NEWEST))
-    for time in times:
-        use |= set(_until([one for one in ordered if one[1].end <= time], NOTICED_AFTER + SPREAD))
-        use |= set(_until([one for one in reversed(ordered) if one[1].start > time], SPREAD))
-    return list(dict.fromkeys([*met, *(stem for stem, _ in ordered if stem in use)]))[:MOST_FILES]
+    met, before = [], []
+    for begin, shift, _ in spans:
+        met += [stem for stem, file in ordered if file.start <= shift < file.end]
+        before += _spread([stem for stem, file in ordered if file.start < shift and begin < file.end])
+        use |= set(_until([one for one in ordered if one[1].end <= shift], NOTICED_AFTER))
+        use |= set(_until([one for one in reversed(ordered) if one[1].start > shift], SPREAD))
+    return list(dict.fromkeys([*met, *before, *(stem for stem, _ in ordered if stem in use)]))[:MOST_FILES]
 
 
 def _until(files: Iterable[tuple[str, LabelFile]], images: int) -> Iterator[str]:
@@ -109,6 +123,17 @@ def _until(files: Iterable[tuple[str, LabelFile]], images: int) -> Iterator[str]
             return
         images -= file.images
         yield stem
+
+
+def spans_of(stream: StreamOutputs) -> dict[int, Span]:
+    """Of the shifts that get pictures, by their place among the drift events."""
+    found, first = {}, min((file.start for file in stream.files.values()), default=None)
+    times = [event.event_time for event in stream.drift if event.signal == "shift"]
+    for at, event in shown_shifts(stream.drift).items():
+        before = [time for time in times if time < event.event_time]
+        begin = before[-1] if before else first or event.event_time
+        found[at] = Span(begin, event.event_time, not before)
+    return found
 
 
 def shown_shifts(drift: Sequence[DriftEvent]) -> dict[int, DriftEvent]:
@@ -143,17 +168,41 @@ class _First:
         return sorted(self._held, key=self._order, reverse=self._last)[: self._most]
 
 
+class _Before:
+    """Of the labels before a shift: the last ones, which may be of either side, and some evenly over the time."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._last = _First(NOTICED_AFTER, _order, last=True)
+        self._places: dict[int, LabeledImage] = {}
+
+    def add(self, label: LabeledImage) -> None:
+        begin, shift, _ = self._span
+        if not begin <= label.event_time < shift:
+            return
+        self._last.add(label)
+        place = _PLACES * (label.event_time - begin) // (shift - begin)
+        self._places[place] = min(self._places.get(place, label), label, key=_order)
+
+    def found(self) -> tuple[list[LabeledImage], str]:
+        """In order of time, without the last ones if there are others; and from where to where they are."""
+        held = [self._places[place] for place in sorted(self._places)]
+        last = self._last.found()
+        sure = [label for label in held if _order(label) < _order(last[-1])] if len(last) == NOTICED_AFTER else []
+        begin = "the first images" if self._span.first else "the shift before"
+        until = f" to {NOTICED_AFTER} images before the alarm" if sure else " on; they may be shifted already"
+        return _spread(sure or held), f"from {begin}{until}"
+
+
 class _Chooser:
     """Chooses while a stream's labels come, in any order."""
 
     def __init__(self, stream: StreamOutputs) -> None:
-        self._shifts = {
-            at: (event.event_time, _First(NOTICED_AFTER + SPREAD, _order, last=True), _First(SPREAD, _order))
-            for at, event in shown_shifts(stream.drift).items()
-        }
+        spans = spans_of(stream)
+        self._shifts = {at: (span.shift, _Before(span), _First(SPREAD, _order)) for at, span in spans.items()}
         self._unsure = _First(UNSURE, lambda label: (label.probability, label.coordinate))
         self._disagree = _First(UNSURE, lambda label: (_both_sure(label), label.coordinate), last=True)
-        self.stems = files_of_use(stream.files, [time for time, _, _ in self._shifts.values()])
+        self.stems = files_of_use(stream.files, spans.values())
 
     def add(self, label: LabeledImage) -> None:
         for time, before, after in self._shifts.values():
@@ -164,24 +213,17 @@ class _Chooser:
 
     def choice(self) -> Choice:
         made = Choice(unsure=self._unsure.found(), disagree=self._disagree.found())
-        for at, (_, newest, oldest) in self._shifts.items():
-            before = newest.found()[::-1]
-            earlier = before[:-NOTICED_AFTER]
-            made.before[at] = _spread(earlier or before)
-            made.before_text[at] = (
-                f"{NOTICED_AFTER} to {NOTICED_AFTER + len(earlier)} images before the alarm"
-                if earlier
-                else "the stream's first images, which may be shifted already"
-            )
-            made.after[at] = _spread(oldest.found())
+        for at, (_, before, after) in self._shifts.items():
+            made.before[at], made.before_text[at] = before.found()
+            made.after[at] = _spread(after.found())
         return made
 
 
-def _spread(labels: Sequence[LabeledImage]) -> list[LabeledImage]:
+def _spread(items: Sequence[Item]) -> list[Item]:
     """Some, evenly from the first to the last."""
-    if len(labels) <= AROUND:
-        return list(labels)
-    return [labels[at * (len(labels) - 1) // (AROUND - 1)] for at in range(AROUND)]
+    if len(items) <= AROUND:
+        return list(items)
+    return [items[at * (len(items) - 1) // (AROUND - 1)] for at in range(AROUND)]
 
 
 def _order(label: LabeledImage) -> tuple[datetime, str]:

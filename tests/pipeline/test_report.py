@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
 from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
+from grpo_tta.pipeline.report.pictures import NOTICED_AFTER
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
 from grpo_tta.pipeline.report.states import Judgement, judge
@@ -158,10 +160,30 @@ def test_label_files_are_read_once_for_all_streams_and_pages_and_only_where_some
     views = [pages.unpack(path.read_bytes())["details"] for path in written.pages]
     (drift,) = views[0]["cam-1"]["drifts"]
     places = {side: [int(one["id"]) for one in drift[side]] for side in ("before", "after")}
-    assert places["before"] == [504 + 199 * at // 7 for at in range(8)]
+    assert places["before"][0] < SLICE
+    assert SHIFTED - NOTICED_AFTER - SLICE <= places["before"][-1] < SHIFTED - NOTICED_AFTER
+    assert max(after - before for before, after in pairwise(places["before"])) <= 3 * SLICE
+    assert drift["before_text"] == "from the first images to 96 images before the alarm"
     assert places["after"] == [800 + 199 * at // 7 for at in range(8)]
     for name, view in {name: view for page in views for name, view in page.items()}.items():
         assert view["unsure"][0]["coordinate"] == f"{name}/{FRAMES - 9:05d}"
+
+
+def test_pictures_before_a_shift_that_was_noticed_late_reach_back_to_the_shift_before(
+    many: Path, tmp_path: Path
+) -> None:
+    """The second change begins 344 images before its alarm."""
+    out, began, alarm = tmp_path / "out", 1200, 1200 + 344
+    shutil.copytree(many, out)
+    second = shift(alarm / 120).model_copy(update={"stream": "cam-1"})
+    RecordFiles(ObjectStore(str(out)), "drift").write("storage-late", [Row.of(second)])
+    drifts = report(out, tmp_path / "page.html")["details"]["cam-1"]["drifts"]
+    places = [int(one["id"]) for one in drifts[0]["before"]]
+    assert len(places) == 8
+    assert sum(SHIFTED <= place < began for place in places) >= 4
+    assert places[-1] < alarm - NOTICED_AFTER
+    assert drifts[0]["before_text"] == "from the shift before to 96 images before the alarm"
+    assert [int(one["id"]) for one in drifts[1]["before"]][-1] < SHIFTED
 
 
 def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
