@@ -26,7 +26,7 @@ from grpo_tta.pipeline.cli.report import print_written
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.report.report import ReportRequest, write_report
-from grpo_tta.pipeline.run.evaluate import evaluate, read_truth, row
+from grpo_tta.pipeline.run.evaluate import evaluate, read_truth, row, truth_series
 from grpo_tta.schemas import AdaptationLog, LabeledImage
 
 STRETCH = "30s"
@@ -57,9 +57,11 @@ def demo(flags: argparse.Namespace, beam_options: list[str]) -> int:
     )
     code = run_and_report(config)
     if code == 0:
-        print_table(out, feed / "truth.jsonl")
+        truth = feed / "truth.jsonl"
+        print_table(out, truth)
         print()
-        print_written(write_report(ReportRequest(str(out), out / "report.html")))
+        request = ReportRequest(str(out), out / "report.html")
+        print_written(write_report(request, truth_series(str(out), str(truth))))
         _print_what_to_look_at(out)
     return code
 

@@ -175,4 +175,9 @@ def print_written(written: "Written") -> None:
     more = len(written.pages) - 1
     also = f" and {more} more under {written.pages[1].parent}" if more else ""
     print(f"{sum(written.states.values())} streams: {states}")
+    if written.compared:
+        print(
+            f"{written.shifted} of {sum(written.states.values())} streams shifted; "
+            f"truth inside the interval in {written.inside} of {written.compared} windows"
+        )
     print(f"report in {written.pages[0]}{also}")

@@ -147,6 +147,14 @@ def details_of(told: Told, answered: Sequence[Answered], truth: dict[str, Any] |
     }
 
 
+def inside(view: dict[str, Any]) -> list[bool]:
+    """Whether the accuracy by the truth file lies inside the interval, of each window that has both."""
+    if not view["truth"] or not view["estimate"]:
+        return []
+    ends = zip(view["truth"]["adapted"], view["estimate"]["low"], view["estimate"]["high"], strict=True)
+    return [low <= value <= high for value, low, high in ends if None not in (value, low)]
+
+
 def pictures_of(drift: Sequence[DriftEvent], choice: Choice, thumbnails: Thumbnails) -> dict[str, Any]:
     """The pictures of a stream's own view."""
     return {

@@ -17,7 +17,7 @@ from typing import Any
 from grpo_tta.estimate import AccuracyCalibration, packaged_for
 from grpo_tta.pipeline.errors import JobError
 from grpo_tta.pipeline.report.answers import Answer, questions, summed, with_answers
-from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, overview_of, pictures_of
+from grpo_tta.pipeline.report.data import WORDS, Told, cause_of, details_of, inside, overview_of, pictures_of
 from grpo_tta.pipeline.report.page import ask_page, report_page
 from grpo_tta.pipeline.report.pictures import NEWEST, LabelFiles, Thumbnails, choose, files_of_use
 from grpo_tta.pipeline.report.processes import in_processes
@@ -60,11 +60,16 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the pages, the first one first, and streams by state."""
+    """What was written: the pages, the first one first, and streams by state; ``shifted``: streams with a shift.
+    ``inside``: of ``compared`` windows, which have an estimate and an accuracy by a truth file, those whose accuracy
+    lies inside the estimate's interval."""
 
     pages: list[Path]
     states: dict[str, int]
     images: int
+    shifted: int
+    inside: int
+    compared: int
 
 
 def write_report(
@@ -101,16 +106,25 @@ def write_report(
         }
         _write(request.page.parent / page, report_page(data))
     states: dict[str, int] = {state: sum(one.row["state"] == state for one in streams) for state in STATES}
-    return Written([request.page.parent / page for page in pages], states, common["images_total"])
+    return Written(
+        [request.page.parent / page for page in pages],
+        states,
+        common["images_total"],
+        sum(bool(one.light.shifts) for one in streams),
+        sum(sum(one.inside) for one in streams),
+        sum(len(one.inside) for one in streams),
+    )
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A stream's row and its view, deflated, and what its pictures are chosen by; its sums are not held."""
+    """A stream's row and its view, deflated, and what its pictures are chosen by; its sums are not held. ``inside``:
+    see `inside`."""
 
     row: dict[str, Any]
     view: bytes
     light: StreamOutputs
+    inside: list[bool]
 
 
 def _place(page: Path, number: int) -> str:
@@ -152,7 +166,8 @@ def _judge(request: ReportRequest, truth: Truth | None, outputs: Outputs) -> lis
         told = Told(stream, windows, judgement, estimates)
         view = details_of(told, answered, truth(name, windows.shown) if truth else None)
         packed = zlib.compress(json.dumps(view).encode(), 1)
-        found.append(_Judged(overview_of(told), packed, replace(stream, stretches=stream.stretches.part([]))))
+        light = replace(stream, stretches=stream.stretches.part([]))
+        found.append(_Judged(overview_of(told), packed, light, inside(view)))
     return found
 
 

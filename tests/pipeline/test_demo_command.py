@@ -7,6 +7,7 @@ import pytest
 
 from grpo_tta.demo.feed import SHIFTED, STREAMS
 from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.report.page import unpack
 
 pytestmark = pytest.mark.jobs
 
@@ -24,6 +25,14 @@ def test_all_is_where_the_last_line_says(out: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["events"], summary["labels"], summary["finished"]) == (IMAGES, IMAGES, True)
     assert {path.name for path in out.iterdir()} >= {"feed", "labels", "summary.json", "checkpoint"}
+
+
+def test_the_page_draws_the_truth_of_the_feed_beside_the_estimate(out: Path) -> None:
+    details = unpack((out / "report.html").read_bytes())["details"]
+    assert set(details) == {stream.name for stream in STREAMS}
+    for view in details.values():
+        assert len(view["truth"]["adapted"]) == len(view["time"])
+        assert None not in view["truth"]["adapted"]
 
 
 def test_run_again_it_labels_nothing_and_prints_the_same_table(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

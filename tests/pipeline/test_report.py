@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -26,6 +27,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
 from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
 from grpo_tta.pipeline.cli import main
+from grpo_tta.pipeline.cli.report import print_written
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
@@ -36,7 +38,7 @@ from grpo_tta.pipeline.report.report import ReportRequest, write_questions, writ
 from grpo_tta.pipeline.report.states import Judgement, judge
 from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
 from grpo_tta.pipeline.report.sums import Sums
-from grpo_tta.pipeline.report.windows import changes, estimator, windows_of
+from grpo_tta.pipeline.report.windows import StreamWindow, changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.watch.streams import Seen, StreamBoard, floor_of
 from grpo_tta.schemas import ClassProbability, DriftEvent, LabeledImage, MonitorRecord
@@ -379,6 +381,21 @@ def test_several_processes_read_what_one_does(tmp_path: Path, monkeypatch: pytes
     store.write("monitor/p-9.jsonl", b"{}\n")
     with pytest.raises(ValueError, match=r"monitor/p-9\.jsonl, line 1"):
         read_outputs(str(tmp_path), readers=2)
+
+
+def test_windows_whose_truth_lies_inside_the_interval_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [*STEADY, stretch(4, sure=0.9), moved(4.5)]
+    RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", [Row.of(one) for one in records])
+    shares = [600, 600, None, 0, 900]
+
+    def truth(_: str, windows: Sequence[StreamWindow]) -> dict[str, Any]:
+        assert len(windows) == len(shares)
+        return {"adapted": shares, "frozen": None}
+
+    print_written(write_report(ReportRequest(str(tmp_path), tmp_path / "page.html", calibration=CALIBRATION), truth))
+    assert "1 of 1 streams shifted; truth inside the interval in 3 of 4 windows" in capsys.readouterr().out
 
 
 def test_many_counts_without_a_label_are_packed_too() -> None:

@@ -85,6 +85,7 @@ function timeline(detail) {
     charts.push(lines("Estimated accuracy", detail, [
       { name: "adapted", values: detail.estimate.value, colour: "--adapted" },
       ...(detail.estimate.frozen ? [{ name: "frozen", values: detail.estimate.frozen, colour: "--frozen", dash: [6, 4] }] : []),
+      ...(detail.truth ? [{ name: "truth, adapted", values: detail.truth.adapted, colour: "--truth", dash: [2, 3] }] : []),
     ], { low: detail.estimate.low, high: detail.estimate.high }));
   }
   charts.push(lines("Mean probability of the labels", detail, [
