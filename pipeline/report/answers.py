@@ -18,6 +18,7 @@ from grpo_tta.adapters.json_event import check_keys, problems
 from grpo_tta.adapters.lines import text_lines
 from grpo_tta.estimate import Estimate, Unknown
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.report.read import best_of
 from grpo_tta.pipeline.report.windows import StreamWindow
 from grpo_tta.schemas import LabeledImage
 from grpo_tta.schemas.rfc3339 import given_time, parse_rfc3339
@@ -28,7 +29,8 @@ _Z = 1.6448536
 
 @dataclass(frozen=True)
 class Question:
-    """One image to answer for. ``weight``: the share of the window's images that its stratum has."""
+    """One image to answer for. ``label``: the best class, however unsure. ``weight``: the share of the window's images
+    that its stratum has."""
 
     coordinate: str
     id: str
@@ -75,7 +77,8 @@ def questions(labels: Iterable[LabeledImage], number: int) -> list[tuple[Questio
         wanted = number * (stratum + 1) // STRATA - number * stratum // STRATA
         for label in sorted(part, key=lambda label: _drawn(label.coordinate))[:wanted]:
             weight = len(part) / len(ordered)
-            question = Question(label.coordinate, label.id, label.stream, label.label, stratum, weight, start, end)
+            best = best_of(label)
+            question = Question(label.coordinate, label.id, label.stream, best, stratum, weight, start, end)
             asked.append((question, label))
     return sorted(asked, key=lambda pair: _drawn("order " + pair[0].coordinate))
 

@@ -544,13 +544,16 @@ def test_answers_and_estimate_together_are_between_the_two_and_surer_or_the_answ
 
 def test_questions_come_evenly_from_sure_and_unsure_images_and_are_the_same_again() -> None:
     labels: list[Any] = [
-        SimpleNamespace(coordinate=f"c{at}", id="i", stream="cam", label="a", probability=at / 500, event_time=START)
-        for at in range(500)
-    ]
+        SimpleNamespace(
+            coordinate=f"c{at}", id="i", stream="cam", probability=at / 500, event_time=START,
+            label="unknown" if at < 300 else "ant", top_k=[SimpleNamespace(label="ant")],
+        ) for at in range(500)
+    ]  # fmt: skip
     asked = questions(labels, 50)
     assert asked == questions(labels[::-1], 50)
     assert Counter(question.stratum for question, _ in asked) == dict.fromkeys(range(5), 10)
     assert all(int(label.probability * 5) == question.stratum for question, label in asked)
+    assert {question.label for question, _ in asked} == {"ant"}
 
 
 def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None:
