@@ -40,7 +40,7 @@ PACKAGED = Path(__file__).parent / "demo" / "assets" / "accuracy.json"
 """For the packaged model and the default method."""
 
 Cause = Literal[
-    "uncalibrated", "few_images", "few_classes", "no_frozen", "ill", "collapse", "sharpened", "too_wide"
+    "uncalibrated", "few_images", "few_classes", "no_frozen", "ill", "collapse", "sharpened", "too_wide", "answered"
 ]  # fmt: skip
 
 

@@ -178,11 +178,16 @@ def together(alone: Estimate, without: Estimate | Unknown) -> tuple[Estimate, bo
 
 
 def with_answers(window: StreamWindow | None, answered: Iterable[Answered]) -> StreamWindow | None:
-    """The window with the estimate that answers about images of its time leave, the newest ones last."""
+    """The window with the estimate that answers about images of its time leave, the newest ones last. Nobody answered
+    for frozen labels, so there is no gain then."""
     if window is None:
         return None
-    adapted = window.estimates.adapted
+    adapted, count = window.estimates.adapted, 0
     for one in answered:
         if one.start < window.end and window.start <= one.end:
             adapted, _ = together(one.alone, adapted)
-    return replace(window, estimates=replace(window.estimates, adapted=adapted))
+            count += one.n
+    if not count:
+        return window
+    gain = Unknown("answered", "answers are in the accuracy, and there are none for frozen labels")
+    return replace(window, estimates=replace(window.estimates, adapted=adapted, gain=gain), answers=count)

@@ -28,6 +28,7 @@ _SHORT = {
     "collapse": "adaptation failed",
     "sharpened": "adaptation too sure",
     "too_wide": "calibration too wide",
+    "answered": "not answered for",
 }
 WORDS = {
     "Estimated accuracy": "made without labels, of how sure the model is, with an interval that holds nine times in "

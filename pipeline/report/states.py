@@ -62,10 +62,13 @@ def judge(
     )
     states = states_of(facts, now, floor)
     reasons = [_reason(state, stream, facts, now, floor) for state in states]
+    answers = newest.answers if newest is not None else 0
+    if answers:
+        reasons.append(f"The accuracy includes {answers} answer{'' if answers == 1 else 's'}.")
     if stream.dead:
         events = sum(cause.count for cause in stream.dead)
         reasons.append(f"{events} dead letter{'' if events == 1 else 's'}, most often {stream.dead[0].name}.")
-    return Judgement(states[0], reasons, _steps(states[0], stream, adapted, out))
+    return Judgement(states[0], reasons, _steps(states[0], stream, adapted, [] if answers else [_ask(stream, out)]))
 
 
 def _stretches(stream: StreamOutputs) -> list[tuple[datetime, datetime]]:
@@ -121,10 +124,15 @@ def _span(length: timedelta) -> str:
     return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours" if hours >= 2 else "an hour"
 
 
-def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | None, out: str) -> list[Step]:
-    """What somebody on call does, in order."""
+def _ask(stream: StreamOutputs, out: str) -> Step:
     asking = shlex.join(["grpo-tta", "report", "--out", out, "--ask", "50", "--stream", stream.name])
-    ask = Step("Check the accuracy: say of 50 images whether the label is right.", asking)
+    return Step("Check the accuracy: say of 50 images whether the label is right.", asking)
+
+
+def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | None, ask: list[Step]) -> list[Step]:
+    """What somebody on call does, in order."""
+    causes = "a dirty lens, a moved camera, night, another exposure?"
+    look = "Compare the pictures before and after" if stream.shifts else "Look at the least sure pictures below"
     steps: dict[State, list[Step]] = {
         "ill": [
             Step("Take the frozen labels (frozen_label) until this is settled."),
@@ -134,20 +142,20 @@ def _steps(state: State, stream: StreamOutputs, adapted: Estimate | Unknown | No
             ),
         ],
         "degraded": [
-            Step("Compare the pictures before and after: a dirty lens, a moved camera, night, another exposure?"),
-            ask,
+            Step(f"{look}: {causes}"),
+            *ask,
             Step("If the conditions are here to stay, label some images and compare methods with grpo-tta bench."),
         ],
         "drifted": [
             Step("Look at the pictures before and after the shift: is the new condition meant to be?"),
             Step("If it is, nothing: the guard takes it for normal from now on, and adaptation goes on in it."),
-            ask,
+            *ask,
         ],
         "silent": [
             Step("Check the camera, its network, and the path or topic that it writes to."),
             Step("Look at the dead letters: a stream whose images arrive broken is silent too."),
         ],
-        "unknown": [ask, Step("Wait for more images, or report a longer time (--since).")],
+        "unknown": [*ask, Step("Wait for more images, or report a longer time (--since).")],
         "normal": [Step("Nothing.")],
     }
     made = steps[state]

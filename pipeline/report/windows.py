@@ -52,6 +52,8 @@ class StreamWindow:
     classes: float
     """So many equally frequent classes are as varied as the labels."""
     estimates: Estimates
+    answers: int = 0
+    """Of people, that are in the estimate."""
 
 
 class Windows(NamedTuple):

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import pairwise
@@ -205,21 +205,29 @@ def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
 
 
 def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_state(tmp_path: Path) -> None:
-    records = [*STEADY[:2], moved(2), *STEADY[2:]]
+    both = {"frozen_n": 200, "agree": 150, "frozen_entropy": {20: 120, 80: 80}, "frozen_labels": {"a": 100, "b": 100}}
+    records = [one.model_copy(update=both if one.n else {}) for one in (*STEADY[:2], moved(2), *STEADY[2:])]
     RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", [Row.of(one) for one in records])
 
     def row(hour: int, right: bool) -> dict[str, Any]:
         time = (START + HOUR * hour).isoformat()
         answers = tuple(Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, time, time, right) for at in range(50))
-        data = report(tmp_path, tmp_path / "page.html", calibration=CALIBRATION, answers=answers)
+        calibration = replace(CALIBRATION, gain=SIDE.width)
+        data = report(tmp_path, tmp_path / "page.html", calibration=calibration, answers=answers)
         assert len(data["details"]["cam"]["answers"]) == 1
         return data["streams"][0]  # type: ignore[no-any-return]
 
     refuted, before_the_shift = row(3, False), row(1, False)
     assert refuted["state"] == "degraded"
     assert refuted["estimate"]["high"] < 0.1
+    assert "unknown" in refuted["gain"]
+    assert "The accuracy includes 50 answers." in refuted["reasons"]
+    assert not any(step["command"] for step in refuted["next"])
     assert before_the_shift["state"] == "drifted"
     assert before_the_shift["estimate"]["value"] == pytest.approx(0.6)
+    assert "value" in before_the_shift["gain"]
+    assert not any("answers" in reason for reason in before_the_shift["reasons"])
+    assert any("--ask" in (step["command"] or "") for step in before_the_shift["next"])
     assert row(3, True)["estimate"]["value"] > 0.9
 
 
@@ -505,6 +513,14 @@ def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> N
     assert all(text.endswith(".") for text in found.reasons)
     assert "3 dead letters" in found.reasons[-1]
     assert found.next
+
+
+@pytest.mark.parametrize("shifts", [[], [moved(4)]])
+def test_pictures_to_look_at_are_those_that_the_page_has(shifts: list[MonitorRecord]) -> None:
+    found, _ = judged([*STEADY, stretch(4, sure=0.2), *shifts], START + HOUR * 5)
+    assert found.state == "degraded"
+    assert ("before and after" in found.next[0].text) == bool(shifts)
+    assert ("least sure" in found.next[0].text) == (not shifts)
 
 
 @example([1, 0, 1], [1.0])
