@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -578,6 +579,15 @@ def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None
     assert [change.label for change in found] == ["b", "a"]
     assert all(change.low <= change.change <= change.high for change in found)
     assert changes(before, before) == changes({}, after) == []
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+@pytest.mark.parametrize("images", [(200, 200), (2000, 300)])
+def test_where_no_share_of_many_labels_changes_hardly_ever_one_is_named(power: float, images: tuple[int, int]) -> None:
+    rng, shares = np.random.default_rng(0), np.arange(1, 366) ** -power
+    draws = [[dict(enumerate(rng.multinomial(n, shares / shares.sum()).tolist())) for n in images] for _ in range(100)]
+    named = sum(bool(changes(*({str(at): n for at, n in side.items()} for side in draw))) for draw in draws)
+    assert named <= 10
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
