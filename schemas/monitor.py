@@ -5,7 +5,6 @@ kills show in the sum. `join` adds up a stream's stretches to a longer one. No t
 estimate (`grpo_tta.estimate`) applies one when it reads.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import groupby
@@ -19,7 +18,7 @@ from grpo_tta.schemas.outputs import DriftSignal, ResetCause
 PROBABILITY_BINS = 20
 ENTROPY_BINS = 100
 SAMPLES = 4
-"""Images kept by coordinate: so many that are least sure, and so many drawn by chance."""
+"""Images kept by coordinate, those that are least sure."""
 MILLION = 1_000_000
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -109,8 +108,6 @@ class MonitorRecord(WireModel):
     """In order of time."""
     least_sure: Annotated[list[Sample], Field(max_length=SAMPLES)] = Field(default_factory=list)
     """Least sure first."""
-    drawn: Annotated[list[Sample], Field(max_length=SAMPLES)] = Field(default_factory=list)
-    """In order of their coordinates' hashes: a fair draw, the same in every replay."""
 
     @property
     def key(self) -> tuple[str, str, int, str, str, str]:
@@ -124,11 +121,6 @@ class MonitorRecord(WireModel):
             self.method,
             self.settings_fingerprint,
         )
-
-
-def drawn_order(coordinate: str) -> tuple[bytes, str]:
-    """What samples drawn by chance are ordered by."""
-    return hashlib.blake2b(coordinate.encode("utf-8", "surrogatepass"), digest_size=8).digest(), coordinate
 
 
 def merge(parts: Sequence[MonitorRecord]) -> MonitorRecord:
@@ -180,18 +172,12 @@ def _sum(records: Sequence[MonitorRecord], same: dict[str, Any]) -> MonitorRecor
     shifts = [shift for record in records for shift in record.shifts]
     values["shifts"] = sorted(shifts, key=lambda shift: (shift.event_time, shift.coordinate))
     values["least_sure"] = least_sure(sample for record in records for sample in record.least_sure)
-    values["drawn"] = drawn(sample for record in records for sample in record.drawn)
     return MonitorRecord.model_validate(values)
 
 
 def least_sure(samples: Iterable[Sample]) -> list[Sample]:
     """The `SAMPLES` of lowest probability."""
     return sorted(samples, key=lambda sample: (sample.millionths, sample.coordinate))[:SAMPLES]
-
-
-def drawn(samples: Iterable[Sample]) -> list[Sample]:
-    """The `SAMPLES` whose coordinates have the smallest hashes."""
-    return sorted(samples, key=lambda sample: drawn_order(sample.coordinate))[:SAMPLES]
 
 
 __all__ = [
@@ -204,8 +190,6 @@ __all__ = [
     "ResetCause",
     "Sample",
     "Shift",
-    "drawn",
-    "drawn_order",
     "join",
     "least_sure",
     "merge",

@@ -12,7 +12,7 @@ from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.windows import SECOND
 from grpo_tta.schemas import AdaptationLog, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
-from grpo_tta.schemas.monitor import ENTROPY_BINS, MILLION, PROBABILITY_BINS, SAMPLES, Sample, Shift, drawn_order
+from grpo_tta.schemas.monitor import ENTROPY_BINS, MILLION, PROBABILITY_BINS, SAMPLES, Sample, Shift
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = datetime.min.replace(tzinfo=UTC)
@@ -99,7 +99,6 @@ class MonitorMaker:
             frozen_labels=Counter(str(label.frozen_label) for label in frozen),
             shifts=[_shift(event) for event in rows.drift if event.signal == "shift"],
             least_sure=_samples(heapq.nsmallest(SAMPLES, labels, key=lambda one: (_millionths(one), one.coordinate))),
-            drawn=_samples(heapq.nsmallest(SAMPLES, labels, key=lambda one: drawn_order(one.coordinate))),
         )
 
 

@@ -1,9 +1,9 @@
 """Which images of a stream are worth looking at, and their thumbnails.
 
-Images are chosen from the label files around a stream's shifts and from the newest ones, at most `MOST_FILES` a
-stream; of a small job that is all of them. One pass over the files serves all streams. A thumbnail is fetched and
-decoded by the job's own rules (`adapters.storage.fetch`, `adapters.images`); an image that cannot be had has a reason
-in its place.
+Images are chosen from the label files around a stream's shifts, from those that hold its least sure images and from
+the newest ones, at most `MOST_FILES` a stream; of a small job that is all of them. One pass over the files serves all
+streams. A thumbnail is fetched and decoded by the job's own rules (`adapters.storage.fetch`, `adapters.images`); an
+image that cannot be had has a reason in its place.
 """
 
 import base64
@@ -24,7 +24,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_file
 from grpo_tta.pipeline.report.read import LABELS, StreamOutputs, best_of
 from grpo_tta.pipeline.report.sources import Source
-from grpo_tta.pipeline.report.stretches import LabelFile
+from grpo_tta.pipeline.report.stretches import LEAST_SURE, LabelFile
 from grpo_tta.pipeline.report.sums import stem_of
 from grpo_tta.schemas import DriftEvent, LabeledImage
 
@@ -38,11 +38,13 @@ _PLACES = 256
 """Of the time before a shift; from each an image is held."""
 SHOWN_DRIFTS = 3
 """Shifts of a stream, the newest, that get pictures."""
-UNSURE = 8
+DISAGREE = 8
 NEWEST = 500
 """Images of a stream, the newest, that are read whatever happened."""
 MOST_FILES = 100
 """Label files that are read for one stream."""
+FAR_STREAMS = 50
+"""The worst streams, of which images are looked for in all label files. Of thousands that would be to read them all."""
 MOST_PICTURES = 1_500
 """Thumbnails of a page, some two kilobytes each."""
 SIDE = 96
@@ -102,18 +104,24 @@ class LabelFiles:
                     yield label
 
 
-def files_of_use(files: Mapping[str, LabelFile], spans: Iterable[Span]) -> list[str]:
-    """Stems of the label files that hold the images of ``spans`` and the newest ones. First come those of a stretch
-    with a shift, then some evenly from the time before it, then the newest."""
+def files_of_use(files: Mapping[str, LabelFile], shifts: Sequence[datetime] = (), far: Iterable[str] = ()) -> list[str]:
+    """Stems of the label files that hold the images around ``shifts`` and the newest ones, and ``far`` ones. First come
+    those of a stretch with a shift, then ``far``, then the newest."""
     ordered = sorted(files.items(), key=lambda item: (item[1].end, item[0]), reverse=True)
+    met = [stem for stem, file in ordered if any(file.start <= time < file.end for time in shifts)]
     use = set(_until(ordered, NEWEST))
-    met, before = [], []
+    for time in shifts:
+        use |= set(_until([one for one in ordered if one[1].end <= time], NOTICED_AFTER + SPREAD))
+        use |= set(_until([one for one in reversed(ordered) if one[1].start > time], SPREAD))
+    return list(dict.fromkeys([*met, *far, *(stem for stem, _ in ordered if stem in use)]))[:MOST_FILES]
+
+
+def _far(stream: StreamOutputs, spans: Iterable[Span]) -> Iterator[str]:
+    """Stems of the files that hold some images of ``spans``, evenly over the time, and the least sure ones."""
+    ordered = sorted(stream.files.items(), key=lambda item: (item[1].end, item[0]))
     for begin, shift, _ in spans:
-        met += [stem for stem, file in ordered if file.start <= shift < file.end]
-        before += _spread([stem for stem, file in ordered if file.start < shift and begin < file.end])
-        use |= set(_until([one for one in ordered if one[1].end <= shift], NOTICED_AFTER))
-        use |= set(_until([one for one in reversed(ordered) if one[1].start > shift], SPREAD))
-    return list(dict.fromkeys([*met, *before, *(stem for stem, _ in ordered if stem in use)]))[:MOST_FILES]
+        yield from _spread([stem for stem, file in ordered if file.start < shift and begin < file.end])
+    yield from stream.least_sure
 
 
 def _until(files: Iterable[tuple[str, LabelFile]], images: int) -> Iterator[str]:
@@ -143,8 +151,8 @@ def shown_shifts(drift: Sequence[DriftEvent]) -> dict[int, DriftEvent]:
 
 
 def choose(streams: Sequence[StreamOutputs], files: LabelFiles, since: datetime | None) -> dict[str, Choice]:
-    """The images of each stream that are worth looking at."""
-    choosers = {stream.name: _Chooser(stream) for stream in streams}
+    """The images of each stream that are worth looking at. ``streams``: the worst first."""
+    choosers = {stream.name: _Chooser(stream, far=at < FAR_STREAMS) for at, stream in enumerate(streams)}
     for label in files.read({name: one.stems for name, one in choosers.items()}, since):
         choosers[label.stream].add(label)
     return {name: one.choice() for name, one in choosers.items()}
@@ -171,8 +179,8 @@ class _First:
 class _Before:
     """Of the labels before a shift: the last ones, which may be of either side, and some evenly over the time."""
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
+    def __init__(self, span: Span, *, far: bool) -> None:
+        self._span, self._far = span, far
         self._last = _First(NOTICED_AFTER, _order, last=True)
         self._places: dict[int, LabeledImage] = {}
 
@@ -190,19 +198,21 @@ class _Before:
         last = self._last.found()
         sure = [label for label in held if _order(label) < _order(last[-1])] if len(last) == NOTICED_AFTER else []
         begin = "the first images" if self._span.first else "the shift before"
+        begin = begin if self._far else f"{NOTICED_AFTER + SPREAD}"
         until = f" to {NOTICED_AFTER} images before the alarm" if sure else " on; they may be shifted already"
-        return _spread(sure or held), f"from {begin}{until}"
+        return _evenly(sure or held), f"from {begin}{until}"
 
 
 class _Chooser:
     """Chooses while a stream's labels come, in any order."""
 
-    def __init__(self, stream: StreamOutputs) -> None:
+    def __init__(self, stream: StreamOutputs, *, far: bool) -> None:
         spans = spans_of(stream)
-        self._shifts = {at: (span.shift, _Before(span), _First(SPREAD, _order)) for at, span in spans.items()}
-        self._unsure = _First(UNSURE, lambda label: (label.probability, label.coordinate))
-        self._disagree = _First(UNSURE, lambda label: (_both_sure(label), label.coordinate), last=True)
-        self.stems = files_of_use(stream.files, spans.values())
+        self._shifts = {at: (span.shift, _Before(span, far=far), _First(SPREAD, _order)) for at, span in spans.items()}
+        self._unsure = _First(LEAST_SURE, lambda label: (label.probability, label.coordinate))
+        self._disagree = _First(DISAGREE, lambda label: (_both_sure(label), label.coordinate), last=True)
+        shifts = [span.shift for span in spans.values()]
+        self.stems = files_of_use(stream.files, shifts, _far(stream, spans.values()) if far else ())
 
     def add(self, label: LabeledImage) -> None:
         for time, before, after in self._shifts.values():
@@ -224,6 +234,16 @@ def _spread(items: Sequence[Item]) -> list[Item]:
     if len(items) <= AROUND:
         return list(items)
     return [items[at * (len(items) - 1) // (AROUND - 1)] for at in range(AROUND)]
+
+
+def _evenly(labels: Sequence[LabeledImage]) -> list[LabeledImage]:
+    """Some, evenly over the time from the first to the last; fewer where images lie closely together."""
+    if len(labels) <= AROUND:
+        return list(labels)
+    first, last = labels[0].event_time, labels[-1].event_time
+    times = [first + (last - first) * at / (AROUND - 1) for at in range(AROUND)]
+    found = (min(labels, key=lambda label: abs(label.event_time - time)) for time in times)
+    return list({label.coordinate: label for label in found}.values())
 
 
 def _order(label: LabeledImage) -> tuple[datetime, str]:

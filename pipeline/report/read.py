@@ -21,7 +21,6 @@ from grpo_tta.schemas.monitor import (
     MonitorRecord,
     Sample,
     Shift,
-    drawn,
     least_sure,
 )
 
@@ -52,6 +51,8 @@ class StreamOutputs:
     files: dict[str, LabelFile]
     shifts: list[Shift]
     """As ``monitor/`` tells them."""
+    least_sure: list[str] = field(default_factory=list)
+    """Stems of the label files that hold the least sure images."""
 
     @property
     def images(self) -> int:
@@ -107,9 +108,10 @@ class Outputs:
 
     def stream(self, name: str) -> StreamOutputs:
         """One stream's outputs since ``since``."""
-        stretches, files, dead, shifts = self._packed[name].unpack(self.since)
+        found = self._packed[name].unpack(self.since)
         drift = [one for one in self._drift.get(name, ()) if self.since is None or one.event_time >= self.since]
-        return StreamOutputs(name, stretches, drift, self._causes(name, dead), files, shifts)
+        dead = self._causes(name, found.dead)
+        return StreamOutputs(name, found.stretches, drift, dead, found.files, found.shifts, found.least_sure)
 
     def _causes(self, stream: str, counts: Counter[str]) -> list[Cause]:
         return [Cause(name, count, self._examples.get((stream, name))) for name, count in counts.most_common()]
@@ -250,7 +252,6 @@ def _summed(stream: str, start: datetime, seconds: int, labels: list[LabeledImag
         frozen_probability=_histogram(label.frozen_probability or 0.0 for label in frozen),
         frozen_labels=dict(Counter(label.frozen_label or "" for label in frozen)),
         least_sure=least_sure(samples),
-        drawn=drawn(samples),
     )
 
 

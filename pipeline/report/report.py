@@ -241,7 +241,7 @@ def write_questions(request: ReportRequest, stream: str, number: int) -> int:
         raise JobError(f"--stream: there is no stream {stream!r} in {request.out}; there are {some or 'none'}")
     told = outputs.stream(stream)
     shifts = [event.event_time for event in told.drift if event.signal == "shift"]
-    found = LabelFiles(request.out).read({stream: files_of_use(told.files, [])}, outputs.since)
+    found = LabelFiles(request.out).read({stream: files_of_use(told.files)}, outputs.since)
     labels = sorted(found, key=lambda label: (label.event_time, label.coordinate))
     window = [label for label in labels if not shifts or label.event_time > shifts[-1]][-ASK_WINDOW:]
     asked = questions(window or labels[-ASK_WINDOW:], number)

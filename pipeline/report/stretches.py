@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from grpo_tta.estimate import BROKEN
 from grpo_tta.pipeline.watch.streams import cuts_of
-from grpo_tta.schemas.monitor import ENTROPY_BINS, PROBABILITY_BINS, MonitorRecord, Shift
+from grpo_tta.schemas.monitor import ENTROPY_BINS, MILLION, PROBABILITY_BINS, MonitorRecord, Shift
 
 Ints = NDArray[np.int64]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,6 +34,11 @@ HISTOGRAMS = {
 }
 LABELS = ("labels", "frozen_labels")
 _COUNTED = (*HISTOGRAMS, *LABELS)
+_LEAST = 4 + len(_SUMMED)
+"""Column of a record's lowest probability, in millionths."""
+_NONE = MILLION + 1
+LEAST_SURE = 8
+"""Images of a stream that are told by the files which hold them: no more records hold so many of the least sure."""
 _LOOSE = 10_000
 """Counts of a stream that are held loose before they are packed."""
 
@@ -127,8 +132,19 @@ class _Counts(NamedTuple):
     counts: Any
 
 
+class Unpacked(NamedTuple):
+    """Of one stream: the stretches, the files that hold its images by their stems, dead letters by cause, shifts in
+    order of time, and the stems of the files that hold the `LEAST_SURE` least sure images."""
+
+    stretches: Stretches
+    files: dict[str, LabelFile]
+    dead: Counter[str]
+    shifts: list[Shift]
+    least_sure: list[str]
+
+
 class Packed:
-    """The records of one stream, each with the stem of its file; their samples are not kept."""
+    """The records of one stream, each with the stem of its file; of its samples the lowest probability is kept."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -156,6 +172,7 @@ class Packed:
                 *[getattr(record, name) for name in TOTALS],
                 sum(record.resets.get(cause, 0) for cause in BROKEN),
                 cuts_of(record),
+                record.least_sure[0].millionths if record.least_sure else _NONE,
                 *map(len, counted),
             )
         )
@@ -188,11 +205,10 @@ class Packed:
         self._shifts += other._shifts
 
     def _matrix(self) -> Ints:
-        return np.array(self._rows, np.int64).reshape(-1, 4 + len(_SUMMED) + len(_COUNTED))
+        return np.array(self._rows, np.int64).reshape(-1, _LEAST + 1 + len(_COUNTED))
 
-    def unpack(self, since: datetime | None) -> tuple[Stretches, dict[str, LabelFile], Counter[str], list[Shift]]:
-        """Of what ends after ``since``: the stretches, the files that hold its images by their stems, dead letters by
-        cause, and shifts in order of time."""
+    def unpack(self, since: datetime | None) -> "Unpacked":
+        """Of what ends after ``since``."""
         after = -(2**63) if since is None else microseconds(since)
         rows = self._matrix()
         dead: Counter[str] = Counter()
@@ -201,7 +217,14 @@ class Packed:
                 dead.update(letters)
         shifts = sorted((one for end, one in self._shifts if end > after), key=lambda one: one.event_time)
         shown = rows[:, 1] > after
-        return self._stretches(rows, shown), self._files(rows[shown]), dead, shifts
+        return Unpacked(
+            self._stretches(rows, shown), self._files(rows[shown]), dead, shifts, self._least_sure(rows[shown])
+        )
+
+    def _least_sure(self, rows: Ints) -> list[str]:
+        rows = rows[rows[:, _LEAST] < _NONE]
+        stems = list(self._names.stems)
+        return [stems[number] for number in rows[np.argsort(rows[:, _LEAST], kind="stable")][:LEAST_SURE, 3].tolist()]
 
     def _files(self, rows: Ints) -> dict[str, LabelFile]:
         rows = rows[rows[:, 4] > 0]
@@ -227,7 +250,7 @@ class Packed:
         firsts = np.flatnonzero(new)
         place = np.full(len(rows), -1)
         place[order] = np.cumsum(new) - 1
-        totals = np.add.reduceat(rows[order, 4 : 4 + len(_SUMMED)], firsts, axis=0) if len(firsts) else rows[:0, 4:]
+        totals = np.add.reduceat(rows[order, 4:_LEAST], firsts, axis=0) if len(firsts) else rows[:0, 4:]
         histograms, labels, names = self._tables(rows[:, -len(_COUNTED) :], place, len(firsts))
         start, end, kind = heads[firsts].T
         by_name = {name: totals[:, at] for at, name in enumerate(_SUMMED)}
