@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Bar, finish, parser
 from grpo_tta.estimate import AccuracyCalibration, Side, Width
+from grpo_tta.schemas.monitor import SAMPLES
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -95,12 +96,21 @@ def _records(rng: np.random.Generator, number: int, hours: int) -> Iterator[dict
         name = f"camera-{number:04d}"
         yield {
             **MODEL, "stream": name, "bucket_start": (START + HOUR * at).isoformat(), "bucket_seconds": 3600,
-            "coordinate": f"{name}/{at:06d}", "n": IMAGES, "frozen_n": IMAGES, "agree": int(IMAGES * sure[at]),
+            "coordinate": f"{name}/{at:06d}", "least_sure": _least_sure(name, at),
+            "n": IMAGES, "frozen_n": IMAGES, "agree": int(IMAGES * sure[at]),
             **{
                 key: {f"class {one:03d}" if "labels" in key else one: int(n) for one, n in enumerate(rows[at]) if n}
                 for key, rows in columns.items()
             },
         }  # fmt: skip
+
+
+def _least_sure(name: str, hour: int) -> list[dict[str, Any]]:
+    """As many as a real record has."""
+    return [
+        {"coordinate": f"{name}/{hour:06d}/{at}", "label": f"class {at:03d}", "millionths": 20_000 + 997 * hour + at}
+        for at in range(SAMPLES)
+    ]
 
 
 def _drawn(rng: np.random.Generator, mean: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
