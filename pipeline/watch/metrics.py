@@ -1,10 +1,11 @@
 """Prometheus metrics of a live job.
 
-One registry a process; every series that can be named is there from the start. Streams are no labels, there may be
-thousands, but for as many of the worst as `watch_streams` is told. What a slice's commit counts is counted when it is
-committed, so a slice that runs again is not counted twice; histograms are fed while it runs. Where the guards stand
-is a gauge of the last slice: the stream that is nearest to a reset, over all streams that had images in it. States of
-streams change with time too: their gauges are set when somebody asks (`scraped`).
+One registry a process; every series that can be named is there from the start, a gauge of what is not known yet as not
+a number. Streams are no labels, there may be thousands, but for as many of the worst as `watch_streams` is told. What a
+slice's commit counts is counted when it is committed, so a slice that runs again is not counted twice; histograms are
+fed while it runs. Where the guards stand is a gauge of the last slice: the stream that is nearest to a reset, over all
+streams that had images in it. States of streams change with time too: their gauges are set when somebody asks
+(`scraped`).
 """
 
 import logging
@@ -22,6 +23,7 @@ from prometheus_client.exposition import generate_latest
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.positions import SkippedRange
 from grpo_tta.estimate import AccuracyCalibration, Estimate
+from grpo_tta.guard import SIGNALS
 from grpo_tta.pipeline.watch.notices import KINDS
 from grpo_tta.pipeline.watch.streams import STATES, StreamBoard
 from grpo_tta.schemas import AdaptationLog, DriftSignal, LabeledImage, MonitorRecord, ResetCause, SkipReason
@@ -106,6 +108,9 @@ for _counter, _values in (
 ):  # fmt: skip
     for _value in _values:
         _counter.labels(_value)
+for _signal in SIGNALS:
+    STATISTIC.labels(_signal.name).set(math.nan)
+    THRESHOLD.labels(_signal.name).set(math.nan)
 for _model in ("adapted", "frozen"):
     for _bound in _BOUNDS:
         ACCURACY.labels(_model, _bound).set(math.nan)

@@ -6,12 +6,14 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 from grpo_tta import Standing
 from grpo_tta.adapters.kafka.errors import KafkaUnreachable
+from grpo_tta.guard import SIGNALS
 from grpo_tta.pipeline.checkpoint.partition import SliceResult
 from grpo_tta.pipeline.watch import health, metrics
 from grpo_tta.pipeline.watch.health import LiveStatus, MetricsServer
@@ -100,6 +102,17 @@ def test_what_a_commit_counts_is_counted(status, port):
     assert 'tta_lag_records{partition="t-1"} 0.0' in text
     assert 'partition="t-0"' not in text  # it is another's now
     assert 'tta_resets_total{cause="manual"}' in text
+
+
+def test_series_that_can_be_named_are_there_before_the_first_slice():
+    spec = spec_from_file_location("fresh_metrics", metrics.__file__)
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    lines = fresh.generate_latest(fresh.REGISTRY).decode().splitlines()
+    for signal in SIGNALS:
+        assert f'tta_drift_statistic{{signal="{signal.name}"}} NaN' in lines
+        assert f'tta_drift_threshold{{signal="{signal.name}"}} NaN' in lines
+    assert 'tta_drift_detections_total{signal="shift"} 0.0' in lines
 
 
 def test_where_the_guards_of_the_last_slice_s_streams_stand():
