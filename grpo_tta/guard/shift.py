@@ -103,7 +103,7 @@ class Shift(Signal):
 
     name = "shift"
     cause = "shift"
-    message = "the frozen encoder sees another input than the reference's"
+    message = "images look unlike the reference images"
     columns = (
         "residual_sums", "rows", "row_steps", "within", "square_sums", "metric", "expected", "deviation", "mean",
         "known", "mean_classes", "making", "middle", "last", "course", "settled", "statistic", "excess", "raised",

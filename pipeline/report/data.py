@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from grpo_tta.estimate import FEWEST, Estimate, Unknown
 from grpo_tta.pipeline.report.answers import Answered, together
 from grpo_tta.pipeline.report.pictures import Choice, Thumbnails, shown_shifts
@@ -32,13 +34,15 @@ _SHORT = {
 }
 WORDS = {
     "Estimated accuracy": "made without labels, of how sure the model is, with an interval that holds nine times in "
-    "ten. It cannot see images of things that are none of the classes: check it by answers (--ask).",
+    "ten for changes like those it was calibrated on. It cannot see images of things that are none of the classes: "
+    "check it by answers (--ask).",
     "Gain": "estimated accuracy with adaptation less that without, in points.",
     "Agreement": "share of labels that the frozen encoder gives too. It is no accuracy: where adaptation helps most, "
     "it is low.",
     "Classes": "so many equally frequent classes are as varied as the labels. A sudden fall means that few things are "
     "shown, or that adaptation has gone wrong.",
-    "Size of a shift": "how far features moved, in standard deviations of a frame: under 0.3 small, from 0.8 on large.",
+    "Size of a shift": "how far features moved, in standard deviations of a frame: under 0.3 small, from 0.8 on large. "
+    "It is no severity: a small shift may cost much accuracy, and a large one little.",
 }
 
 
@@ -118,12 +122,13 @@ def spark_of(windows: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> di
 
 
 def _marks(shown: Sequence[StreamWindow], drift: Sequence[DriftEvent]) -> list[int]:
-    """Where the input shifted, in thousandths from the first point to the last."""
+    """Where shifts were noticed, in thousandths from the first point to the last; a point is in the middle of its
+    window."""
     if len(shown) < 2:
         return []
-    first, last = shown[0].start, shown[-1].start
-    places = ((event.event_time - first) / (last - first) for event in drift if event.signal == "shift")
-    return [min(max(round(1000 * place), 0), 1000) for place in places]
+    middles = [(window.start.timestamp() + window.end.timestamp()) / 2 for window in shown]
+    times = [event.event_time.timestamp() for event in drift if event.signal == "shift"]
+    return [round(place) for place in np.interp(times, middles, np.linspace(0, 1000, len(shown)))]
 
 
 def details_of(told: Told, answered: Sequence[Answered], truth: dict[str, Any] | None) -> dict[str, Any]:

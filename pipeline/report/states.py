@@ -61,7 +61,9 @@ def judge(
         usual_pause(_stretches(stream)),
     )
     states = states_of(facts, now, floor)
-    reasons = [_reason(state, stream, facts, now, floor) for state in states]
+    told_by_ill = "unknown" in states and isinstance(adapted, Unknown) and adapted.cause == "ill"
+    told = [state for state in states if not (state == "unknown" and told_by_ill)]
+    reasons = [_reason(state, stream, facts, now, floor) for state in told]
     answers = newest.answers if newest is not None else 0
     if answers:
         reasons.append(f"The accuracy includes {answers} answer{'' if answers == 1 else 's'}.")
@@ -107,8 +109,8 @@ def _percent(share: float) -> str:
 def _shifted(shifts: Sequence[Shift]) -> str:
     last = shifts[-1]
     size = "" if last.thousandths is None else _size(last.thousandths / 1000)
-    times = "" if len(shifts) == 1 else f"{len(shifts)} times, last "
-    return f"The input shifted {times}at {last.event_time:%H:%M:%S} on {_day(last.event_time)}{size}."
+    noticed = "A shift was noticed" if len(shifts) == 1 else f"{len(shifts)} shifts were noticed, the last"
+    return f"{noticed} at {last.event_time:%H:%M:%S} on {_day(last.event_time)}{size}."
 
 
 def _size(size: float) -> str:

@@ -33,6 +33,7 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
 from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
+from grpo_tta.pipeline.report.data import spark_of
 from grpo_tta.pipeline.report.pictures import NOTICED_AFTER
 from grpo_tta.pipeline.report.read import Cause, StreamOutputs, read_outputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
@@ -525,6 +526,7 @@ def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> N
     found, seen = judged(records, START + HOUR * hour)
     assert found.state == seen.state == state
     assert all(text.endswith(".") for text in found.reasons)
+    assert len([text for text in found.reasons if "frozen encoder's" in text]) <= 1
     assert "3 dead letters" in found.reasons[-1]
     assert found.next
 
@@ -551,6 +553,17 @@ def test_windows_hold_every_image_once_and_never_cross_a_shift(counts: list[int]
     for window in windows:
         inside = [at for at in shifts if window.start + HOUR <= START + HOUR * at < window.end]
         assert not inside
+
+
+@pytest.mark.parametrize("at", [1.1, 3.9, 10.0])
+def test_a_mark_lies_between_the_points_of_the_windows_before_and_after_the_shift(at: float) -> None:
+    hours = [0, 1, 2, 3, 4, 9, 10, 11]
+    event = shift(at)
+    shown = windows_of(stretches([stretch(hour) for hour in hours]), [event], estimator(None, from_labels=False)).shown
+    (mark,) = spark_of(shown, [event])["marks"]
+    middles = [(window.start + (window.end - window.start) / 2 - START) / HOUR for window in shown]
+    before = sum(middle < at for middle in middles) - 1
+    assert 1000 * before / (len(shown) - 1) <= mark <= 1000 * (before + 1) / (len(shown) - 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0, 1), st.floats(0.01, 0.2))
