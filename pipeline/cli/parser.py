@@ -167,7 +167,7 @@ def _add_demo(parser: argparse.ArgumentParser, everything: bool) -> None:
     parser.add_argument("what", nargs="?", choices=["feed"], help="feed: only write the feed")
     parser.add_argument("--out", default="out/demo", metavar="DIR", help="default: out/demo")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--images", type=int, default=None, metavar="N", help="images in the feed")
+    parser.add_argument("--images", type=int, default=None, metavar="N", help="images in the feed (default: 10800)")
     parser.add_argument("--fresh", action="store_true", help="throw an earlier demo away first")
 
 

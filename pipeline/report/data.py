@@ -89,6 +89,7 @@ def overview_of(told: Told) -> dict[str, Any]:
         "next": [asdict(step) for step in told.judgement.next],
         "size": next((event.size for event in reversed(stream.drift) if event.signal == "shift"), None),
         "images": stream.images,
+        "shifts": sum(event.signal == "shift" for event in stream.drift),
         "dead": sum(cause.count for cause in stream.dead),
         "first": seconds(windows[0].start) if windows else None,
         "last": None if stream.last is None else seconds(stream.last),

@@ -197,10 +197,10 @@ class _Before:
         held = [self._places[place] for place in sorted(self._places)]
         last = self._last.found()
         sure = [label for label in held if _order(label) < _order(last[-1])] if len(last) == NOTICED_AFTER else []
-        begin = "the first images" if self._span.first else "the shift before"
-        begin = begin if self._far else f"{NOTICED_AFTER + SPREAD}"
-        until = f" to {NOTICED_AFTER} images before the alarm" if sure else " on; they may be shifted already"
-        return _evenly(sure or held), f"from {begin}{until}"
+        begin = "since the first image" if self._span.first else "since the shift before"
+        begin = begin if self._far else f"the last {NOTICED_AFTER + SPREAD} images"
+        until = f"up to {NOTICED_AFTER} images before the alarm" if sure else "which may be shifted already"
+        return _evenly(sure or held), f"{begin}, {until}"
 
 
 class _Chooser:

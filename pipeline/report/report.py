@@ -206,7 +206,6 @@ def _common(outputs: Outputs, request: ReportRequest, streams: Sequence[_Judged]
         "models": sorted({row.pop("model") for row in rows}),
         "images_total": sum(row["images"] for row in rows),
         "dead_total": sum(row["dead"] for row in rows) + sum(cause.count for cause in outputs.unplaced),
-        "spark_of": "estimate" if any("low" in row["spark"] for row in rows) else "probability",
         "notes": _notes(outputs, request),
         "dead": [cause_of(cause) for cause in outputs.unplaced],
         "words": list(WORDS.items()),

@@ -25,10 +25,11 @@ from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.report.answers import read_answers
 from grpo_tta.pipeline.report.page import unpack
 from grpo_tta.pipeline.watch.streams import STATES
-from grpo_tta.schemas import MonitorRecord
+from grpo_tta.schemas import DriftEvent, MonitorRecord
 from grpo_tta.schemas.monitor import join
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
+ALONE = "north, one estimate"
 SHOTS = Path(__file__).parents[2] / "out/pages"
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
 INKED = """canvas => {
@@ -89,16 +90,19 @@ def judged(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     clean = join([one for one in read_records(str(out), "monitor", MonitorRecord) if one.stream == "cam-01" and one.n])
     hour = datetime(2026, 1, 1, 6, tzinfo=UTC)
     unsure = {90: clean.n}
+    twenty = dict.fromkeys(list(clean.labels)[:20], 1)
+    few = {
+        **{name: {10: 20} for name in ("probability", "frozen_probability")},
+        **{name: {20: 20} for name in ("entropy", "least_entropy", "frozen_entropy")},
+        "n": 20, "frozen_n": 20, "agree": 13, "labels": twenty, "frozen_labels": twenty,
+    }  # fmt: skip
     extra = {
         "north, all well": {},
         "north, ill": {"ill": clean.n},
         "north, degraded": {"entropy": unsure, "least_entropy": unsure, "resets": {"manual": 1}},
         "north, unknown": {
-            "n": 20,
-            "frozen_n": 20,
-            "entropy": {20: 20},
-            "least_entropy": {20: 20},
             "resets": {"manual": 1},
+            **few,
         },
         "north, silent": {},
     }
@@ -108,7 +112,23 @@ def judged(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             start = hour - timedelta(hours=ago + 4 * (name == "north, silent"))
             own = {"stream": name, "bucket_seconds": 3600, "bucket_start": start, "coordinate": f"{name} {ago}"}
             records.append(clean.model_copy(update={**own, "dead_letters": {}, **(values if ago == 0 else {})}))
+    for ago, values in enumerate((few, {}, few)):  # an estimate between two gaps
+        own = {"stream": ALONE, "bucket_seconds": 3600, "bucket_start": hour - timedelta(hours=ago)}
+        records.append(
+            clean.model_copy(
+                update={**own, "coordinate": f"{ago}", "dead_letters": {}, "resets": {"manual": 1}, **values}
+            )
+        )
     RecordFiles(ObjectStore(str(copy)), "monitor").write("more", [Row.of(record) for record in records])
+    noticed = [
+        DriftEvent(
+            stream=stream, coordinate=f"c{minutes}", event_time=hour + timedelta(minutes=minutes), frame=1,
+            signal=signal, reset=signal == "manual", message="made up", method=clean.method,
+            model_fingerprint=clean.model_fingerprint,
+        )
+        for stream, minutes, signal in (("north, ill", 20, "ill"), (ALONE, -60, "manual"), (ALONE, 0, "manual"))
+    ]  # fmt: skip
+    RecordFiles(ObjectStore(str(copy)), "drift").write("more", [Row.of(event) for event in noticed])
     page, errors, truth = copy / "report.html", folder / "errors.jsonl", out.parent / "feed/truth.jsonl"
     assert main(["evaluate", "--labels", str(copy), "--truth", str(truth), "--page", str(page), "--accuracy",
                  str(accuracy_path()), "--details", "--errors", str(errors)]) == 0  # fmt: skip
@@ -216,10 +236,10 @@ def test_numbers_are_those_of_the_data_and_filter_sort_and_keys_work(out: Path, 
     page.click('.tile[data-state="normal"]')
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    page.wait_for_selector("details.as-table")
-    page.locator("details.as-table summary").first.click()
+    page.wait_for_selector("figure details.as-table")
+    page.locator("figure details.as-table summary").first.click()
     (name,) = page.locator("h1").all_inner_texts()
-    rows = page.locator("details.as-table tbody").first.locator("tr")
+    rows = page.locator("figure details.as-table tbody").first.locator("tr")
     assert rows.count() == len(data["details"][name]["time"])
 
 
@@ -238,7 +258,18 @@ def test_estimates_states_and_truth_are_drawn_and_are_those_of_the_data(
         )
         assert line.locator(".why").inner_text() == " ".join(row["reasons"])
         if screen == "desktop":
-            assert line.locator('td[data-label="Gain"]').inner_text() == gain_of(row["gain"])
+            assert words(line.locator('td[data-label="Gain"]').inner_text()) == words(gain_of(row["gain"]))
+    alone = shown.page.locator(".overview tbody tr", has_text=ALONE).locator(".spark .dot")
+    assert alone.get_attribute("d").startswith("M")
+    card = shown.page.locator(".worst .card", has_text="north, ill")
+    assert "estimated accuracy without adaptation" in card.inner_text()
+    shown.page.get_by_text("Over time” as a table").click()
+    over_time = shown.page.locator("table.data", has_text="Lowest").locator("tbody tr")
+    assert over_time.count() == len(data["streams"])
+    for row, line in zip(data["streams"], over_time.all(), strict=True):
+        known = [value for value in row["spark"]["values"] if value is not None]
+        told = [known[0], known[-1], min(known), max(known)] if known else [None] * 4
+        assert line.locator("td.number").all_inner_texts() == [*map(share_of, told), str(row["shifts"])]
     (accuracy, *_) = shown.page.locator(".evaluation dd").all_inner_texts()
     assert accuracy.startswith(f"{100 * data['evaluation']['all']['accuracy']:.1f} %")
     assert shown.page.locator(".reliability .dot").count() == len(data["evaluation"]["reliability"])
@@ -250,7 +281,19 @@ def test_estimates_states_and_truth_are_drawn_and_are_those_of_the_data(
     assert min(drawn) > 20
     shown.page.screenshot(path=SHOTS / f"judged-stream-{screen}-{scheme}.png", full_page=True)
     shown.page.keyboard.press("Escape")
+    shown.open("north, ill")
+    assert "other event of the guard" in shown.page.locator(".legend").first.inner_text()
+    probability = shown.page.locator("figure.chart", has_text="Mean probability")
+    assert probability.locator("canvas").evaluate(COLOURED, ["--ill"])[0] > 20
+    probability.locator("summary").click()
+    assert probability.locator("tbody tr").last.locator("td").last.inner_text() == "ill"
+    shown.page.keyboard.press("Escape")
     shown.open("cam-01")
+    together = shown.page.locator("figure.chart", has_text="Estimated accuracy")
+    assert "truth, adapted" in together.locator(".legend").inner_text()
+    assert together.locator("canvas").evaluate(COLOURED, ["--truth"])[0] > 5
+    latest = next(row["latest"] for row in data["streams"] if row["name"] == "cam-01")
+    assert f"of the newest {latest} images" in shown.page.locator("main").inner_text()
     truth = shown.page.locator("figure.chart", has_text="Accuracy by the truth file").locator("canvas")
     assert truth.evaluate(COLOURED, ["--adapted"])[0] > 5  # one window is one point
     assert shown.troubles == []
@@ -271,8 +314,16 @@ def estimate_of(estimate: dict[str, Any]) -> str:
 def gain_of(gain: dict[str, Any]) -> str:
     if "value" not in gain:
         return "\N{EN DASH}"
-    sign = "\N{MINUS SIGN}" if gain["value"] < 0 else "+"
-    return f"{sign}{abs(100 * gain['value']):.1f}"
+    return " ".join([signed(gain["value"]), signed(gain["low"]), "to", signed(gain["high"])])
+
+
+def share_of(thousandths: int | None) -> str:
+    return "\N{EN DASH}" if thousandths is None else f"{math.floor(thousandths / 10 + 0.5)} %"
+
+
+def signed(share: float) -> str:
+    sign = "\N{MINUS SIGN}" if share < 0 else "+"
+    return f"{sign}{abs(100 * share):.1f}"
 
 
 def test_the_asking_page_takes_keys_goes_back_and_saves_what_the_report_reads(

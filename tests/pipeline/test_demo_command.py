@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_tta.demo.feed import SHIFTED, STREAMS
+from grpo_tta.demo.feed import DEFAULT_IMAGES, SHIFTED, STREAMS
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.report.page import unpack
 
@@ -48,6 +48,12 @@ def test_run_again_it_labels_nothing_and_prints_the_same_table(out: Path, capsys
 def test_a_feed_of_another_seed_is_not_labelled_in_its_place(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(out), "--images", str(IMAGES), "--seed", "7"]) == 2
     assert "--fresh throws it away" in capsys.readouterr().err
+
+
+def test_help_tells_how_many_images_the_feed_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert f"images in the feed (default: {DEFAULT_IMAGES})" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_feed_alone_says_how_to_label_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

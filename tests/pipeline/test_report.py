@@ -169,7 +169,7 @@ def test_label_files_are_read_once_for_all_streams_and_pages_and_only_where_some
     assert places["before"][0] < SLICE
     assert SHIFTED - NOTICED_AFTER - SLICE <= places["before"][-1] < SHIFTED - NOTICED_AFTER
     assert max(after - before for before, after in pairwise(places["before"])) <= 150
-    assert drift["before_text"] == "from the first images to 96 images before the alarm"
+    assert drift["before_text"] == "since the first image, up to 96 images before the alarm"
     assert places["after"] == [800 + 199 * at // 7 for at in range(8)]
     for name, view in {name: view for page in views for name, view in page.items()}.items():
         assert [one["coordinate"] for one in view["unsure"][:4]] == [f"{name}/{at:05d}" for at in UNSURE]
@@ -183,7 +183,7 @@ def test_of_streams_that_are_not_the_worst_only_near_label_files_are_read(
     assert [int(one["id"]) for one in details["cam-0"]["unsure"]][:1] == [FRAMES - 9]
     (drift,) = details["cam-1"]["drifts"]
     assert int(drift["before"][0]["id"]) >= SHIFTED - 400
-    assert drift["before_text"] == "from 296 to 96 images before the alarm"
+    assert drift["before_text"] == "the last 296 images, up to 96 images before the alarm"
 
 
 def test_pictures_before_a_shift_that_was_noticed_late_reach_back_to_the_shift_before(
@@ -199,7 +199,7 @@ def test_pictures_before_a_shift_that_was_noticed_late_reach_back_to_the_shift_b
     assert len(places) == 8
     assert sum(SHIFTED <= place < began for place in places) >= 4
     assert places[-1] < alarm - NOTICED_AFTER
-    assert drifts[0]["before_text"] == "from the shift before to 96 images before the alarm"
+    assert drifts[0]["before_text"] == "since the shift before, up to 96 images before the alarm"
     assert [int(one["id"]) for one in drifts[1]["before"]][-1] < SHIFTED
 
 

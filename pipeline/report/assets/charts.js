@@ -21,26 +21,40 @@ function plotOf(holder, options, columns) {
   return { plot, close: () => { watcher.disconnect(); plot.destroy(); } };
 }
 
-// Dashed lines where the input shifted, over the whole height.
-function shiftLines(detail) {
+// How the guard's events are drawn, over the whole height.
+const EVENTS = [
+  { text: "shift noticed", of: (event) => event.signal === "shift", colour: "--mark", dash: [3, 3] },
+  { text: "other event of the guard", of: (event) => event.signal !== "shift", colour: "--ill", dash: [8, 3, 2, 3] },
+];
+
+function eventLines(detail) {
   return (plot) => {
     const { ctx, bbox } = plot;
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    ctx.strokeStyle = css("--mark");
     ctx.lineWidth = Math.round(1.5 * devicePixelRatio);
-    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
-    for (const event of detail.events.filter((one) => one.signal === "shift")) {
-      const x = Math.round(plot.valToPos(event.time, "x", true));
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
+    for (const kind of EVENTS) {
+      ctx.strokeStyle = css(kind.colour);
+      ctx.setLineDash(kind.dash.map((length) => length * devicePixelRatio));
+      for (const event of detail.events.filter(kind.of)) {
+        const x = Math.round(plot.valToPos(event.time, "x", true));
+        ctx.beginPath();
+        ctx.moveTo(x, bbox.top);
+        ctx.lineTo(x, bbox.top + bbox.height);
+        ctx.stroke();
+      }
     }
     ctx.restore();
   };
+}
+
+// What the guard noticed in each window, in words.
+function noticed(detail) {
+  const found = detail.time.map(() => []);
+  for (const event of detail.events) found[Math.max(0, detail.time.findLastIndex((start) => start <= event.time))].push(event.signal);
+  return found.map((signals) => signals.join(", ") || NONE);
 }
 
 const AXIS = () => (window.innerWidth < 760 ? 64 : 120);
@@ -50,8 +64,8 @@ function lines(title, detail, series, band) {
   const holder = el("div", { class: "plot", role: "img", "aria-label": lineText(title, series) });
   const read = el("span", { class: "read" });
   const range = timeRange(detail);
-  const names = [...(band ? ["low", "high"] : []), ...series.map((one) => one.name)];
-  const columns = [detail.time, ...(band ? [share(band.low), share(band.high)] : []), ...series.map((one) => share(one.values))];
+  const middles = detail.time.map((start, at) => start + detail.seconds[at] / 2);
+  const columns = [middles, ...(band ? [share(band.low), share(band.high)] : []), ...series.map((one) => share(one.values))];
   const edge = { stroke: "transparent", points: { show: false } };
   const styled = [{}, ...(band ? [edge, { ...edge }] : []), ...series.map((one) => ({
     stroke: css(one.colour), width: 2, dash: one.dash, spanGaps: false, points: { show: detail.time.length < 40, size: 5, fill: css(one.colour), stroke: css(one.colour) },
@@ -68,12 +82,13 @@ function lines(title, detail, series, band) {
     height: 190, padding: [8, 40, 0, 0], series: styled, axes: axes(PERCENT, AXIS()),
     bands: band ? [{ series: [2, 1], fill: css("--band") }] : [],
     scales: { x: { time: true, range: () => range }, y: { range: () => (known.length ? [least, most] : [0, 1]) } },
-    hooks: { draw: [shiftLines(detail)], setCursor: [(plot) => say(plot.cursor.idx)] },
+    hooks: { draw: [eventLines(detail)], setCursor: [(plot) => say(plot.cursor.idx)] },
   }, columns);
-  const heads = [{ text: "From" }, ...series.map((one) => ({ text: one.name, number: true })), ...(band ? [{ text: "Interval, 90 %", number: true }] : []), { text: "Images", number: true }];
+  const heads = [{ text: "From" }, ...series.map((one) => ({ text: one.name, number: true })), ...(band ? [{ text: "Interval, 90 %", number: true }] : []), { text: "Images", number: true }, { text: "Noticed" }];
+  const events = noticed(detail);
   const rows = () => detail.time.map((time, at) => [moment(time), ...series.map((one) => (one.values[at] === null ? NONE : percent(one.values[at] / 1000))),
-    ...(band ? [band.low[at] === null ? NONE : `${percent(band.low[at] / 1000)} to ${percent(band.high[at] / 1000)}`] : []), count(detail.images[at])]);
-  return { draw, node: el("figure", { class: "chart" }, el("h3", {}, title, read), legend(series, band), holder, tableOf(title, heads, rows)) };
+    ...(band ? [band.low[at] === null ? NONE : `${percent(band.low[at] / 1000)} to ${percent(band.high[at] / 1000)}`] : []), count(detail.images[at]), events[at]]);
+  return { draw, node: el("figure", { class: "chart" }, el("h3", {}, title, read), legend(series, band, detail.events), holder, tableOf(title, heads, rows)) };
 }
 
 function lineText(title, series) {
@@ -84,12 +99,13 @@ function lineText(title, series) {
   return `${title}: ${said.join("; ")}. The table below has the numbers.`;
 }
 
-function legend(series, band) {
+function legend(series, band, events) {
   const key = (...inside) => el("svg", { class: "key", viewBox: "0 0 24 12", "aria-hidden": "true" }, ...inside);
   return el("ul", { class: "legend" },
     series.map((one) => el("li", {}, key(el("line", { x1: 0, x2: 24, y1: 6, y2: 6, stroke: `var(${one.colour})`, "stroke-width": 2.5, "stroke-dasharray": one.dash ? one.dash.join(" ") : null })), one.name)),
     band ? el("li", {}, key(el("rect", { x: 0, y: 1, width: 24, height: 10, fill: "var(--band)" })), "90 % interval") : null,
-    el("li", {}, key(el("line", { x1: 12, x2: 12, y1: 0, y2: 12, stroke: "var(--mark)", "stroke-width": 2, "stroke-dasharray": "3 2" })), "input shifted"));
+    EVENTS.filter((kind) => events.some(kind.of)).map((kind) =>
+      el("li", {}, key(el("line", { x1: 12, x2: 12, y1: 0, y2: 12, stroke: `var(${kind.colour})`, "stroke-width": 2, "stroke-dasharray": kind.dash.join(" ") })), kind.text)));
 }
 
 function timeRange(detail) {
@@ -135,7 +151,7 @@ function mix(detail) {
     height: row * names.length + 48, padding: [4, 40, 0, 0], axes: made,
     series: [{}, { stroke: "transparent", points: { show: false } }], cursor: { y: false, points: { show: false } },
     scales: { x: { time: true, range: () => range }, y: { dir: -1, range: () => [0, names.length] } },
-    hooks: { draw: [cells, shiftLines(detail)], setCursor: [say] },
+    hooks: { draw: [cells, eventLines(detail)], setCursor: [say] },
   }, [time, time.map(() => null)]);
   const title = "Mix of labels";
   const heads = [{ text: "From" }, ...names.map((name) => ({ text: name, number: true }))];

@@ -53,6 +53,7 @@ function day(seconds) {
   return `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]} ${at.getUTCFullYear()}`;
 }
 
+const shortMoment = (seconds) => `${day(seconds).replace(/ \d+$/, "")}, ${clock(seconds, true)}`;
 const moment = (seconds, withSeconds = false) =>
   seconds === null || seconds === undefined ? NONE : `${day(seconds)}, ${clock(seconds, withSeconds)}`;
 
@@ -72,20 +73,22 @@ function between(estimate) {
   return estimate && estimate.value !== undefined ? `${Math.round(100 * estimate.low)} to ${Math.round(100 * estimate.high)} %` : "";
 }
 
-// A table of plain texts: heads [{text, number}], rows of texts or nodes.
-function table(caption, heads, rows, attributes) {
+const pointsBetween = (gain) => `${points(gain.low)} to ${points(gain.high)}`;
+
+// A table of plain texts: heads [{text, number}], rows of texts or nodes. One that stacks has a cell a line on a phone.
+function table(caption, heads, rows, stacks = false) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", { class: "data", ...attributes },
+    el("table", { class: stacks ? "data stacks" : "data" },
       el("caption", {}, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col", class: head.number ? "number" : null }, head.text)))),
       el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) =>
         at === 0 ? el("th", { scope: "row", class: heads[at].number ? "number" : null }, cell)
-          : el("td", { class: heads[at].number ? "number" : null }, cell)))))));
+          : el("td", { class: heads[at].number ? "number" : null, "data-label": (stacks && heads[at].text) || null }, cell)))))));
 }
 
 // The table behind a chart is made when it is opened: there may be a thousand rows.
-function tableOf(caption, heads, rows) {
-  const details = el("details", { class: "as-table" }, el("summary", {}, "Show as a table"));
+function tableOf(caption, heads, rows, text = "Show as a table") {
+  const details = el("details", { class: "as-table" }, el("summary", {}, text));
   details.addEventListener("toggle", () => {
     if (details.open && details.children.length === 1) details.append(table(caption, heads, rows()));
   });

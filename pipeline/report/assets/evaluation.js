@@ -18,7 +18,7 @@ function evaluationCard(found) {
     el("dl", { class: "figures" },
       figureOf("Accuracy", percent(whole.accuracy), plural(whole.n, "image")),
       whole.accuracy_frozen === undefined ? null : figureOf("Without adaptation", percent(whole.accuracy_frozen)),
-      whole.gain === undefined ? null : figureOf("Gain, points", points(whole.gain), `${points(whole.interval[0])} to ${points(whole.interval[1])}`),
+      whole.gain === undefined ? null : figureOf("Gain, points", points(whole.gain), pointsBetween({ low: whole.interval[0], high: whole.interval[1] })),
       figureOf("Calibration error, points", (100 * whole.ece).toFixed(1), "of probability, on average")),
     el("div", { class: "columns" },
       el("div", {}, el("h3", {}, "Is the probability right?"), reliability(found.reliability),

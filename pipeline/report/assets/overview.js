@@ -13,19 +13,23 @@ function spark(stream, height) {
   if (low) svg.append(el("path", { class: "band", d: area(low, high, x, y) }));
   if (frozen) svg.append(el("path", { class: "frozen", d: line(frozen, x, y) }));
   for (const mark of marks) svg.append(el("line", { class: "shift", x1: (width * mark) / 1000, x2: (width * mark) / 1000, y1: 0, y2: height }));
-  svg.append(el("path", { class: "value", d: line(values, x, y) }));
+  svg.append(el("path", { class: "value", d: line(values, x, y) }), el("path", { class: "dot", d: dots(values, x, y) }));
   return svg;
 }
 
 function line(values, x, y) {
   let path = "", drawing = false;
   values.forEach((value, at) => {
-    if (value === null) { drawing = false; return; }
-    path += `${drawing ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-    if (!drawing && (values[at + 1] === null || values[at + 1] === undefined)) path += "h.1";
-    drawing = true;
+    if (value !== null) path += `${drawing ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+    drawing = value !== null;
   });
   return path;
+}
+
+// Points between two gaps, which no line reaches.
+function dots(values, x, y) {
+  const missing = (at) => values[at] === null || values[at] === undefined;
+  return values.map((value, at) => (missing(at) || !missing(at - 1) || !missing(at + 1) ? "" : `M${x(at).toFixed(1)} ${y(value).toFixed(1)}h0`)).join("");
 }
 
 function area(low, high, x, y) {
@@ -42,12 +46,22 @@ function area(low, high, x, y) {
   return path;
 }
 
+const sparkOf = (stream) => (stream.spark.low ? "Estimated accuracy" : "Mean probability of the labels");
+
 function sparkText(stream) {
   const known = stream.spark.values.filter((value) => value !== null);
-  const what = data.spark_of === "estimate" ? "Estimated accuracy" : "Mean probability of the labels";
-  if (!known.length) return `${what}: nothing known`;
-  const shifts = stream.spark.marks.length;
-  return `${what} from ${percent(known[0] / 1000, 0)} to ${percent(known[known.length - 1] / 1000, 0)}, lowest ${percent(Math.min(...known) / 1000, 0)}; ${plural(shifts, "shift")}`;
+  if (!known.length) return `${sparkOf(stream)}: nothing known`;
+  return `${sparkOf(stream)} from ${percent(known[0] / 1000, 0)} to ${percent(known[known.length - 1] / 1000, 0)}, lowest ${percent(Math.min(...known) / 1000, 0)}; ${plural(stream.shifts, "shift")}. The table below has the numbers.`;
+}
+
+// The numbers of the small lines.
+function sparkTable(streams) {
+  const heads = [{ text: "Stream" }, { text: "Line" }, ...["First", "Last", "Lowest", "Highest", "Shifts"].map((text) => ({ text, number: true }))];
+  return tableOf("Over time", heads, () => streams.map((stream) => {
+    const known = stream.spark.values.filter((value) => value !== null);
+    const shares = known.length ? [known[0], known[known.length - 1], Math.min(...known), Math.max(...known)] : [null, null, null, null];
+    return [stream.name, sparkOf(stream), ...shares.map((value) => percent(value === null ? null : value / 1000, 0)), count(stream.shifts)];
+  }), "Show “Over time” as a table");
 }
 
 function hrefOf(stream) {
@@ -94,7 +108,8 @@ function overviewRow(stream) {
     cell("Images", { class: "number" }, count(stream.images)),
     cell("Accuracy, est.", { class: "number", title: estimate.unknown || null },
       el("span", {}, estimateText(estimate), estimate.value === undefined ? null : el("span", { class: "under" }, between(estimate)))),
-    cell("Gain", { class: "number", title: stream.gain.unknown || null }, points(stream.gain.value)),
+    cell("Gain", { class: "number", title: stream.gain.unknown || null },
+      el("span", {}, points(stream.gain.value), stream.gain.value === undefined ? null : el("span", { class: "under" }, pointsBetween(stream.gain)))),
     el("td", { class: "trend" }, spark(stream, 30)),
     cell("Agreement", { class: "number agreement" }, percent(stream.agreement, 0)),
     cell("Classes", { class: "number classes" }, stream.classes === null ? NONE : stream.classes.toFixed(0)),
@@ -103,13 +118,14 @@ function overviewRow(stream) {
 }
 
 function worstCard(stream) {
-  const estimate = stream.estimate, known = estimate.value !== undefined;
+  const frozen = stream.estimate.value === undefined && stream.frozen.value !== undefined;
+  const estimate = frozen ? stream.frozen : stream.estimate, known = estimate.value !== undefined;
   return el("article", { class: "card" },
     el("div", { class: "top" }, el("a", { href: hrefOf(stream), class: "name" }, stream.name), badge(stream.state)),
     el("p", { class: "why" }, stream.reasons.join(" ")),
     el("div", { class: "figure" },
       el("b", {}, known ? percent(estimate.value, 0) : percent(stream.confidence, 0)),
-      el("span", { class: "quiet small" }, known ? `estimated accuracy, ${between(estimate)}` : "mean probability; accuracy not estimated")),
+      el("span", { class: "quiet small" }, known ? `estimated accuracy${frozen ? " without adaptation" : ""}, ${between(estimate)}` : "mean probability; accuracy not estimated")),
     spark(stream, 44),
     el("p", { class: "small" }, el("b", {}, "Next: "), stream.next[0].text));
 }
@@ -146,7 +162,8 @@ function overviewTable(redraw, onOpen) {
       : el("p", { class: "quiet" }, "No stream is like that. ", el("button", { type: "button", class: "plain", onclick: () => { view.filter = ""; view.state = null; redraw(); } }, "Show all")),
     found.length > view.shown ? el("p", { class: "more" }, el("button", {
       type: "button", class: "plain", onclick: () => { view.shown += 4 * STEP; redraw(); },
-    }, `Show more of ${plural(found.length, "stream")}`)) : null);
+    }, `Show more of ${plural(found.length, "stream")}`)) : null,
+    found.length ? sparkTable(found.slice(0, view.shown)) : null);
 }
 
 function overview() {

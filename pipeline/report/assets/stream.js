@@ -10,15 +10,15 @@ function estimateFigure(name, estimate) {
 
 function keyFigures(stream, detail) {
   const gain = stream.gain;
-  return el("dl", { class: "figures" },
+  return el("div", {}, stream.latest ? el("p", { class: "small quiet of" }, `Accuracy, gain, agreement and classes are of the newest ${plural(stream.latest, "image")}.`) : null, el("dl", { class: "figures" },
     estimateFigure("Estimated accuracy", stream.estimate),
     estimateFigure("Without adaptation", stream.frozen),
-    figureOf("Gain, points", gain.value === undefined ? NONE : points(gain.value), gain.value === undefined ? gain.short : `${points(gain.low)} to ${points(gain.high)}`),
+    figureOf("Gain, points", gain.value === undefined ? NONE : points(gain.value), gain.value === undefined ? gain.short : pointsBetween(gain)),
     figureOf("Images", count(stream.images), detail.late ? `${count(detail.late)} late` : `last ${moment(stream.last)}`),
     figureOf("Agreement", percent(stream.agreement, 0), "of adapted and frozen labels"),
     figureOf("Classes in effect", stream.classes === null ? NONE : stream.classes.toFixed(0), "as many equally frequent ones"),
     figureOf("Shifts, resets", `${count(detail.events.filter((one) => one.signal === "shift").length)}, ${count(detail.resets)}`, "in this report"),
-    figureOf("Dead letters", count(stream.dead), stream.dead ? percent(stream.dead / (stream.dead + stream.images)) + " of events" : "none"));
+    figureOf("Dead letters", count(stream.dead), stream.dead ? percent(stream.dead / (stream.dead + stream.images)) + " of events" : "none")));
 }
 
 function shot(picture) {
@@ -26,7 +26,8 @@ function shot(picture) {
   const alt = `Labelled ${picture.label}`;
   return el("li", { class: "shot" }, el("figure", { title: picture.id || picture.coordinate },
     image ? el("img", { src: `data:image/webp;base64,${image}`, alt, width: 96, height: 96 }) : el("div", { class: "blank" }, picture.missing || "no picture"),
-    el("figcaption", {}, picture.label, el("span", {}, [percent(picture.probability, 0), picture.time ? clock(picture.time, true) : null].filter(Boolean).join(" · ")),
+    el("figcaption", {}, picture.label, el("span", {}, percent(picture.probability, 0)),
+      picture.time ? el("span", {}, shortMoment(picture.time)) : null,
       picture.frozen && picture.frozen !== picture.label ? el("span", {}, `frozen: ${picture.frozen}`) : null)));
 }
 
@@ -55,7 +56,7 @@ function changes(detail) {
     el("rect", { class: "dot", x: x(row.change) - 2, y: 5, width: 4, height: 10 }));
   return el("section", { class: "card" }, el("h2", {}, "Labels whose share changed most"),
     table(detail.changed.what, [{ text: "Label" }, { text: "Before", number: true }, { text: "After", number: true }, { text: "Points, 90 % interval", number: true }, { text: "" }],
-      detail.changed.rows.map((row) => [row.label, percent(row.before), percent(row.after), `${points(row.change)} (${points(row.low)} to ${points(row.high)})`, bar(row)])));
+      detail.changed.rows.map((row) => [row.label, percent(row.before), percent(row.after), `${points(row.change)} (${pointsBetween(row)})`, bar(row)]), true));
 }
 
 function deadLetters(causes) {
@@ -69,7 +70,7 @@ function events(detail) {
   if (!detail.events.length) return null;
   return el("section", { class: "card" }, el("h2", {}, "What the guard noticed"),
     table("In order of time, UTC", [{ text: "Time" }, { text: "Signal" }, { text: "Size", number: true }, { text: "Reset" }, { text: "Message" }],
-      detail.events.map((one) => [moment(one.time, true), one.signal, one.size === null ? NONE : one.size.toFixed(2), one.reset ? "yes" : "no", one.message])));
+      detail.events.map((one) => [moment(one.time, true), one.signal, one.size === null ? NONE : one.size.toFixed(2), one.reset ? "yes" : "no", one.message]), true));
 }
 
 function answered(answers) {
