@@ -1,20 +1,13 @@
-"""The report of a real job's outputs: what the page holds, how streams are judged, what answers add."""
+"""The report of a real job's outputs: what the page holds, and what is counted."""
 
 import base64
 import hashlib
-import json
-import os
 import re
-import shutil
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,34 +15,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pipeline_jobs import job_config, job_labeler, outputs, serve, write_pictures
+from pipeline_report import CALIBRATION, HOUR, START, STEADY, moved, report, shift, stretch, stretches
 
 from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import RecordFiles
-from grpo_tta.estimate import PACKAGED, AccuracyCalibration, Estimate, Side, Unknown, Width, estimate
+from grpo_tta.estimate import PACKAGED, AccuracyCalibration, estimate
 from grpo_tta.pipeline.cli import main
 from grpo_tta.pipeline.cli.report import print_written
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.report import page as pages
-from grpo_tta.pipeline.report.answers import Answer, questions, read_answers, stratified, to_lines, together
+from grpo_tta.pipeline.report.answers import Answer, read_answers, to_lines
 from grpo_tta.pipeline.report.data import spark_of
-from grpo_tta.pipeline.report.pictures import NOTICED_AFTER
-from grpo_tta.pipeline.report.read import Cause, StreamOutputs, read_outputs
+from grpo_tta.pipeline.report.read import read_outputs
 from grpo_tta.pipeline.report.report import ReportRequest, write_questions, write_report
-from grpo_tta.pipeline.report.states import Judgement, judge
-from grpo_tta.pipeline.report.stretches import Names, Packed, Stretches, time_of
+from grpo_tta.pipeline.report.stretches import time_of
 from grpo_tta.pipeline.report.sums import Sums
 from grpo_tta.pipeline.report.windows import StreamWindow, changes, estimator, windows_of
 from grpo_tta.pipeline.run.bounded import run_label_job
-from grpo_tta.pipeline.watch.streams import Seen, StreamBoard, floor_of
-from grpo_tta.schemas import ClassProbability, DriftEvent, LabeledImage, MonitorRecord
-from grpo_tta.schemas.monitor import Shift, join, merged
+from grpo_tta.schemas.monitor import join, merged
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<!--"
 COUNTS = {"north": 30, HOSTILE: 12}
-START = datetime(2026, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +50,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         serve(patch, job_labeler(config))
         run_label_job(config)
     return folder / "out"
-
-
-def report(out: Path, page: Path, **request: Any) -> dict[str, Any]:
-    write_report(ReportRequest(str(out), page, **request))
-    return pages.unpack(page.read_bytes())
 
 
 def test_the_page_says_what_the_outputs_say(out: Path, tmp_path: Path) -> None:
@@ -125,84 +107,6 @@ def test_streams_beyond_the_page_have_pages_of_their_own(out: Path, tmp_path: Pa
     assert [row["name"] for row in second["streams"]] == list(second["details"]) == [first["streams"][1]["name"]]
 
 
-FRAMES, SLICE, SHIFTED = 1600, 25, 800
-UNSURE = {333: 0.05, FRAMES - 9: 0.1, 334: 0.2, 999: 0.3}
-"""Probabilities of some frames; the others are surer."""
-
-
-def frame(stream: str, at: int) -> LabeledImage:
-    time = START + timedelta(seconds=30 * at)
-    return LabeledImage(
-        coordinate=f"{stream}/{at:05d}", id=str(at), stream=stream, event_time=time, window_start=time, window_end=time,
-        label="a", probability=UNSURE.get(at, 0.5), top_k=[ClassProbability(label="a", probability=0.5)],
-        update_count=0, model_fingerprint="m", method="grpo-online",
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many slices of four cameras, as a job writes them; cam-1 drifts half-way, within a stretch of an hour."""
-    out = tmp_path_factory.mktemp("many")
-    store, maker = ObjectStore(str(out)), MonitorMaker(3600, "m", "grpo-online", "s")
-    streams = [f"cam-{number}" for number in range(4)]
-    for first in range(0, FRAMES, SLICE):
-        labels = [frame(stream, at) for stream in streams for at in range(first, first + SLICE)]
-        drifts = [shift(SHIFTED / 120).model_copy(update={"stream": "cam-1"})] if first == SHIFTED else []
-        for kind, records in (("labels", labels), ("drift", drifts), ("monitor", maker.records(labels, drift=drifts))):
-            RecordFiles(store, kind).write(f"storage-{first:012d}", [Row.of(record) for record in records])
-    return out
-
-
-def test_label_files_are_read_once_for_all_streams_and_pages_and_only_where_something_is_shown(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    read = ObjectStore.open_read
-    monkeypatch.setattr(ObjectStore, "open_read", lambda self, name: opened.append(name) or read(self, name))
-    written = write_report(ReportRequest(str(many), tmp_path / "page.html", streams_in_page=1))
-    labels = Counter(name for name in opened if name.startswith("labels/"))
-    assert set(labels.values()) == {1}
-    assert 10 < len(labels) < FRAMES // SLICE - 5
-    views = [pages.unpack(path.read_bytes())["details"] for path in written.pages]
-    (drift,) = views[0]["cam-1"]["drifts"]
-    places = {side: [int(one["id"]) for one in drift[side]] for side in ("before", "after")}
-    assert places["before"][0] < SLICE
-    assert SHIFTED - NOTICED_AFTER - SLICE <= places["before"][-1] < SHIFTED - NOTICED_AFTER
-    assert max(after - before for before, after in pairwise(places["before"])) <= 150
-    assert drift["before_text"] == "since the first image, up to 96 images before the alarm"
-    assert places["after"] == [800 + 199 * at // 7 for at in range(8)]
-    for name, view in {name: view for page in views for name, view in page.items()}.items():
-        assert [one["coordinate"] for one in view["unsure"][:4]] == [f"{name}/{at:05d}" for at in UNSURE]
-
-
-def test_of_streams_that_are_not_the_worst_only_near_label_files_are_read(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("grpo_tta.pipeline.report.pictures.FAR_STREAMS", 0)
-    details = report(many, tmp_path / "page.html")["details"]
-    assert [int(one["id"]) for one in details["cam-0"]["unsure"]][:1] == [FRAMES - 9]
-    (drift,) = details["cam-1"]["drifts"]
-    assert int(drift["before"][0]["id"]) >= SHIFTED - 400
-    assert drift["before_text"] == "the last 296 images, up to 96 images before the alarm"
-
-
-def test_pictures_before_a_shift_that_was_noticed_late_reach_back_to_the_shift_before(
-    many: Path, tmp_path: Path
-) -> None:
-    """The second change begins 344 images before its alarm."""
-    out, began, alarm = tmp_path / "out", 1200, 1200 + 344
-    shutil.copytree(many, out)
-    second = shift(alarm / 120).model_copy(update={"stream": "cam-1"})
-    RecordFiles(ObjectStore(str(out)), "drift").write("storage-late", [Row.of(second)])
-    drifts = report(out, tmp_path / "page.html")["details"]["cam-1"]["drifts"]
-    places = [int(one["id"]) for one in drifts[0]["before"]]
-    assert len(places) == 8
-    assert sum(SHIFTED <= place < began for place in places) >= 4
-    assert places[-1] < alarm - NOTICED_AFTER
-    assert drifts[0]["before_text"] == "since the shift before, up to 96 images before the alarm"
-    assert [int(one["id"]) for one in drifts[1]["before"]][-1] < SHIFTED
-
-
 def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
     write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "north", 10)
     asked = pages.unpack((tmp_path / "ask.html").read_bytes())["questions"]
@@ -217,52 +121,6 @@ def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
     assert told["together"] == next(row["estimate"] for row in data["streams"] if row["name"] == "north")
     assert told["together"] == told["answers"]
     assert told["answers"]["low"] < 0.5 < told["answers"]["high"]
-
-
-def test_answers_that_refute_the_newest_estimate_take_its_place_and_make_the_state(tmp_path: Path) -> None:
-    both = {"frozen_n": 200, "agree": 150, "frozen_entropy": {20: 120, 80: 80}, "frozen_labels": {"a": 100, "b": 100}}
-    records = [one.model_copy(update=both if one.n else {}) for one in (*STEADY[:2], moved(2), *STEADY[2:])]
-    RecordFiles(ObjectStore(str(tmp_path)), "monitor").write("storage-0", [Row.of(one) for one in records])
-
-    def row(hour: int, right: bool) -> dict[str, Any]:
-        time = (START + HOUR * hour).isoformat()
-        answers = tuple(Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, time, time, right) for at in range(50))
-        calibration = replace(CALIBRATION, gain=SIDE.width)
-        data = report(tmp_path, tmp_path / "page.html", calibration=calibration, answers=answers)
-        assert len(data["details"]["cam"]["answers"]) == 1
-        return data["streams"][0]  # type: ignore[no-any-return]
-
-    refuted, before_the_shift = row(3, False), row(1, False)
-    assert refuted["state"] == "degraded"
-    assert refuted["estimate"]["high"] < 0.1
-    assert "unknown" in refuted["gain"]
-    assert "The accuracy includes 50 answers." in refuted["reasons"]
-    assert not any(step["command"] for step in refuted["next"])
-    assert before_the_shift["state"] == "drifted"
-    assert before_the_shift["estimate"]["value"] == pytest.approx(0.6)
-    assert "value" in before_the_shift["gain"]
-    assert not any("answers" in reason for reason in before_the_shift["reasons"])
-    assert any("--ask" in (step["command"] or "") for step in before_the_shift["next"])
-    assert row(3, True)["estimate"]["value"] > 0.9
-
-
-def test_answers_are_read_line_by_line_and_strictly(tmp_path: Path) -> None:
-    path, time = tmp_path / "answers.jsonl", START.isoformat()
-    good = Answer("c\u2028", "i\x85", "cam", "a", 1, 0.2, time, time, True)
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(asdict(good), ensure_ascii=False).encode() + b"\r\n\r\n")
-    assert read_answers(str(path)) == [good]
-    whole = to_lines([good]).strip()
-    bad = [
-        "[" * 100_000, "{}", "[]", whole[:-1] + ', "right": true}', whole[:-1] + ', "more": 1}',
-        *(json.dumps({**asdict(good), **other}) for other in (
-            {"coordinate": ["x"]}, {"stratum": 1.5}, {"stratum": True}, {"stratum": 5}, {"stream": 5}, {"right": 1},
-            {"weight": 0}, {"weight": 2}, {"window_end": "now"},
-        )),
-    ]  # fmt: skip
-    for line in bad:
-        path.write_text(f"{whole}\n{line}\n")
-        with pytest.raises(ConfigurationError, match="line 2: it is no answer"):
-            read_answers(str(path))
 
 
 @pytest.mark.parametrize(
@@ -295,50 +153,6 @@ def test_what_cannot_be_reported_says_why(out: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text("{}\n")
     with pytest.raises(ConfigurationError, match="line 1"):
         read_answers(str(tmp_path / "answers.jsonl"))
-
-
-MODEL = {"model_fingerprint": "m", "method": "grpo-online", "settings_fingerprint": "s"}
-SIDE = Side(0.5, 0.6, 0.0, Width({"clean": 0.02, "fog": 0.05}, 0.0))
-CALIBRATION = AccuracyCalibration(**MODEL, images=500, window=200, effective_classes=2.0, adapted=SIDE, frozen=SIDE)
-
-
-def stretch(hour: int, n: int = 200, sure: float = 0.6, **values: Any) -> MonitorRecord:
-    unsure = round(n * (1 - sure))
-    return MonitorRecord(
-        **MODEL, stream="cam", bucket_start=START + HOUR * hour, bucket_seconds=3600, coordinate=f"c{hour:06d}", n=n,
-        entropy={20: n - unsure, 80: unsure}, labels={"a": n // 2, "b": n - n // 2}, **values,
-    )  # fmt: skip
-
-
-def stretches(records: list[MonitorRecord]) -> Stretches:
-    packed = Packed(Names())
-    for record in records:
-        packed.add("", record)
-    return packed.unpack(None)[0]
-
-
-def shift(hour: float) -> DriftEvent:
-    return DriftEvent(
-        stream="cam", coordinate="c", event_time=START + HOUR * hour, frame=1, signal="shift", size=0.5, reset=True,
-        message="", model_fingerprint="m", method="grpo-online",
-    )  # fmt: skip
-
-
-def moved(hour: float) -> MonitorRecord:
-    """A part that tells of a shift and of no image."""
-    told = Shift(event_time=START + HOUR * hour, coordinate="c", thousandths=500, reset=False)
-    return stretch(int(hour), 0, shifts=[told])
-
-
-STEADY = [stretch(hour) for hour in range(4)]
-JUDGED = {
-    "normal": (STEADY, 4),
-    "drifted": ([*STEADY, moved(3.5)], 4),
-    "degraded": ([*STEADY, stretch(4, sure=0.2), moved(4)], 5),
-    "ill": ([*STEADY, stretch(4, ill=200), moved(2)], 5),
-    "silent": ([*STEADY, moved(2)], 30),
-    "unknown": ([stretch(0, n=40)], 1),
-}
 
 
 @given(
@@ -427,23 +241,6 @@ def test_many_counts_without_a_label_are_packed_too() -> None:
     assert stretches(records).histograms["entropy"].sum() == 12_000
 
 
-def judged(records: list[MonitorRecord], now: datetime | None = None) -> tuple[Judgement, Seen]:
-    """The same records' stream in the report and on the board of a live job, which may have seen no image since."""
-    packed, clock = Packed(Names()), [0.0]
-    for record in records:
-        packed.add("", record)
-    rows, _, _, shifts, _ = packed.unpack(None)
-    board = StreamBoard(CALIBRATION, lambda: clock[0])
-    for record in records:
-        board.add([record])
-    newest = max((time_of(int(end)) for end in rows.end[rows.totals["n"] > 0]), default=time_of(int(rows.end[-1])))
-    clock[0] = 0.0 if now is None else (now - newest).total_seconds()
-    stream = StreamOutputs("cam", rows, [], [Cause("fetch/NotFound", 3)], {}, shifts)
-    windows = windows_of(rows, [], estimator(CALIBRATION, from_labels=False))
-    floor = floor_of(None, CALIBRATION)
-    return judge(stream, windows.newest, now or newest, floor, calibrated=True, out="out"), board.seen()["cam"]
-
-
 @pytest.mark.parametrize("settings", ["", "others"])
 def test_the_packaged_calibration_is_taken_where_it_is_of_the_labels(tmp_path: Path, settings: str) -> None:
     known = AccuracyCalibration.load(PACKAGED)
@@ -456,87 +253,6 @@ def test_the_packaged_calibration_is_taken_where_it_is_of_the_labels(tmp_path: P
     data = report(tmp_path, tmp_path / "page.html")
     assert ("value" in data["streams"][0]["estimate"]) == (not settings)
     assert any("there is no calibration" in note for note in data["notes"]) == bool(settings)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 60), st.integers(0, 300), st.sampled_from([0.0, 0.3, 0.6, 1.0]), st.booleans(),
-            st.sampled_from(["m", "other"]), st.integers(0, 5),
-        ), min_size=1, max_size=60,
-    ),
-    st.integers(0, 50),
-)  # fmt: skip
-@example(
-    [
-        (0, 0, 0.0, False, "m", 0),
-        (0, 0, 0.0, False, "other", 0),
-        (1, 0, 0.0, False, "m", 1),
-        (0, 1, 0.0, False, "m", 1),
-    ],
-    0,
-)
-def test_the_report_and_a_live_job_say_the_same_of_the_same_records(parts: list[Any], idle: int) -> None:
-    records = [
-        (moved(hour + 0.5) if kind == 0 else stretch(hour, n, sure, ill=n * (kind == 1), resets={"manual": kind == 2}))
-        .model_copy(update={"model_fingerprint": model, "frozen_n": n * frozen, "frozen_labels": {"a": n * frozen}})
-        for hour, n, sure, frozen, model, kind in parts
-    ]  # fmt: skip
-    last = max((one.bucket_start for one in records if one.n and one.bucket_start), default=START) + HOUR
-    found, seen = judged(records, last + HOUR * idle if any(one.n for one in records) else None)
-    assert found.state == seen.state
-
-
-@pytest.mark.parametrize(
-    ("records", "hours", "state"),
-    [
-        ([*STEADY, moved(1)], 26, "silent"),  # a shift 25 hours ago, then nothing
-        ([stretch(hour) for hour in (*range(20), *range(188, 200))], 203, "silent"),  # once away for a week
-        ([stretch(hour, 2000) for hour in range(60)] + [stretch(60, 500, 0.2)], 61, "degraded"),
-    ],
-)
-def test_a_state_is_of_the_newest_images_and_of_usual_pauses(
-    records: list[MonitorRecord], hours: int, state: str
-) -> None:
-    found, seen = judged(records, START + HOUR * hours)
-    assert (found.state, seen.state) == (state, state)
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_of_a_job_that_has_not_ended_streams_fall_silent_by_the_clock(many: Path, tmp_path: Path, ended: bool) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(many, out)
-    old = time.time() - 7 * 86_400
-    for path in (out / "monitor").iterdir():
-        os.utime(path, (old, old))
-    if ended:
-        (out / "summary.json").write_text('{"finished": true}')
-    data = report(out, tmp_path / "page.html")
-    states = {row["name"]: row["state"] for row in data["streams"]}
-    assert (
-        states == {"cam-0": "normal", "cam-1": "drifted", "cam-2": "normal", "cam-3": "normal"}
-        if ended
-        else (dict.fromkeys(states, "silent"))
-    )
-
-
-@pytest.mark.parametrize("state", JUDGED)
-def test_a_stream_is_in_the_worst_state_that_holds_and_says_why(state: str) -> None:
-    records, hour = JUDGED[state]
-    found, seen = judged(records, START + HOUR * hour)
-    assert found.state == seen.state == state
-    assert all(text.endswith(".") for text in found.reasons)
-    assert len([text for text in found.reasons if "frozen encoder's" in text]) <= 1
-    assert "3 dead letters" in found.reasons[-1]
-    assert found.next
-
-
-@pytest.mark.parametrize("shifts", [[], [moved(4)]])
-def test_pictures_to_look_at_are_those_that_the_page_has(shifts: list[MonitorRecord]) -> None:
-    found, _ = judged([*STEADY, stretch(4, sure=0.2), *shifts], START + HOUR * 5)
-    assert found.state == "degraded"
-    assert ("before and after" in found.next[0].text) == bool(shifts)
-    assert ("least sure" in found.next[0].text) == (not shifts)
 
 
 @example([1, 0, 1], [1.0])
@@ -564,39 +280,6 @@ def test_a_mark_lies_between_the_points_of_the_windows_before_and_after_the_shif
     middles = [(window.start + (window.end - window.start) / 2 - START) / HOUR for window in shown]
     before = sum(middle < at for middle in middles) - 1
     assert 1000 * before / (len(shown) - 1) <= mark <= 1000 * (before + 1) / (len(shown) - 1)
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0, 1), st.floats(0.01, 0.2))
-def test_answers_and_estimate_together_are_between_the_two_and_surer_or_the_answers_count_alone(
-    rights: list[bool], value: float, half: float
-) -> None:
-    moment = START.isoformat()
-    given_ = [Answer(f"c{at}", "i", "cam", "a", at % 5, 0.2, moment, moment, right) for at, right in enumerate(rights)]
-    alone = stratified(given_)
-    assert 0 <= alone.low <= alone.value <= alone.high <= 1
-    without = Estimate(value, max(value - half, 0.0), min(value + half, 1.0))
-    both, agree = together(alone, without)
-    assert together(alone, Unknown("ill", "")) == (alone, True)
-    if alone.high < without.low or without.high < alone.low:
-        assert (both, agree) == (alone, False)
-    else:
-        assert min(alone.value, value) - 1e-9 <= both.value <= max(alone.value, value) + 1e-9
-        longer = max(alone.high - alone.value, alone.value - alone.low)  # the other arm may be cut at 0 or 1
-        assert both.high - both.low <= 2 * longer + 1e-9
-
-
-def test_questions_come_evenly_from_sure_and_unsure_images_and_are_the_same_again() -> None:
-    labels: list[Any] = [
-        SimpleNamespace(
-            coordinate=f"c{at}", id="i", stream="cam", probability=at / 500, event_time=START,
-            label="unknown" if at < 300 else "ant", top_k=[SimpleNamespace(label="ant")],
-        ) for at in range(500)
-    ]  # fmt: skip
-    asked = questions(labels, 50)
-    assert asked == questions(labels[::-1], 50)
-    assert Counter(question.stratum for question, _ in asked) == dict.fromkeys(range(5), 10)
-    assert all(int(label.probability * 5) == question.stratum for question, label in asked)
-    assert {question.label for question, _ in asked} == {"ant"}
 
 
 def test_only_labels_whose_share_changed_by_more_than_chance_are_named() -> None:
