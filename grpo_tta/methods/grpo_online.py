@@ -20,7 +20,7 @@ count as seen, and change nothing that is known of the stream. [ours]
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.gate import Gate
+from grpo_tta.methods.gate import Gate, signs
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, figures
 from grpo_tta.methods.known import Known, Window, memory
 from grpo_tta.methods.look import Look
@@ -41,15 +41,15 @@ from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
 from grpo_tta.whitening import unit_rows
 
-_ENTROPY = SUMS.index("entropy")
 _SMALL_TYPE = torch.float16
 """Of the gradients' sum, and of what the parameters differ from their start by."""
+_GATE = tuple(Gate.empty().columns())
 _DISTRUST = 10.0
 """How much stronger the pull is on a stream that is not to be trusted at all. [ours]"""
 
 
 class OnlineGrpo(TunedMethod):
-    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's numbers, tensors: ``learnt`` float16 (what
+    """GRPO-TTA online. State, beside ``frames``, ``updates`` and the gate's columns, tensors: ``learnt`` float16 (what
     the parameters differ from their start by), ``adam_m`` int8 and ``adam_v`` uint8 (of
     `grpo_tta.optimiser.adam_in_bytes`) and ``grad`` float16 ``[P]`` (the sum of the frames' gradients since the last
     update), ``marginal``, ``own_marginal`` ``[C]`` (means of the teacher's and of the adapted encoder's runners-up),
@@ -98,7 +98,7 @@ class OnlineGrpo(TunedMethod):
             "ring_classes": torch.zeros(self.cadence, dtype=torch.int64),
             "squeezed": torch.zeros(()),
             **known,
-            **_numbers(Gate()),
+            **unstack(Gate.empty().columns())[0],
         }
 
     def after_shift(self, state: State, *, reset: bool) -> State:
@@ -109,10 +109,10 @@ class OnlineGrpo(TunedMethod):
         first = self.settings.gate_frames
         if first is None:
             return state
-        numbers = ("frames", "updates", *_numbers(Gate()))
-        columns = stack([{name: state[name] for name in numbers}], self.classifier.device)
-        served = bool(int(state["frames"]) % self.cadence) and not self._learns(columns)[0]
-        return {**state, **_numbers(_gates(columns)[0].anew(first // self.cadence, served=served))}
+        columns = stack([{name: state[name] for name in ("frames", "updates", *_GATE)}], torch.device("cpu"))
+        served = (columns["frames"] % self.cadence > 0) & ~torch.tensor(self._learns(columns))
+        (gate,) = unstack(Gate.of(columns).anew(first // self.cadence, served).columns())
+        return {**state, **gate}
 
     def pull(self, state: State, strength: float) -> State:
         """What was learnt shrinks by ``strength``; the rest stays. [ours] Raises ``ValueError`` outside [0, 1]."""
@@ -158,9 +158,9 @@ class OnlineGrpo(TunedMethod):
             return columns, given
         part = chosen(columns, due)
         if self.settings.gate_frames is not None:
-            part = self._gated(part)
+            part |= Gate.of(part).after(self.cadence, part["frames"] // self.cadence).columns()
         if not learns:
-            return put(columns, due, {**part, "sums": torch.zeros_like(part["sums"])}), given
+            return put(columns, due, part), given
         part, updates = self._update(part)
         return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
@@ -172,37 +172,32 @@ class OnlineGrpo(TunedMethod):
         """Whether the window of each stream's next frame is learnt from."""
         if self.settings.gate_frames is None:
             return [True] * len(columns["frames"])
-        windows = (columns["frames"] // self.cadence).tolist()
-        learnt = (columns["updates"] * self.cadence).tolist()
-        return [
-            gate.learns(window, frames, self.settings.gate_frames)
-            for gate, window, frames in zip(_gates(columns), windows, learnt, strict=True)
-        ]
-
-    def _gated(self, columns: Columns) -> Columns:
-        """With what the windows that end told the gates."""
-        entropies = (columns["sums"][:, _ENTROPY] / self.cadence).tolist()
-        windows = (columns["frames"] // self.cadence).tolist()
-        told = zip(_gates(columns), entropies, windows, strict=True)
-        states = [_numbers(gate.after(entropy, window)) for gate, entropy, window in told]
-        return {**columns, **stack(states, self.classifier.device)}
+        window, learnt = columns["frames"] // self.cadence, columns["updates"] * self.cadence
+        return Gate.of(columns).learns(window, learnt, self.settings.gate_frames).tolist()
 
     @torch.no_grad()
     def _serve(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
-        """Label frames by one forward of the adapted encoder; nothing is learnt but how sure their labels are."""
-        probabilities, served = self._label(frames.batch, frames.owner, columns)
-        sums = columns["sums"].clone()
-        sums[:, _ENTROPY] += sums_of(policy.normalised_entropy(served), frames.counts)
+        """Label frames by one forward of the adapted encoder; nothing is learnt but what the gate sees of them."""
+        features, served = self._label(frames.batch, frames.owner, columns)
+        probabilities = self.classifier.probabilities(features)
         finite = torch.ones(len(frames.counts), dtype=torch.bool)
-        columns = {**columns, "frames": columns["frames"] + frames.counts, "sums": sums}
+        columns = {**columns, "frames": columns["frames"] + frames.counts}
+        columns |= self._seen_by_gate(served, features, frames, columns)
         return columns, Given(served, probabilities, None, None, finite, cost=1.0)
 
+    def _seen_by_gate(self, served: Tensor, features: Tensor, frames: Frames, columns: Columns) -> Columns:
+        """The gate's columns with frames of adapted ``features`` ``[B, D]`` taken in."""
+        if self.settings.gate_frames is None:
+            return {}
+        found = signs(served, features, columns["own_mean"], frames.owner)
+        return Gate.of(columns).with_frames(found, frames.counts).columns()
+
     def _label(self, batch: Batch, owner: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
-        """Probabilities ``[B, C]`` of the adapted encoder, and those that labels come from; one forward."""
+        """Adapted features ``[B, D]``, and the probabilities ``[B, C]`` that labels come from; one forward."""
         pixels = self.classifier.normalise(batch.canvases)[:, None]
         features = self.tower.features(pixels, self._theta(columns), owner)
         served = self._log_policy(features, owner, columns, Known.of(columns)).exp()
-        return self.classifier.probabilities(features[:, 0]), served[:, 0]
+        return features[:, 0], served[:, 0]
 
     def _log_policy(self, features: Tensor, owner: Tensor, columns: Columns, known: Known) -> Tensor:
         """Log probabilities ``[B, V, C]`` of the policy, which labels come from too, of adapted features ``[B, V, D]``:
@@ -250,6 +245,7 @@ class OnlineGrpo(TunedMethod):
             served, self.classifier.probabilities(plain.detach()), frozen, frozen_features, finite.cpu(), self._cost
         )
         kept |= {"grad": grad, "sums": columns["sums"] + sums}
+        kept |= self._seen_by_gate(served, plain.detach(), frames, columns)
         if not bool(given.finite.all()):
             nothing = torch.zeros_like(plain.detach())
             left = self._remembered(frames, columns, known, nothing, nothing, None)
@@ -350,12 +346,3 @@ class OnlineGrpo(TunedMethod):
         found, any_pair = rewards.squeeze(unit_rows(known.own_ring), columns["ring_classes"], counted)
         rate = any_pair * counted.sum(1) / known.own.moments.mass.clamp_min(1)
         return torch.lerp(columns["squeezed"], found, rate)
-
-
-def _gates(columns: Columns) -> list[Gate]:
-    rows = zip(*(columns[f"gate_{name}"].tolist() for name in ("usual", "variance", "due")), strict=True)
-    return [Gate(*row) for row in rows]
-
-
-def _numbers(gate: Gate) -> State:
-    return {f"gate_{name}": value for name, value in asdict(gate).items()}
