@@ -19,7 +19,7 @@ from grpo_tta.beam.config import Config, config_of
 from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, LabelHere
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
-from grpo_tta.beam.runners import check_continuous, keep_bundles_whole
+from grpo_tta.beam.runners import check_bounded, check_continuous, keep_bundles_whole
 from grpo_tta.beam.states import ReadStates, State
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -175,6 +175,7 @@ class LabelImages(beam.PTransform):
 
     def _bounded(self, refs: beam.PCollection) -> _Graph:
         """Shards of streams, each stepped in one call."""
+        check_bounded(refs.pipeline)
         keyed = refs | "KeyByShard" >> beam.ParDo(
             KeyByShard({HERE: self._latest()}, {HERE: self._shards})
         ).with_outputs(_BAD, NOTED, main=_REFS)

@@ -26,9 +26,14 @@ _NOT_ENDLESS = {
     "InteractiveRunner": "it does not stream",
 }
 _NO_STATE = {
-    "SparkRunner": "nobody has run this graph on it",
+    "SparkRunner": "it was never tried",
     "DaskRunner": "it has no state and no timers",
 }
+_NOT_BOUNDED = {
+    "SparkRunner": "it was never tried",
+    "DaskRunner": "it gives all outputs of a step to whoever takes one of them",
+}
+_BOUNDED_WAYS = "FnApiRunner or PrismRunner; or label by 'grpo-tta label --runner DaskRunner'"
 _WHOLE_BUNDLES = "prism_disable_sdf_split"
 _POLL = 1.0
 _CANCEL_SECONDS = 10
@@ -40,12 +45,17 @@ class JobStalled(JobError):
 
 def check_streams(pipeline: beam.Pipeline) -> None:
     """Raises `ConfigurationError` where the pipeline's runner cannot run a source that never ends."""
-    _refuse(pipeline, _NOT_ENDLESS, "a topic without an end")
+    _refuse(pipeline, _NOT_ENDLESS, "a topic without an end", _WAYS)
 
 
 def check_continuous(pipeline: beam.Pipeline) -> None:
     """Raises `ConfigurationError` where the pipeline's runner has no state and timers."""
-    _refuse(pipeline, _NO_STATE, "an input without an end")
+    _refuse(pipeline, _NO_STATE, "an input without an end", _WAYS)
+
+
+def check_bounded(pipeline: beam.Pipeline) -> None:
+    """Raises `ConfigurationError` where the pipeline's runner cannot label an input that ends."""
+    _refuse(pipeline, _NOT_BOUNDED, "LabelImages", _BOUNDED_WAYS)
 
 
 def keep_bundles_whole(pipeline: beam.Pipeline) -> None:
@@ -55,10 +65,10 @@ def keep_bundles_whole(pipeline: beam.Pipeline) -> None:
     pipeline.options.view_as(DebugOptions).add_experiment(_WHOLE_BUNDLES)
 
 
-def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str) -> None:
+def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str, ways: str) -> None:
     runner = type(pipeline.runner).__name__
     if runner in known:
-        raise ConfigurationError(f"{runner} cannot run {what}: {known[runner]}. Take {_WAYS}")
+        raise ConfigurationError(f"{runner} is not supported for {what}: {known[runner]}. Take {ways}")
 
 
 def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.error_handling import ErrorHandler
 from apache_beam.utils.timestamp import Timestamp
@@ -152,6 +153,26 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
         WriteRecords("out", "csv")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="one topic"):
         grpo_tta.beam.WriteRecordsToKafka("kafka://localhost:1/a,b")
+
+
+@pytest.mark.parametrize(
+    ("runner", "why"),
+    [
+        ("apache_beam.runners.dask.dask_runner.DaskRunner", "DaskRunner is not supported for LabelImages: it gives all"),
+        ("SparkRunner", "SparkRunner is not supported for LabelImages: it was never tried"),
+    ],
+)
+def test_a_runner_that_cannot_label_a_bounded_input_is_refused_when_the_pipeline_is_made(runner: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{why}.*FnApiRunner or PrismRunner; .* --runner DaskRunner"):
+        _ = beam.Pipeline(runner=runner) | LabelImages.from_source("photos", {})
+
+
+def test_beams_default_runner_labels_a_bounded_input(feed: Path, tmp_path: Path) -> None:
+    """It is Prism where Beam finds that, else FnApiRunner."""
+    with beam.Pipeline(options=PipelineOptions([f"--prism_location={tmp_path}/none"])) as p:
+        frozen = {**VALUES, "method": {"name": "zero-shot"}}
+        results = p | LabelImages.from_source(str(feed), frozen).with_exception_handling()
+        assert_that(results.labels | beam.combiners.Count.Globally(), equal_to([35]))
 
 
 def test_hints_are_for_the_step_with_the_model() -> None:
