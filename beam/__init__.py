@@ -1,7 +1,7 @@
 """The method as steps of your own Beam pipeline: see ``docs/beam.md``.
 
 with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    results = pipeline | LabelImages.from_source("photos", "job.yaml").with_exception_handling()
+    results = pipeline | LabelImages.from_source("photos", {}).with_exception_handling()
     results.labels | "Labels" >> WriteRecords("out")
     results.dead_letters | "Dead letters" >> WriteRecords("out")
 """

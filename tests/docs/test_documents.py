@@ -43,9 +43,9 @@ def test_the_notebook_example_of_the_readme_runs(tmp_path: Path, monkeypatch: py
     example, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     drawings, _ = pictures("fluent-emoji")
     frames = scenes(drawings, range(40), range(40))
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/door").mkdir(parents=True)
     for number, frame in enumerate(frames):
-        Image.fromarray(frame.transpose(1, 2, 0)).save(tmp_path / f"photos/{number:03d}.jpg", quality=98)
+        Image.fromarray(frame.transpose(1, 2, 0)).save(tmp_path / f"photos/door/{number:03d}.jpg", quality=98)
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(example, found)

@@ -62,12 +62,8 @@ def test_from_a_clone_to_ones_own_folder_labelled(clone: Path) -> None:
     assert {f"{path.name}/" if path.is_dir() else path.name for path in (clone / "results").iterdir()} - named == {
         "checkpoint/", "job.json",
     }  # fmt: skip
-    (beam,) = re.findall(r"```python\n(from grpo_tta.beam .*?)```", README, re.DOTALL)
-    (clone / "job.yaml").write_text("method: {name: zero-shot}\n")
-    inside = "import apache_beam\nwith apache_beam.Pipeline() as pipeline:\n" + re.sub(
-        "^", "    ", beam, flags=re.MULTILINE
-    )
-    (clone / "own.py").write_text(inside)
+    (beam,) = re.findall(r"```python\n(import apache_beam .*?)```", README, re.DOTALL)
+    (clone / "own.py").write_text(beam)
     typed(".venv/bin/python own.py", clone)
     assert list((clone / "out").glob("labels/**/*.jsonl"))
 
