@@ -7,6 +7,10 @@ BENCH_FRAMES ?= 1800
 DEMO_FLAGS ?=
 # Of `make fuzz`.
 FUZZ_MINUTES ?= 60
+# Of `make extras`: some of ALL_EXTRAS, as in `make extras EXTRAS=video,s3`.
+EXTRAS ?=
+ALL_EXTRAS := azure dask gcs s3 video
+COMMA := ,
 UV_VERSION := 0.13.9
 UNSEEN := build/demo/pictures/emojione-monotone.npz build/demo/pictures/streamline-emojis.npz
 PRISM := build/prism/$(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements/run.txt)/prism
@@ -17,6 +21,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode
 # triton compiles kernels for a GPU and is a gigabyte; torch runs without it.
 FOR_THIS_MACHINE := $(if $(wildcard /dev/nvidia0 /dev/dxg),,--excludes requirements/gpu-only.txt)
+# In pinned versions, torch as it is there.
+EXTRAS_OF = $(INSTALL) -c requirements/extras.txt --excludes requirements/torch.txt --editable
+# What `make extras` installed, again: the requirement files of run and dev take away what is not theirs.
+EXTRAS_AGAIN = if test -e $(VENV)/.extras; then $(EXTRAS_OF) ".[$$(paste -s -d , $(VENV)/.extras)]"; fi
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' -q
 
@@ -28,7 +36,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8589934592
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/integration
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stream bench bench-full towers prism test test-fast test-slow faults soak fuzz check format lock model schemas docs own-torch clean
+.PHONY: help demo demo-stream bench bench-full towers prism test test-fast test-slow faults soak fuzz check format lock model schemas docs extras own-torch clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +128,7 @@ lock: $(UV) ## Compile the pinned requirement files from pyproject.toml
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --excludes requirements/torch.txt -c requirements/run.txt -o requirements/without-torch.txt
 	$(COMPILE) --excludes requirements/torch.txt --extra s3 --extra gcs --extra azure -c requirements/run.txt -o requirements/image.txt
+	$(COMPILE) --excludes requirements/torch.txt $(ALL_EXTRAS:%=--extra %) -c requirements/image.txt -o requirements/extras.txt
 	$(COMPILE:pyproject.toml=--group docs) -c requirements/run.txt -o requirements/docs.txt
 	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
@@ -141,13 +150,20 @@ $(VENV)/.run: requirements/run.txt requirements/without-torch.txt pyproject.toml
 	if test -e $(VENV)/.own-torch; then $(INSTALL) --no-deps --require-hashes -r requirements/without-torch.txt; \
 	elif test ! -e $(VENV)/.dev; then $(INSTALL) --exact --require-hashes -r requirements/run.txt $(FOR_THIS_MACHINE); fi
 	$(INSTALL) --no-deps --editable .
+	$(EXTRAS_AGAIN)
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(BIN)/python
 	@test ! -e $(VENV)/.own-torch || { echo "$(VENV) has a torch of its own, the tests are for the pinned one: make clean first, or VENV=another" >&2; exit 1; }
 	$(INSTALL) --exact --require-hashes -r requirements/dev.txt $(FOR_THIS_MACHINE)
 	$(INSTALL) --no-deps --editable .
+	$(EXTRAS_AGAIN)
 	touch $@
+
+extras: $(VENV)/.run ## Install extras, as in 'make extras EXTRAS=video,s3': azure, dask, gcs, s3, video
+	@test -n "$(EXTRAS)" -a -z "$(filter-out $(ALL_EXTRAS),$(subst $(COMMA), ,$(EXTRAS)))" || { echo "make extras EXTRAS=NAME,...: there are $(ALL_EXTRAS)" >&2; exit 1; }
+	$(EXTRAS_OF) ".[$(EXTRAS)]"
+	echo "$(EXTRAS)" >> $(VENV)/.extras
 
 own-torch: | $(UV) ## Install all but torch and torchvision into .venv, which has builds of your choice
 	@$(BIN)/python -c 'import torch, torchvision' 2> /dev/null || { echo "$(BIN)/python has no torch and torchvision: make the environment and install them first (README: Without a GPU)" >&2; exit 1; }

@@ -148,6 +148,14 @@ def is_manifest(url: str) -> bool:
     return url.lower().endswith(".jsonl") and not is_glob(url)
 
 
+def lacking(what: str, extra: str) -> str:
+    """What is said where an extra of this package is not installed."""
+    return (
+        f"{what}: the extra {extra!r} is not installed: type 'make extras EXTRAS={extra}' in the folder of grpo-tta, "
+        f"or there pip install '.[{extra}]' into an environment of your own"
+    )
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path it takes (instances are shared by fsspec).
 
@@ -161,8 +169,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        way_out = f"pip install 'grpo-tta[{extra}]'" if extra else f"install its fsspec package ({error})"
-        raise MissingBackend(f"{scheme}:// needs a package that is not installed: {way_out}") from error
+        needed = lacking(f"{scheme}://", extra) if extra else f"{scheme}:// needs a package of fsspec's ({error})"
+        raise MissingBackend(needed) from error
     except ValueError as error:
         if scheme in fsspec.available_protocols():
             raise

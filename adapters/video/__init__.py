@@ -1,1 +1,1 @@
-"""Frames of video files as events, by PyAV (FFmpeg), the extra ``grpo-tta[video]``: `listing` and `frames`."""
+"""Frames of video files as events, by PyAV (FFmpeg), the extra ``video``: `listing` and `frames`."""

@@ -3,7 +3,7 @@
 from typing import Any, BinaryIO
 
 from grpo_tta.adapters.images.limits import CorruptImage
-from grpo_tta.adapters.storage.filesystems import MissingBackend
+from grpo_tta.adapters.storage.filesystems import MissingBackend, lacking
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp")
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg"
@@ -15,9 +15,7 @@ def library() -> Any:
     try:
         import av
     except ImportError as error:
-        raise MissingBackend(
-            "frames of videos need a package that is not installed: pip install 'grpo-tta[video]'"
-        ) from error
+        raise MissingBackend(lacking("frames of videos", "video")) from error
     return av
 
 

@@ -21,6 +21,7 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms import core
 
+from grpo_tta.adapters.storage.filesystems import lacking
 from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.config.values import option_name
 from grpo_tta.pipeline.errors import ConfigurationError
@@ -46,7 +47,7 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
     if run.runner in _KNOWN_TO_FAIL:
         raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
     if run.runner == DASK and importlib.util.find_spec("distributed") is None:
-        raise ConfigurationError(f"run.runner: {DASK} needs a package that is missing: pip install 'grpo-tta[dask]'")
+        raise ConfigurationError(lacking(f"run.runner: {DASK}", "dask"))
     try:
         pipeline = make_pipeline(run)
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # a pipeline that never runs leaves it behind

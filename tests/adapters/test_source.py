@@ -267,7 +267,7 @@ def test_a_missing_extra_is_named(monkeypatch):
         raise ImportError("Please install s3fs")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(SourceError, match=r"pip install 'grpo-tta\[s3\]'"):
+    with pytest.raises(SourceError, match=r"s3://: .*'make extras EXTRAS=s3'"):
         list(list_source("s3://bucket/x"))
 
 

@@ -158,7 +158,10 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
 @pytest.mark.parametrize(
     ("runner", "why"),
     [
-        ("apache_beam.runners.dask.dask_runner.DaskRunner", "DaskRunner is not supported for LabelImages: it gives all"),
+        (
+            "apache_beam.runners.dask.dask_runner.DaskRunner",
+            "DaskRunner is not supported for LabelImages: it gives all",
+        ),
         ("SparkRunner", "SparkRunner is not supported for LabelImages: it was never tried"),
     ],
 )
