@@ -6,6 +6,11 @@ with beam.Pipeline(runner="FnApiRunner") as pipeline:
     results.dead_letters | "Dead letters" >> WriteRecords("out")
 """
 
+from grpo_tta.pipeline.quiet import quiet_import
+
+with quiet_import():
+    import apache_beam  # noqa: F401  (before whatever else would import it)
+
 from grpo_tta.beam.commit import CommitOffsets
 from grpo_tta.beam.label import LabelError, LabelImages, LabelResults
 from grpo_tta.beam.read import KafkaImages, ReadImages, ReadImagesFromKafka

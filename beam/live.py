@@ -1,6 +1,6 @@
-"""A topic labelled without an end on a Beam runner that streams: ``python -m grpo_tta.beam.live``, see docs/deploy.md.
+"""``python -m grpo_tta.beam.live`` labels a Kafka topic continuously on a Beam runner that streams (docs/deploy.md).
 
-What a pipeline of one's own would have: an endless source, the labelling, sinks, states on the way to the next run,
+It is what a pipeline of one's own would be: an endless source, the labelling, sinks, states on the way to the next run,
 offsets committed behind the sinks.
 """
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
 
 from grpo_tta.adapters.rows import KINDS
 from grpo_tta.beam.commit import EVENTS, CommitOffsets
@@ -19,8 +19,15 @@ from grpo_tta.beam.read import ReadImagesFromKafka
 from grpo_tta.beam.runners import wait_until_finish
 from grpo_tta.beam.states import WriteStates
 from grpo_tta.beam.write import WriteRecords, WriteRecordsToKafka
+from grpo_tta.pipeline.cli import exit_code
+from grpo_tta.pipeline.cli.console import set_up
+from grpo_tta.pipeline.cli.parser import add_general_flags
 from grpo_tta.pipeline.config.job import is_kafka, parse_duration
-from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.run.runner import check_reached
+
+_NO_PIP = "disable_logging_submission_environment"
+"""Beam would run pip, which an environment of make does not have, and warn."""
 
 
 def build(pipeline: beam.Pipeline, source: str, out: str, states: str, config: Config) -> None:
@@ -39,24 +46,49 @@ def build(pipeline: beam.Pipeline, source: str, out: str, states: str, config: C
     _ = read.spans | CommitOffsets(source, kafka, written=[written[kind] for kind in EVENTS])
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m grpo_tta.beam.live",
+        description="Label a Kafka topic continuously on Prism, Flink or Dataflow.",
+        epilog="Runners and their options: docs/deploy.md.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--source", required=True, metavar="kafka://HOST:PORT/TOPIC", help="the topic of image events")
+    add("--out", required=True, metavar="URL", help="a folder, bucket or kafka://HOST:PORT/LABELS_TOPIC")
+    add("--states", required=True, metavar="URL", help="a folder or bucket for the states of streams")
+    add("--config", metavar="FILE.yaml", help="configuration file, as of 'grpo-tta label'")
+    add(
+        "--give-up-after", default="5m", metavar="5m",
+        help="cancel a job that made no progress for this long (default: %(default)s)",
+    )  # fmt: skip
+    add("beam", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner and --job_endpoint")
+    add_general_flags(parser, default=True)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until the job fails, stalls or is cancelled; 1 with a message in the end."""
-    parser = argparse.ArgumentParser(prog="python -m grpo_tta.beam.live", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--source", required=True, metavar="kafka://HOST:PORT/TOPIC")
-    parser.add_argument("--out", required=True, help="a folder, bucket or kafka://HOST:PORT/LABELS_TOPIC")
-    parser.add_argument("--states", required=True, help="a folder or bucket for the states of streams")
-    parser.add_argument("--config", help="a YAML file, as of 'grpo-tta label'")
-    parser.add_argument("--give-up-after", default="5m", help="of a job that does not move (default %(default)s)")
-    parser.add_argument("beam", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner and --job_endpoint")
-    given = parser.parse_args(argv)
+    """Run until the job fails, stalls or is cancelled; exit codes as of ``grpo-tta``."""
+    given = make_parser().parse_args(argv)
+    set_up(verbose=given.verbose, quiet=given.quiet, log_format=given.log_format)
+    return exit_code(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
     try:
         parse_duration(given.give_up_after)
-        pipeline = beam.Pipeline(options=PipelineOptions(["--streaming", *given.beam]))
+    except ValueError as error:
+        raise ConfigurationError(f"--give-up-after: {error}") from error
+    options = PipelineOptions(["--streaming", *given.beam])
+    options.view_as(DebugOptions).add_experiment(_NO_PIP)
+    pipeline = beam.Pipeline(options=options)
+    try:
         build(pipeline, given.source, given.out, given.states, given.config or {})
-        wait_until_finish(pipeline.run(), given.give_up_after)
-    except (JobError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    check_reached(type(pipeline.runner).__name__, options)
+    wait_until_finish(pipeline.run(), given.give_up_after)
     return 0
 
 

@@ -15,12 +15,12 @@ from grpo_tta.pipeline.errors import ConfigurationError, JobError
 _log = logging.getLogger(__name__)
 _WAYS = (
     "PrismRunner, or a PortableRunner, FlinkRunner or DataflowRunner (docs/deploy.md); or label the topic by "
-    "'grpo-tta label --source kafka://HOST:PORT/TOPIC'"
+    "'grpo-tta label --source kafka://...'"
 )
 _NOT_ENDLESS = {
     "FnApiRunner": "it runs nothing behind a source before the source has ended",
     "BundleBasedDirectRunner": "it runs no splittable DoFn",
-    "SwitchingDirectRunner": "it is another runner on each machine",
+    "SwitchingDirectRunner": "it is Beam's default, and another runner on each machine",
     "SparkRunner": "it has no splittable DoFns",
     "DaskRunner": "it does not stream",
     "InteractiveRunner": "it does not stream",
@@ -68,7 +68,8 @@ def keep_bundles_whole(pipeline: beam.Pipeline) -> None:
 def _refuse(pipeline: beam.Pipeline, known: dict[str, str], what: str, ways: str) -> None:
     runner = type(pipeline.runner).__name__
     if runner in known:
-        raise ConfigurationError(f"{runner} is not supported for {what}: {known[runner]}. Take {ways}")
+        name = runner.removeprefix("Switching")  # how Beam's class of that name is called
+        raise ConfigurationError(f"{name} is not supported for {what}: {known[runner]}. Take {ways}")
 
 
 def wait_until_finish(result: Any, give_up_after: str = "5m") -> None:

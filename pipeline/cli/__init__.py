@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from grpo_tta.pipeline.cli.console import say, set_up
@@ -33,8 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     own, beam_options = _split(sys.argv[1:] if arguments is None else arguments)
     flags = parsed(own)
     set_up(verbose=flags.verbose, quiet=flags.quiet, log_format=flags.log_format)
+    return exit_code(lambda: _run(flags, beam_options))
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Of a command, whose error is said in a line."""
     try:
-        return _run(flags, beam_options)
+        return command()
     except ConfigurationError as error:
         return _failed(2, f"bad configuration: {_said(error)}")
     except BrokenPipeError:  # who read our output has read enough

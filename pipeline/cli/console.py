@@ -10,6 +10,7 @@ from rich.console import Console
 
 from grpo_tta.pipeline.cli.logs import JsonLines, TextLines
 from grpo_tta.pipeline.printable import printable_lines
+from grpo_tta.pipeline.quiet import tells_something
 
 
 class _Results(Console):
@@ -60,7 +61,7 @@ def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "tex
     # Tracebacks of connections that ended: what came of it is in our own message, or it passed.
     logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: "apitools" not in record.getMessage())
+        handler.addFilter(tells_something)
 
 
 def draws() -> bool:

@@ -61,7 +61,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     """Of what stands before ``--``; ends the program where it cannot be, and after the help."""
     everything = "--help-all" in arguments
     general = argparse.ArgumentParser(prog="grpo-tta", add_help=False, allow_abbrev=False)
-    _add_general(general, default=True)
+    add_general_flags(general, default=True)
     found, rest = general.parse_known_args(arguments)
     parser = make_parser(everything=everything)
     if rest and not rest[0].startswith("-") and rest[0] not in COMMANDS:
@@ -69,7 +69,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(rest, found)
 
 
-def _add_general(parser: argparse.ArgumentParser, *, default: bool) -> None:
+def add_general_flags(parser: argparse.ArgumentParser, *, default: bool) -> None:
     """The flags of every command. ``default``: where one is missing there is its default, else nothing."""
     missing: dict[str, Any] = {} if default else {"default": argparse.SUPPRESS}
     group = parser.add_argument_group("general flags, anywhere on the line")
@@ -92,11 +92,11 @@ def make_parser(*, everything: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parser.commands = tuple(COMMANDS)
-    _add_general(parser, default=False)
+    add_general_flags(parser, default=False)
     for name, (about, add_flags) in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         add_flags(command, everything)
-        _add_general(command, default=False)
+        add_general_flags(command, default=False)
         _complete_paths(command)
     return parser
 

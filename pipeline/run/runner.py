@@ -58,7 +58,7 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
             "kafka.transactional: a transaction's records are sent by the process that began it, so the steps must run "
             f"in this one: by {IN_PROCESS} (run.runner is {run.runner}), without --direct_running_mode=multi_processing"
         )
-    _check_reached(run)
+    check_reached(run.runner, PipelineOptions(list(run.beam_options)))
     # A job server has options of its own, which only it can judge.
     unknown = [] if isinstance(pipeline.runner, PortableRunner) else _unknown_options(run.beam_options)
     if unknown:
@@ -68,20 +68,20 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
         )
 
 
-def _check_reached(run: RunConfig) -> None:
-    """Of a job server that the options name, that it answers; of Prism's binary, that it is there."""
-    options = PipelineOptions(list(run.beam_options))
+def check_reached(runner: str, options: PipelineOptions) -> None:
+    """Raises `ConfigurationError` where a job server that the options name does not answer, or Prism's binary is not
+    there."""
     host, _, port = (options.view_as(PortableOptions).job_endpoint or "").rpartition(":")
-    if run.runner in ("PortableRunner", "FlinkRunner") and port.isdecimal():
+    if runner in ("PortableRunner", "FlinkRunner") and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]") or "localhost", int(port)), _ANSWER_SECONDS).close()
         except OSError as error:
             raise ConfigurationError(
                 f"--job_endpoint={host}:{port}: no job server answers ({error}): start one, as by "
-                f"'prism -job_port {port}' or Flink's job server, or take {IN_PROCESS}"
+                f"'prism -job_port {port}' or Flink's job server"
             ) from error
     prism = options.view_as(PrismRunnerOptions).prism_location
-    if run.runner == "PrismRunner" and prism and "://" not in prism and not os.path.exists(prism):
+    if runner == "PrismRunner" and prism and "://" not in prism and not os.path.exists(prism):
         raise ConfigurationError(f"--prism_location={prism}: there is no such file; 'make prism' builds one")
 
 
