@@ -20,6 +20,7 @@ from kubernetes_validate import validate
 
 from demo import stream
 from grpo_tta.adapters.kafka.address import KafkaSecurity
+from grpo_tta.beam.live import make_parser as make_live_parser
 from grpo_tta.pipeline.cli.flags import job_values
 from grpo_tta.pipeline.cli.parser import parsed
 from grpo_tta.pipeline.config.job import make_config
@@ -184,6 +185,30 @@ def test_the_commands_that_files_say_to_type_name_files_that_are_there() -> None
     for path in (DOCKER / "compose.yaml", *DOCKER.glob("kubernetes/*.yaml"), DOCKER / "Dockerfile"):
         for line in re.findall(r"^#   (?:docker|kubectl) .*-f (\S+)", path.read_text(), re.MULTILINE):
             assert (ROOT / shlex.split(line)[0]).is_file(), (path, line)
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """The words of each command of the page's indented blocks, as a shell has them; its operators are words too."""
+    for block in re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.shlex(line, posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            yield list(words)
+
+
+def test_the_commands_of_the_page_are_single_ones_that_the_programs_take() -> None:
+    """A ``;`` that is not quoted ends a command."""
+    lives = []
+    for words in typed(ROOT / "docs/deploy.md"):
+        assert {word for word in words if re.fullmatch("[();<>|&]+", word)} <= {"&&"}, words
+        if words[:3] == ["python", "-m", "grpo_tta.beam.live"]:
+            lives.append(make_live_parser().parse_args(words[3:]).beam)
+    assert [options[0] for options in lives] == [
+        "--runner=PortableRunner",
+        "--runner=FlinkRunner",
+        "--runner=DataflowRunner",
+    ]
+    assert lives[-1][-1].endswith("count:1;install-nvidia-driver")
 
 
 @pytest.mark.slow  # downloads all but torch
