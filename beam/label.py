@@ -28,7 +28,7 @@ from grpo_tta.pipeline.graph import NOTED, KeyByShard, MonitorBad
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, ShardKey
 from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
 from grpo_tta.pipeline.label.monitor import monitor_of
-from grpo_tta.schemas import Counters, DeadLetter
+from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
 
 _BAD, _REFS, _RECORDS = "bad", "refs", "records"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,17 +42,17 @@ class LabelResults(NamedTuple):
     """What `LabelImages` gives, in the global window. Records have their events' times as timestamps; of an input that
     never ends the end of their batch, so that none is behind the watermark that was not so before."""
 
-    labels: beam.PCollection
+    labels: beam.PCollection[LabeledImage]
     """`LabeledImage`, one for every event that could be labelled."""
-    drift: beam.PCollection
+    drift: beam.PCollection[DriftEvent]
     """`DriftEvent`, whatever the guard noticed."""
-    adaptation: beam.PCollection
+    adaptation: beam.PCollection[AdaptationLog]
     """`AdaptationLog`, one for every update and every reset."""
-    dead_letters: beam.PCollection
+    dead_letters: beam.PCollection[DeadLetter]
     """`DeadLetter`, one for every event that could not be labelled; empty without `with_exception_handling`."""
-    monitor: beam.PCollection
+    monitor: beam.PCollection[MonitorRecord]
     """`MonitorRecord`, what the events of a stream and time add up to, for ``grpo-tta report``."""
-    states: beam.PCollection
+    states: beam.PCollection[State]
     """``(stream, bytes)``: what a later run goes on from, of every stream that was stepped or given. Of an input that
     never ends one for each time that a stream was stepped."""
 
@@ -152,7 +152,7 @@ class LabelImages(beam.PTransform):
         self._step_hints.update(hints)
         return self
 
-    def expand(self, pbegin_or_events: Any):  # type: ignore[no-untyped-def]  # Beam reads no other hint
+    def expand(self, pbegin_or_events: Any):  # type: ignore[no-untyped-def]  # Beam warns of any other hint
         """`LabelResults`. Nothing is loaded or connected here."""
         events = pbegin_or_events if self._source is None else pbegin_or_events | self._source
         refs = (

@@ -69,7 +69,7 @@ class _List(beam.DoFn):
 class KafkaImages(NamedTuple):
     """What an endless `ReadImagesFromKafka` gives."""
 
-    images: beam.PCollection
+    images: beam.PCollection[Read]
     """For `LabelImages`, with their event times as timestamps."""
     spans: beam.PCollection
     """For `CommitOffsets`: what was read of each partition, call by call."""

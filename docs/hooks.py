@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 
 from docs.reference import default_of, head, meaning_of, row, type_of
 from grpo_tta import schemas
+from grpo_tta.beam.live import make_parser as make_live_parser
 from grpo_tta.pipeline.cli.parser import COMMANDS, make_parser
 from grpo_tta.pipeline.watch.status import Status
 
@@ -64,10 +65,14 @@ def decisions() -> str:
 
 
 def commands() -> str:
-    """The help of every command, with all flags."""
-    parser = make_parser(everything=True)
+    """The help of every command, with all flags, and of the one for other runners."""
+    parser, live = make_parser(everything=True), make_live_parser()
     (chosen,) = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     parts = [f"## {name}\n\n```text\n{chosen[name].format_help()}```\n" for name in COMMANDS]
+    parts.append(
+        f"## {live.prog}\n\nLabels a topic on [other runners](../deploy.md#other-runners).\n\n"
+        f"```text\n{live.format_help()}```\n"
+    )
     return "# Commands\n\nOf `grpo-tta COMMAND --help-all`.\n\n" + "\n".join(parts)
 
 

@@ -35,6 +35,7 @@ def test_the_front_page_is_the_readme_and_links_stay_in_the_site(site: Path) -> 
 def test_commands_and_records_are_those_of_the_code(site: Path) -> None:
     commands = (site / "reference/commands/index.html").read_text()
     assert [flag for flag, _, _ in all_flags() if flag not in commands] == []
+    assert "usage: python -m grpo_tta.beam.live" in commands
     records = (site / "reference/records/index.html").read_text()
     assert [name for name in LabeledImage.model_fields if f"<code>{name}</code>" not in records] == []
     assert "At most 64, of 16,384 characters in all." in records  # said beside the field
