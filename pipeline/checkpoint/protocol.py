@@ -125,7 +125,7 @@ class KafkaProtocol(CommitProtocol):
         try:
             sink.commit()  # 6
         except CommitUnknown as error:
-            raise Fenced(f"{error}; the partition is taken up anew") from error
+            raise Fenced(f"{error}; the partition is loaded again") from error
         self._fault_point("after:6")
         partition.counts(commit)
         return commit

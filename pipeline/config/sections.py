@@ -122,7 +122,7 @@ class LabelsConfig(Section):
     """What to tell apart. Without any of it the demo model's own classes."""
 
     file: FilePath | None = None
-    """One class a line, or YAML/JSON mapping class to prompts, told by the file's ending."""
+    """One class a line, or YAML/JSON mapping class to prompts, by the file's ending."""
     templates: Annotated[tuple[Annotated[str, AfterValidator(_template)], ...], _LIST] = ()
     """Prompts with ``{}`` for the class; none: ``a photo of a {}.``, and for names that the demo model knows its
     own prompts."""

@@ -368,9 +368,9 @@ class LiveDriver:
         self._watcher.failed(error)
         self._failures += 1
         seconds = pause(self._failures, _PAUSES[0], _PAUSES[-1])
-        _log.warning("%s; everything is taken up again from its commit in %.1f s", error, seconds)
+        _log.warning("%s; all partitions resume from their commits in %.1f s", error, seconds)
         for name in list(self._owned):
-            self._let_go(name, "it is taken up anew")
+            self._let_go(name, "it is loaded again")
         self._watcher.owns(0)
         close_producers(self._config)
         time.sleep(seconds)

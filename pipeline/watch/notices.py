@@ -13,4 +13,4 @@ def tell(kind: str, coordinate: str, said: str) -> None:
     """Say the first of each ``kind`` in the log: which event it was, and ``said``, what it is."""
     if kind not in _told:
         _told.add(kind)
-        _log.warning("%s: %r %s; told once, counted in the summary", kind, coordinate, said)
+        _log.warning("%s: %r %s; logged once, counted in the summary", kind, coordinate, said)

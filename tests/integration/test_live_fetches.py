@@ -83,7 +83,7 @@ def test_labels_and_states_are_as_if_every_fetch_had_been_answered_at_once(broke
     web.asked.clear()
     assert shaken.run({"kafka": {"until": "latest"}}, environment=environment, fetch_timeout=SILENCE / 5) == 0
     assert {number: web.asked[number] > waited[number] for number in waited} == dict.fromkeys(waited, True)
-    assert "everything is taken up again" in shaken.said()
+    assert "all partitions resume" in shaken.said()
     assert shaken.states() == calm.states()
     assert shaken.counted() == calm.counted() == {"events": EVENTS, "labels": EVENTS, "dead_letters": 0}
     for kind in ("", ".adaptation", ".drift", ".dead_letters", ".monitor"):

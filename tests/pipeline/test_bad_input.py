@@ -151,7 +151,7 @@ def test_what_is_repaired_is_labelled_the_same_counted_and_told_once(
     assert labels_by_id(tmp_path / "out") == expected
     assert result.summary.notices == {"image_without_end": 3}
     assert result.summary.notices.keys() <= set(notices.KINDS)
-    told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "logged once" in record.getMessage()]
     assert [line.partition(":")[0] for line in told] == ["image_without_end"]
     assert without_end[0].name in told[0]
 
@@ -178,7 +178,7 @@ def test_what_a_name_does_not_quite_tell_is_counted_and_told_once(
         }
     )
     assert run_label_job(job).summary.notices == {"stream_guessed": 2, "time_guessed": 2}
-    told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "logged once" in record.getMessage()]
     assert sorted(line.partition(":")[0] for line in told) == ["stream_guessed", "time_guessed"]
     assert {"stream_guessed", "time_guessed"} <= set(notices.KINDS)
     said = list(check_job(job, 1).warnings(job))

@@ -124,7 +124,7 @@ def test_a_commit_whose_transaction_did_not_come_through_does_not_count(world):
 
 def test_an_end_that_is_not_known_lets_the_partition_go(world):
     world.sink.error = CommitUnknown("no answer")
-    with pytest.raises(Fenced, match="no answer; the partition is taken up anew"):
+    with pytest.raises(Fenced, match="no answer; the partition is loaded again"):
         world.slice()
 
 
