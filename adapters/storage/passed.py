@@ -38,10 +38,11 @@ class PassedOver:
         self.add(suffix if len(suffix) <= _LONGEST_SUFFIX else _OTHER, relative)
 
     def say(self, source: str, before: "PassedOver | None" = None) -> None:
-        """In the log, each kind with an example; those that were there ``before`` were said."""
+        """In the log, each kind with an example; those that were there ``before`` were said. What is unreadable is
+        warned of; the rest is for who looks for it."""
         for kind, count in sorted(self.counts.items()):
             if before is None or kind not in before.counts:
-                level = logging.WARNING if kind == UNREADABLE else logging.INFO
+                level = logging.WARNING if kind == UNREADABLE else logging.DEBUG
                 _log.log(level, "source %s: passed over %d %s, like %r", source, count, kind, self._examples[kind])
 
     def plain(self) -> dict[str, int]:

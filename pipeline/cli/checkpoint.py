@@ -25,11 +25,11 @@ def _print_status(found: Status) -> None:
         for one in found.partitions
     ]
     print_columns(lines, narrow="owner", style=_style_of_partition)
-    lines = [["stream", "partition", "frames", "updates", "newest", "last reset"]]
+    lines = [["stream", "partition", "frames", "updates", "newest", "guard", "last reset"]]
     lines += [
         [
             one.stream, one.partition, str(one.frames), str(one.updates), _moment(one.newest),
-            "warming up" if one.warming_up else f"{_moment(one.last_reset)} {one.last_reset_cause or ''}".rstrip(),
+            "warm-up" if one.warming_up else "on", f"{_moment(one.last_reset)} {one.last_reset_cause or ''}".rstrip(),
         ]
         for one in found.streams
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def _style_of_partition(line: list[str], column: int) -> str:
 
 
 def _style_of_stream(line: list[str], column: int) -> str:
-    return "yellow" if column == 5 and line[column] != "-" else ""
+    return "yellow" if (column == 5 and line[column] != "on") or (column == 6 and line[column] != "-") else ""
 
 
 def _text(value: object) -> str:
@@ -50,8 +50,8 @@ def _text(value: object) -> str:
 
 
 def _moment(time: str | None) -> str:
-    """To the second, in UTC."""
-    return "-" if time is None else time[:19].replace("T", " ")
+    """Month, day and minute, in UTC."""
+    return "-" if time is None else time[5:16].replace("T", " ")
 
 
 def reset(flags: argparse.Namespace, beam_options: list[str]) -> int:

@@ -3,13 +3,14 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.rows import KINDS
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.adapters.video.container import SUFFIXES as VIDEO_SUFFIXES
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.console import say
 from grpo_tta.pipeline.cli.flags import check_values, job_values
@@ -51,7 +52,7 @@ def run_and_report(config: JobConfig) -> int:
     if result.did_nothing:
         print(f"already finished: {summary.events} events are labelled in {out}; nothing was done")
         return 0
-    _show_summary(summary)
+    _show_summary(config, summary)
     print(f"results in {out}: {' '.join(_written(config, summary))}")
     if summary.dead_letters and not summary.labels:
         first = next(read_records(out, "dead_letters", DeadLetter))
@@ -65,7 +66,7 @@ def run_and_report(config: JobConfig) -> int:
     return 0
 
 
-def _show_summary(summary: Summary) -> None:
+def _show_summary(config: JobConfig, summary: Summary) -> None:
     resets = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.resets.items())) or "none"
     print(
         f"events {summary.events}, labels {summary.labels}, dead letters {summary.dead_letters}, "
@@ -74,9 +75,21 @@ def _show_summary(summary: Summary) -> None:
     forgotten = f" ({summary.forgotten} forgotten)" if summary.forgotten else ""
     print(f"streams {summary.streams}{forgotten}, updates {summary.updates}, resets: {resets}")
     print(f"{summary.images_per_second:.1f} images/s over {summary.seconds:.1f} s")
-    for what, counts in (("passed over", summary.passed_over), ("taken, but", summary.notices)):
-        if counts:
-            print(f"{what}: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
+    _show_passed_over(config, summary.passed_over)
+    if summary.notices:
+        print(f"taken, but: {_counted(summary.notices)}")
+
+
+def _show_passed_over(config: JobConfig, counts: Mapping[str, int]) -> None:
+    """Where there are any; and how videos become events."""
+    if not counts:
+        return
+    videos = not config.source.every and not config.source.follow and counts.keys() & set(VIDEO_SUFFIXES)
+    print(printable(f"passed over: {_counted(counts)}{' (videos: --every 1s)' if videos else ''}"))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
 
 
 def _written(config: JobConfig, summary: Summary) -> Iterator[str]:
@@ -113,6 +126,7 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     for letter in labeled.dead_letters:
         print(printable(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}"))
     _show_streams(checked)
+    _show_passed_over(config, checked.passed_over)
     for warning in checked.warnings(config):
         say(f"warning: {warning}", logging.WARNING)
     print(
@@ -122,14 +136,12 @@ def check(flags: Flags, beam_options: list[str]) -> int:
 
 
 def _show_streams(checked: Checked) -> None:
-    """The largest streams with their counts, and what is passed over."""
+    """The largest streams with their counts."""
     begun = f" of the first {checked.looked_at} records" if checked.looked_at >= MOST_COUNTED else ""
     largest = sorted(checked.streams.items(), key=lambda one: (-one[1], one[0]))
     shown = ", ".join(f"{stream} {count}" for stream, count in largest[:_STREAMS_SHOWN])
     more = len(checked.streams) - _STREAMS_SHOWN
     print(printable(f"{len(checked.streams)} streams{begun}: {shown}" + (f", and {more} more" if more > 0 else "")))
-    if checked.passed_over:
-        print(printable("passed over: " + ", ".join(f"{kind} {count}" for kind, count in checked.passed_over.items())))
 
 
 def calibrate(flags: Flags, beam_options: list[str]) -> int:

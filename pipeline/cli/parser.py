@@ -51,6 +51,13 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unrecognized argument {unknown[0]!r}")
         return known, unknown
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, with what may have been meant."""
+        if action.choices is not None and value not in action.choices:
+            near = _near(str(value), action.choices)
+            choices = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near} (choose from {choices})")
+
 
 def _near(word: str, known: Any) -> str:
     near = difflib.get_close_matches(word, known, n=1)
@@ -217,7 +224,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser, bool], None]]]
     "status": ("where a job stands: partitions, lag, owners, streams, resets", _add_status),
     "evaluate": ("compare labels with a truth file", _add_evaluate),
     "calibrate": ("make the drift guard's reference, or an accuracy calibration", _add_calibrate),
-    "reset": ("set a stream back to the frozen encoder at the next slice", _add_reset),
+    "reset": ("set a stream back to the frozen encoder before its next image", _add_reset),
     "dead-letters": ("send the events of dead letters to their topic again", _add_letters),
     "config": ("show the effective configuration, or its JSON schema", _add_config),
     "demo": ("write a drifting feed, label it, print the table, write the page", _add_demo),

@@ -78,7 +78,7 @@ class JobWatch(ABC):
 
 
 class ListedWatch(JobWatch):
-    """Of a job over a listing: done, rate, time left.
+    """Of a job over a listing: done; rate and time left as soon as an image is labelled.
 
     ``labelled`` counts the images of this process, those of the running slice included. The clock of the rate starts at
     the first call, which says where the job begins.
@@ -115,10 +115,10 @@ class ListedWatch(JobWatch):
         rate = max(here, there) / elapsed if elapsed else 0.0
         done = min(progress.done + labelled - self._at_commit, progress.total)
         seconds = (progress.total - done) / rate if rate else None
-        left = "time left unknown" if seconds is None else f"{seconds:.0f} s left"
+        pace = "" if seconds is None else f"{_rate(rate)}/s, {seconds:.0f} s left, "
         seen = _seen(progress.counters)
         figures = {"images": done, "total": progress.total, "images_per_second": rate, "seconds_left": seconds, **seen}
-        return f"{done}/{progress.total} images, {_rate(rate)}/s, {left}, {_listed(seen)}", figures
+        return f"{done}/{progress.total} images, {pace}{_listed(seen)}", figures
 
 
 class LiveWatch(JobWatch):

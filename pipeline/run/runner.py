@@ -28,7 +28,7 @@ from grpo_tta.pipeline.errors import ConfigurationError
 
 _KNOWN_TO_FAIL = {
     "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
-    "SparkRunner": "nobody has run this graph on it; on several machines name DaskRunner or start one job a --shard",
+    "SparkRunner": "it was never tried; on several machines name DaskRunner or start one job a --shard",
 }
 
 IN_PROCESS = "FnApiRunner"
@@ -36,6 +36,7 @@ DASK = "DaskRunner"
 """Runs shards of a job, not its graph (`pipeline.run.cluster`)."""
 _CLASSES = {DASK: "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Of runners that Beam knows by no short name."""
+_ACCEPTED = (IN_PROCESS, "PrismRunner", "PortableRunner", "FlinkRunner", "DataflowRunner", DASK)
 _SHARDS_ELSEWHERE = 16
 _ANSWER_SECONDS = 5
 _SAMPLING_MILLISECONDS = 10
@@ -45,13 +46,15 @@ def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
     """Raises `ConfigurationError` for a Beam runner that cannot run this graph, or that cannot be made; of a
     ``transactional`` job also for one whose steps are in other processes: its producers are in this one."""
     if run.runner in _KNOWN_TO_FAIL:
-        raise ConfigurationError(f"run.runner: {run.runner} cannot run this graph: {_KNOWN_TO_FAIL[run.runner]}")
+        raise ConfigurationError(f"run.runner: {run.runner} is not supported: {_KNOWN_TO_FAIL[run.runner]}")
     if run.runner == DASK and importlib.util.find_spec("distributed") is None:
         raise ConfigurationError(lacking(f"run.runner: {DASK}", "dask"))
     try:
         pipeline = make_pipeline(run)
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # a pipeline that never runs leaves it behind
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
+        if str(error).startswith("Unexpected pipeline runner"):  # Beam goes on with all that it has itself
+            raise ConfigurationError(f"run.runner: there is no {run.runner!r}: name {', '.join(_ACCEPTED)}") from error
         raise ConfigurationError(f"run.runner: {run.runner!r} cannot be made: {error}") from error
     if transactional and not _in_this_process(run):
         raise ConfigurationError(

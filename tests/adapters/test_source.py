@@ -6,7 +6,7 @@ import pytest
 from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage import filesystems
 from grpo_tta.adapters.storage.fetch import Fetcher, ForbiddenByPolicy
-from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.passed import UNREADABLE, PassedOver
 from grpo_tta.adapters.storage.policy import UriPolicy
 from grpo_tta.adapters.storage.source import SourceError, list_arrivals, list_source
 
@@ -157,13 +157,15 @@ def test_what_is_passed_over_is_counted_by_suffix_within_bounds_and_said_once(tm
     for name in ("b.TXT", "c.txt", "d.very-long-suffix", "e", "f.jpg"):
         touch(tmp_path / name)
     passed = PassedOver()
-    with caplog.at_level("INFO"):
+    passed.add(UNREADABLE, "g")
+    with caplog.at_level("DEBUG", logger="grpo_tta.adapters.storage.passed"):
         assert len(list(list_source(f"{tmp_path}/*", passed=passed))) == 1
         passed.say("here")
         passed.say("here", passed)
     assert len(passed.counts) <= 52
-    assert sum(passed.counts.values()) == 74
+    assert sum(passed.counts.values()) == 75
     assert len(caplog.records) == len(passed.counts)
+    assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING"]
     assert list(list_source(f"{tmp_path}/*.jpg", passed=(none := PassedOver())))
     assert not none.counts
 

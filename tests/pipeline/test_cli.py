@@ -23,13 +23,14 @@ from safetensors.torch import save_file
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, class_prompts, reference_path, write_feed
 from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.evaluation.corruptions import DEVELOPMENT
-from grpo_tta.pipeline.cli import columns, main
+from grpo_tta.pipeline.cli import checkpoint, columns, main
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import all_flags
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.label.load import load_job_classifier
 from grpo_tta.pipeline.run import accuracy
 from grpo_tta.pipeline.run import calibrate as calibration
+from grpo_tta.pipeline.watch.status import Status, StreamStatus
 
 IMAGES = 24
 FROZEN = ("--method", "zero-shot")
@@ -107,7 +108,7 @@ def given(tmp_path: Path) -> Path:
         (["--source", "{feed}", "--config", "{dir}/method.yaml"], 2, "method.name: .*got 'magic'"),
         (["--source", "{feed}", "--stream-pattern", "(cam"], 2, r"stream_pattern '\(cam' is no regular expression"),
         (["--source", "{feed}", "--stream-pattern", "cam"], 2, r"'cam' has no group .*\(\?P<stream>"),
-        (["--source", "{feed}", "--runner", "NoRunner"], 2, "run.runner: 'NoRunner' cannot be made"),
+        (["--source", "{feed}", "--runner", "NoRunner"], 2, "run.runner: there is no 'NoRunner'"),
         (["--source", "simplecache::s3://b/x"], 2, "source: .*chained"),
         (["--source", "{feed}", "--allow-uri", "zip::file:///x"], 2, "source: .*chained"),
         (["--source", "{feed}", "--model", "RN50", "--pretrained", "random"], 2, "RN50 brings no classes: .*--labels"),
@@ -164,6 +165,17 @@ def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_pa
     assert len(lines) == 15
     assert len({line.split()[0] for line in lines[2:12]}) == 6  # of every stream
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_passed_over_is_said_once_with_the_way_to_label_videos(run: Run, feed: Path, tmp_path: Path) -> None:
+    (tmp_path / "feed/cam").mkdir(parents=True)
+    shutil.copy(next(feed.rglob("*.jpg")), tmp_path / "feed/cam")
+    (tmp_path / "feed/cam/b.mp4").touch()
+    code, out, err = run("label", "--source", tmp_path / "feed", "--out", tmp_path / "out", *FROZEN)
+    assert (code, "passed over" in err) == (0, False)
+    assert "\npassed over: .mp4 1 (videos: --every 1s)\n" in out
+    code, out, err = run("label", "--source", tmp_path / "feed", "--out", tmp_path / "out", *FROZEN)
+    assert (code, "images/s" in err, "unknown" in err) == (0, False, False)
 
 
 def test_check_fails_where_one_of_the_ten_cannot_be_labelled(run: Run, feed: Path, tmp_path: Path) -> None:
@@ -342,6 +354,10 @@ def test_what_may_have_been_meant(run: Run) -> None:
     assert "no command 'lable', did you mean label?" in run("--quiet", "lable", "--source", "x")[2]
     assert "'--checkpont', did you mean --checkpoint?" in run("status", "--checkpont", "x")[2]
     assert "unrecognized argument '--sour=x', did you mean --source?" in run("check", "--sour=x")[2]
+    code, _, err = run("label", "--source", "x", "--method", "grp")
+    assert (code, "--method: invalid choice: 'grp', did you mean grpo? (choose from grpo, " in err) == (2, True)
+    assert "what: invalid choice: 'shwo', did you mean show? (choose from show, schema)" in run("config", "shwo")[2]
+    assert "--device: invalid choice: 'quantum' (choose from auto, cpu, cuda)" in run("label", "--device", "quantum")[2]
 
 
 def test_general_flags_stand_anywhere(run: Run, labelled: Path, feed: Path) -> None:
@@ -358,6 +374,23 @@ def test_status_is_within_80_columns(run: Run, labelled: Path) -> None:
     assert code == 0
     assert "cam-01  storage" in out
     assert max(len(line) for line in out.splitlines()) <= 80
+    assert re.search(r"frames +updates +newest +guard +last reset\n.*\d\d-\d\d \d\d:\d\d +warm-up +-\n", out)
+
+
+def test_status_shows_a_warm_up_and_a_reset_of_one_stream(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 80 columns, by the longest cause."""
+    stream = StreamStatus(
+        stream="cam-01", partition="images-12", frames=123456, updates=7716, newest="2026-01-01T06:00:59+00:00",
+        frames_since_reset=12, warming_up=True, resets={"nonfinite": 1}, last_reset="2026-01-01T05:59:00+00:00",
+        last_reset_cause="nonfinite", state_bytes=1,
+    )  # fmt: skip
+    monkeypatch.setattr(checkpoint, "read_status", lambda url: Status(partitions=[], streams=[stream]))
+    assert main(["status", "--checkpoint", "x"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert re.split(" {2,}", line)[-3:] == ["01-01 06:00", "warm-up", "01-01 05:59 nonfinite"]
+    assert len(line) <= 80
 
 
 @pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])

@@ -90,7 +90,7 @@ def test_time_left_is_of_the_rate_so_far(clock):
         said.append(watch.told()[0])
     seen = "dead letters 2, drift events 3, resets 1"
     assert said == [
-        "0/600 images, 0/s, time left unknown, dead letters 0, drift events 0, resets 0",
+        "0/600 images, dead letters 0, drift events 0, resets 0",
         f"100/600 images, 50/s, 10 s left, {seen}",
         f"200/600 images, 50/s, 8 s left, {seen}",
         f"300/600 images, 50/s, 6 s left, {seen}",

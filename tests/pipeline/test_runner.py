@@ -71,5 +71,15 @@ def test_a_runner_that_is_not_there_is_said_before_anything_is_read() -> None:
     with pytest.raises(ConfigurationError, match="--prism_location=/nowhere/prism: there is no such file"):
         check_runner(nowhere)
     for name in ("DirectRunner", "SparkRunner"):
-        with pytest.raises(ConfigurationError, match=f"{name} cannot run this graph: "):
+        with pytest.raises(ConfigurationError, match=f"{name} is not supported: "):
+            check_runner(RunConfig(runner=name))
+
+
+def test_a_runner_that_there_is_not_is_answered_with_those_that_are_accepted() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        check_runner(RunConfig(runner="Nonsense"))
+    said, _, names = str(raised.value).partition(": name ")
+    assert said == "run.runner: there is no 'Nonsense'"
+    for name in names.split(", "):
+        if name != "DataflowRunner":  # whose options cannot be without its client libraries
             check_runner(RunConfig(runner=name))
