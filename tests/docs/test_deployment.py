@@ -32,9 +32,9 @@ SERVICES = COMPOSE["services"]
 MANIFESTS = [one for path in sorted(DOCKER.glob("kubernetes/*.yaml")) for one in yaml.safe_load_all(path.read_text())]
 
 
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """Instructions by the stage that they stand in."""
-    with (DOCKER / "Dockerfile").open("rb") as file:
+def stages(name: str) -> dict[str, list[tuple[str, str]]]:
+    """A Dockerfile's instructions by the stage that they stand in."""
+    with (DOCKER / name).open("rb") as file:
         found: dict[str, list[tuple[str, str]]] = {}
         for one in DockerfileParser(fileobj=file).structure:
             if one["instruction"] == "FROM":
@@ -44,7 +44,7 @@ def stages() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-STAGES = stages()
+STAGES = stages("Dockerfile")
 
 
 def entrypoint(target: str) -> list[str]:
@@ -64,10 +64,11 @@ def configured(words: list[str], config: str | None = None) -> Any:
     return make_config(job_values(flags, []))
 
 
-def test_the_dockerfile_is_clean() -> None:
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.beam"])
+def test_the_dockerfile_is_clean(name: str) -> None:
     program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert program is not None
-    done = subprocess.run([program, "docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([program, f"docker/{name}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -77,6 +78,14 @@ def test_what_the_dockerfile_copies_is_there_and_in_the_context() -> None:
               for word in value.split()[:-1]]  # fmt: skip
     assert sorted(allowed) == sorted(copied)
     assert [path for path in copied if not (ROOT / path).exists()] == []
+
+
+def test_the_image_of_beams_workers_has_the_pinned_beam_and_what_the_others_have() -> None:
+    ((base, steps),) = stages("Dockerfile.beam").items()
+    (pinned,) = re.findall(r"^apache-beam==([\d.]+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE)
+    assert base == f"apache/beam_python3.11_sdk:{pinned}"
+    copied = [value for name, value in steps if name == "COPY"]
+    assert copied == [value for name, value in STAGES["build"] if name == "COPY"]
 
 
 def test_the_last_stages_have_no_build_tools_and_no_root() -> None:
@@ -182,7 +191,7 @@ def test_shards_probes_and_secrets_fit_the_program(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_commands_that_files_say_to_type_name_files_that_are_there() -> None:
-    for path in (DOCKER / "compose.yaml", *DOCKER.glob("kubernetes/*.yaml"), DOCKER / "Dockerfile"):
+    for path in (DOCKER / "compose.yaml", *DOCKER.glob("kubernetes/*.yaml"), *DOCKER.glob("Dockerfile*")):
         for line in re.findall(r"^#   (?:docker|kubectl) .*-f (\S+)", path.read_text(), re.MULTILINE):
             assert (ROOT / shlex.split(line)[0]).is_file(), (path, line)
 
