@@ -1,4 +1,4 @@
-"""What a transform is told: a job's configuration, of which only what concerns the transform need be given."""
+"""What a transform is given: a job's configuration, of which only what concerns the transform need be given."""
 
 import os
 from collections.abc import Mapping

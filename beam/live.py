@@ -23,11 +23,12 @@ from grpo_tta.pipeline.cli import exit_code
 from grpo_tta.pipeline.cli.console import set_up
 from grpo_tta.pipeline.cli.parser import add_general_flags
 from grpo_tta.pipeline.config.job import is_kafka, parse_duration
-from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.run.runner import check_reached
 
 _NO_PIP = "disable_logging_submission_environment"
 """Beam would run pip, which an environment of make does not have, and warn."""
+_LONGEST = 400
 
 
 def build(pipeline: beam.Pipeline, source: str, out: str, states: str, config: Config) -> None:
@@ -88,8 +89,21 @@ def _run(given: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     check_reached(type(pipeline.runner).__name__, options)
-    wait_until_finish(pipeline.run(), given.give_up_after)
+    try:
+        wait_until_finish(pipeline.run(), given.give_up_after)
+    except JobError:
+        raise
+    except RuntimeError as error:  # of Beam, for a job that its runner gave up
+        raise JobError(f"{reason(str(error))}; what is started again goes on from the committed offsets") from error
     return 0
+
+
+def reason(said: str) -> str:
+    """The line of a runner's message that says what happened, and of a worker's traceback the last one too: some
+    runners add stacks of their own."""
+    lines = said.strip().splitlines() or ["the job failed"]
+    last = f" ... {lines[-1].strip()[:_LONGEST]}" if "Traceback (most" in said else ""
+    return lines[0][:_LONGEST] + last
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def make_parser(*, everything: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="grpo-tta",
         description="Label drifting image streams with a CLIP that adapts itself.",
-        epilog="grpo-tta COMMAND --help tells of one. Options after -- go to Beam.",
+        epilog="grpo-tta COMMAND --help shows its flags. Options after -- go to Beam.",
     )
     parser.add_argument("--version", action="version", version=installed_version("grpo-tta"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,1 +1,1 @@
-"""What a job is told: sections, values, classes, and what the Kafka adapters make of them."""
+"""What a job is given: sections, values, classes, and what the Kafka adapters make of them."""

@@ -1,4 +1,4 @@
-"""What was capped, odd or repaired of events that are taken: told once a process here, counted with the slice by who
+"""What was capped, odd or repaired of events that are taken: logged once a process here, counted with the slice by who
 finds it."""
 
 import logging

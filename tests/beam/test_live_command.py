@@ -26,6 +26,14 @@ def test_a_job_server_that_does_not_answer_is_said_in_a_line_and_nothing_else(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_reason_of_a_failed_job_is_short() -> None:
+    """Prism adds its own stack to a worker that is gone; a worker that raises has the error in its last line."""
+    stack = "Pipeline job-1 failed in state FAILED: panic: send on closed channel\n\tgoroutine 53\n\terrgroup.go:78\n"
+    assert live.reason(stack) == "Pipeline job-1 failed in state FAILED: panic: send on closed channel"
+    raised = "bundle 1 failed:Traceback (most recent call last):\n  File 'a', line 1\nValueError: no model\n"
+    assert live.reason(raised) == "bundle 1 failed:Traceback (most recent call last): ... ValueError: no model"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

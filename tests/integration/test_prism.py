@@ -238,26 +238,56 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, tmp_path: Path) -> None:
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[tuple[ChildProcess, tuple[str, str]]]:
+    """A pool, and the options that name it."""
+    (port,) = free_ports(1)
+    pool = ChildProcess([sys.executable, "-c", POOL, str(port)], tmp_path / "workers.log")
+    wait_for(lambda: answers(port), 120)
+    yield pool, ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
+    pool.kill()
+
+
+def test_a_job_whose_workers_are_killed_ends_with_an_error(topic, prism: str, camera_of, live_of, workers) -> None:
+    """While images come; until then labels have the windows of their event times."""
+    pool, external = workers
+    name = topic()
+    live = live_of(name)
+    camera = camera_of(live.settings, name)
+    camera.take(12)
+    submitter = live.start(prism, *external, give_up_after="20s")
+    live.wait(camera, submitter, but=8)
+    camera.take(24)
+    pool.kill()
+    wait_for(lambda: not submitter.alive, 90)
+    labels = [json.loads(record.value) for record in consume(live.settings, f"{name}-labels")]
+    windows = [(moment(label["event_time"]) // 60 * 60, moment(label["window_start"])) for label in labels]
+    assert all(expected == start for expected, start in windows)
+    assert 4 <= len(windows) < 36
+    assert submitter.kill() == 1  # as it ended by itself
+    failed = submitter.said().splitlines()[-1]
+    assert re.fullmatch(
+        r"failed: Pipeline \S+ failed in state FAILED: .*; .*goes on from the committed offsets", failed
+    )
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, workers) -> None:
     """Prism says for ever that it runs."""
+    pool, external = workers
     name = topic()
     live = live_of(name)
     camera = camera_of(live.settings, name)
     camera.take(4)
-    (port,) = free_ports(1)
-    pool = [sys.executable, "-c", POOL, str(port)]
-    workers = ChildProcess(pool, tmp_path / "workers.log")
-    wait_for(lambda: answers(port), 120)
-    external = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
-    try:
-        submitter = live.start(prism, *external, give_up_after="20s")
-        live.wait(camera, submitter)
-        time.sleep(22)  # nothing comes: no standstill
-        assert submitter.alive, submitter.said()
-        workers.pause()
-        wait_for(lambda: not submitter.alive, 60)
-    finally:
-        workers.kill()
+    submitter = live.start(prism, *external, give_up_after="20s")
+    live.wait(camera, submitter)
+    time.sleep(22)  # nothing comes: no standstill
+    assert submitter.alive, submitter.said()
+    pool.pause()
+    wait_for(lambda: not submitter.alive, 60)
     assert "no counter of the job has moved for 20 s, though its runner says RUNNING" in submitter.said()
 
 
