@@ -76,7 +76,7 @@ def test_it_is_used_with_newer_pythons_and_the_pinned_packages(version: str, whe
     environment = tmp_path / "venv"
     found = subprocess.run([UV, "python", "find", "--no-python-downloads", version], capture_output=True, text=True)
     if found.returncode != 0:
-        pytest.skip(f"there is no Python {version}")
+        pytest.skip(f"there is no Python {version} on PATH")
     run(UV, "venv", "--quiet", "--python", found.stdout.strip(), environment, cwd=tmp_path)
     pinned = ("--require-hashes", "-r", ROOT / "requirements/run.txt", "--excludes", ROOT / "requirements/gpu-only.txt")
     run(UV, "pip", "install", "--quiet", *pinned, cwd=tmp_path, environment=environment)
