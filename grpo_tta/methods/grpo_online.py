@@ -28,7 +28,7 @@ from torch import Tensor
 
 from grpo_tta import policy, rewards
 from grpo_tta.classifier import Classifier
-from grpo_tta.methods.gate import Gate, signs
+from grpo_tta.methods.gate import Gate
 from grpo_tta.methods.grpo_group import SUMS, GroupMaker, figures
 from grpo_tta.methods.known import Known, Window, memory
 from grpo_tta.methods.look import Look
@@ -177,20 +177,13 @@ class OnlineGrpo(TunedMethod):
 
     @torch.no_grad()
     def _serve(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
-        """Label frames by one forward of the adapted encoder; nothing is learnt but what the gate sees of them."""
+        """Label frames by one forward of the adapted encoder; nothing is learnt but how sure their labels are."""
         features, served = self._label(frames.batch, frames.owner, columns)
         probabilities = self.classifier.probabilities(features)
         finite = torch.ones(len(frames.counts), dtype=torch.bool)
         columns = {**columns, "frames": columns["frames"] + frames.counts}
-        columns |= self._seen_by_gate(served, features, frames, columns)
+        columns |= Gate.of(columns).with_labels(served, frames.counts).columns()
         return columns, Given(served, probabilities, None, None, finite, cost=1.0)
-
-    def _seen_by_gate(self, served: Tensor, features: Tensor, frames: Frames, columns: Columns) -> Columns:
-        """The gate's columns with frames of adapted ``features`` ``[B, D]`` taken in."""
-        if self.settings.gate_frames is None:
-            return {}
-        found = signs(served, features, columns["own_mean"], frames.owner)
-        return Gate.of(columns).with_frames(found, frames.counts).columns()
 
     def _label(self, batch: Batch, owner: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
         """Adapted features ``[B, D]``, and the probabilities ``[B, C]`` that labels come from; one forward."""
@@ -245,7 +238,8 @@ class OnlineGrpo(TunedMethod):
             served, self.classifier.probabilities(plain.detach()), frozen, frozen_features, finite.cpu(), self._cost
         )
         kept |= {"grad": grad, "sums": columns["sums"] + sums}
-        kept |= self._seen_by_gate(served, plain.detach(), frames, columns)
+        if self.settings.gate_frames is not None:
+            kept |= Gate.of(columns).with_labels(served, frames.counts).columns()
         if not bool(given.finite.all()):
             nothing = torch.zeros_like(plain.detach())
             left = self._remembered(frames, columns, known, nothing, nothing, None)
