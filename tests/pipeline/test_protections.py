@@ -15,6 +15,8 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog, _name
 from grpo_tta.pipeline.checkpoint.partition import Partition
 from grpo_tta.pipeline.checkpoint.protocol import KafkaProtocol
 
+pytestmark = pytest.mark.jobs
+
 MOST = 100
 """Schedules that are tried."""
 

@@ -17,6 +17,8 @@ from hypothesis.stateful import (
 )
 from protocol_world import PARTITIONS, POINTS, SLICE, ProtocolWorld, disturb
 
+pytestmark = pytest.mark.jobs
+
 BOUNDED = settings(
     max_examples=40,
     stateful_step_count=30,
