@@ -240,6 +240,7 @@ def test_numbers_are_those_of_the_data_and_filter_sort_and_keys_work(out: Path, 
     page.locator("figure details.as-table summary").first.click()
     (name,) = page.locator("h1").all_inner_texts()
     rows = page.locator("figure details.as-table tbody").first.locator("tr")
+    rows.first.wait_for()
     assert rows.count() == len(data["details"][name]["time"])
 
 
@@ -265,6 +266,7 @@ def test_estimates_states_and_truth_are_drawn_and_are_those_of_the_data(
     assert "estimated accuracy without adaptation" in card.inner_text()
     shown.page.get_by_text("Over time” as a table").click()
     over_time = shown.page.locator("table.data", has_text="Lowest").locator("tbody tr")
+    over_time.first.wait_for()
     assert over_time.count() == len(data["streams"])
     for row, line in zip(data["streams"], over_time.all(), strict=True):
         known = [value for value in row["spark"]["values"] if value is not None]
