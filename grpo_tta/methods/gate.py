@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from grpo_tta import policy
-from grpo_tta.owners import Columns, sums_of
+from grpo_tta.owners import Columns
 
 EVERY = 8
 _MEMORY = 20
@@ -27,14 +26,12 @@ _LEAST = 1e-3
 
 
 class Gate(NamedTuple):
-    """Columns of S streams; of a window counts the mean normalised entropy of its labels."""
+    """Columns of S streams."""
 
-    unsure: Tensor
-    """Sum over the frames of the window under way, ``[S]``."""
     usual: Tensor
-    """Running mean, ``[S]``."""
+    """Running mean of a window's mean normalised entropy, ``[S]``."""
     variance: Tensor
-    """Running variance, ``[S]``."""
+    """Running variance of the same, ``[S]``."""
     due: Tensor
     """Windows that are still to be learnt from for the sake of an unusual one or a shift, int64 ``[S]``; negative: as
     many, but not the one that is being served."""
@@ -42,7 +39,7 @@ class Gate(NamedTuple):
     @classmethod
     def empty(cls) -> "Gate":
         """Of one stream."""
-        return cls(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        return cls(torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
 
     @classmethod
     def of(cls, columns: Columns) -> "Gate":
@@ -53,18 +50,13 @@ class Gate(NamedTuple):
         """The inverse of `of`."""
         return {f"gate_{name}": column for name, column in self._asdict().items()}
 
-    def with_labels(self, served: Tensor, counts: Tensor) -> "Gate":
-        """With frames whose labels are of probabilities ``[B, C]``, ``counts`` ``[S]`` of each stream."""
-        return self._replace(unsure=self.unsure + sums_of(policy.normalised_entropy(served), counts))
-
-    def after(self, size: int, windows: Tensor) -> "Gate":
-        """With the window of ``size`` frames that ends, the ``windows``-th ``[S]`` of its stream."""
+    def after(self, entropy: Tensor, windows: Tensor) -> "Gate":
+        """With the window that ends, of mean ``entropy`` ``[S]``, the ``windows``-th ``[S]`` of its stream."""
         windows = windows.to(self.usual.device)
-        off, rate = self.unsure / size - self.usual, 1 / windows.clamp_max(_MEMORY)
+        off, rate = entropy - self.usual, 1 / windows.clamp_max(_MEMORY)
         strange = (windows > _MEMORY) & (off.abs() > (_STRANGE * self.variance.sqrt()).clamp_min(_LEAST))
         left = torch.where(self.due < 0, -self.due, self.due - 1)
         return Gate(
-            unsure=torch.zeros_like(self.unsure),
             usual=self.usual + rate * off,
             variance=(1 - rate) * (self.variance + rate * off.square()),
             due=torch.maximum(left, torch.where(strange.to(left.device), EVERY, 0)),

@@ -41,6 +41,7 @@ from grpo_tta.tuning import FastWeights
 from grpo_tta.types import Batch, Prediction, State, Update
 from grpo_tta.whitening import unit_rows
 
+_ENTROPY = SUMS.index("entropy")
 _SMALL_TYPE = torch.float16
 """Of the gradients' sum, and of what the parameters differ from their start by."""
 _GATE = tuple(Gate.empty().columns())
@@ -158,9 +159,10 @@ class OnlineGrpo(TunedMethod):
             return columns, given
         part = chosen(columns, due)
         if self.settings.gate_frames is not None:
-            part |= Gate.of(part).after(self.cadence, part["frames"] // self.cadence).columns()
+            entropy = part["sums"][:, _ENTROPY] / self.cadence
+            part |= Gate.of(part).after(entropy, part["frames"] // self.cadence).columns()
         if not learns:
-            return put(columns, due, part), given
+            return put(columns, due, {**part, "sums": torch.zeros_like(part["sums"])}), given
         part, updates = self._update(part)
         return put(columns, due, part), replace(given, updates=list(zip(due, updates, strict=True)))
 
@@ -181,8 +183,9 @@ class OnlineGrpo(TunedMethod):
         features, served = self._label(frames.batch, frames.owner, columns)
         probabilities = self.classifier.probabilities(features)
         finite = torch.ones(len(frames.counts), dtype=torch.bool)
-        columns = {**columns, "frames": columns["frames"] + frames.counts}
-        columns |= Gate.of(columns).with_labels(served, frames.counts).columns()
+        sums = columns["sums"].clone()
+        sums[:, _ENTROPY] += sums_of(policy.normalised_entropy(served), frames.counts)
+        columns = {**columns, "frames": columns["frames"] + frames.counts, "sums": sums}
         return columns, Given(served, probabilities, None, None, finite, cost=1.0)
 
     def _label(self, batch: Batch, owner: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
@@ -238,8 +241,6 @@ class OnlineGrpo(TunedMethod):
             served, self.classifier.probabilities(plain.detach()), frozen, frozen_features, finite.cpu(), self._cost
         )
         kept |= {"grad": grad, "sums": columns["sums"] + sums}
-        if self.settings.gate_frames is not None:
-            kept |= Gate.of(columns).with_labels(served, frames.counts).columns()
         if not bool(given.finite.all()):
             nothing = torch.zeros_like(plain.detach())
             left = self._remembered(frames, columns, known, nothing, nothing, None)

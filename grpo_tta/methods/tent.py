@@ -51,13 +51,13 @@ class Tent(TunedMethod):
         super().__init__(classifier, FastWeights(classifier.visual, "norm"), settings.update_every)
         self.settings = settings
         self._whitens = settings.similarity == "whitened"
+        self._horizon = memory(1.0, classifier.classes, settings.update_every)
 
     def initial_state(self) -> State:
         """The frozen encoder's own parameters, zero moments and accumulators."""
         zeros = torch.zeros(self.fast_weights.size)
-        known = Known.nothing(self.classifier, self.cadence, adapted=True)
         return {
-            **(unstack(known.columns())[0] if self._whitens else {}),
+            **(self._nothing_known() if self._whitens else {}),
             "frames": 0,
             "updates": 0,
             "theta": self.fast_weights.start.cpu().clone(),
@@ -66,6 +66,9 @@ class Tent(TunedMethod):
             "grad": zeros,
             "sums": torch.zeros(len(_LOGGED)),
         }
+
+    def _nothing_known(self) -> State:
+        return unstack(Known.nothing(self.classifier, self.cadence, adapted=True).columns())[0]
 
     def _take(self, frames: Frames, columns: Columns) -> tuple[Columns, Given]:
         classifier, owner = self.classifier, frames.owner
@@ -79,7 +82,7 @@ class Tent(TunedMethod):
         losses = policy.entropy_of_logits(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         probabilities = logits.detach().softmax(-1)
-        served = self._served(features.detach(), owner, columns)
+        served = self._in_metric(features.detach(), owner, columns) if self._whitens else probabilities
         rows = torch.cat([losses.detach()[:, None], statistics(served, frozen)], 1)
         sums = sums_of(rows, frames.counts)
         finite = torch.isfinite(gradient).all(1) & torch.isfinite(sums).all(1)
@@ -107,25 +110,24 @@ class Tent(TunedMethod):
     @torch.no_grad()
     def predict(self, batch: Batch, state: State) -> Prediction:
         """Label ``batch`` with what ``state`` knows; one forward, nothing is learnt."""
+        if not self._whitens:
+            return super().predict(batch, state)
         owner = torch.zeros(len(batch), dtype=torch.int64, device=self.classifier.device)
         columns = stack([state], self.classifier.device)
         pixels = self.classifier.normalise(batch.canvases)[:, None]
         features = self.tower.features(pixels, columns["theta"], owner)[:, 0]
-        return Prediction(self._served(features, owner, columns).cpu())
+        return Prediction(self._in_metric(features, owner, columns).cpu())
 
     @torch.no_grad()
-    def _served(self, features: torch.Tensor, owner: torch.Tensor, columns: Columns) -> torch.Tensor:
-        """Probabilities ``[B, C]`` that labels come from, of adapted features ``[B, D]``."""
-        if not self._whitens:
-            return self.classifier.probabilities(features)
+    def _in_metric(self, features: torch.Tensor, owner: torch.Tensor, columns: Columns) -> torch.Tensor:
+        """Probabilities ``[B, C]`` of adapted features ``[B, D]`` in the metric of their stream's."""
         return Known.of(columns).served(features[:, None], owner, self.classifier)[:, 0].exp()
 
     @torch.no_grad()
     def _update(self, columns: Columns) -> tuple[Columns, list[Update]]:
         """One update of every stream."""
         if self._whitens:
-            horizon = memory(1.0, self.classifier.classes, self.cadence)
-            known, _ = Known.of(columns).after_window(self.classifier, columns["updates"] + 1, horizon)
+            known, _ = Known.of(columns).after_window(self.classifier, columns["updates"] + 1, self._horizon)
             columns = {**columns, **known.columns()}
         gradient, number = columns["grad"] / self.cadence, columns["updates"] + 1
         theta, first, second = adam(

@@ -33,8 +33,8 @@ def windows(until: int, change: int) -> Iterator[float]:
 
 
 def after(gate: Gate, unsure: float, number: int) -> Gate:
-    """With a window of four frames, the ``number``-th."""
-    return gate._replace(unsure=torch.tensor([4 * unsure])).after(4, torch.tensor([number]))
+    """With a window, the ``number``-th."""
+    return gate.after(torch.tensor([unsure]), torch.tensor([number]))
 
 
 def learns(gate: Gate, window: int, learnt: int, first: int = 64) -> bool:
@@ -108,7 +108,7 @@ def test_a_window_that_is_only_served_can_be_cut_anywhere_and_its_state_written_
 def test_without_a_gate_nothing_is_judged(hybrid: Classifier, batches: Batches) -> None:
     method = OnlineGrpo(hybrid, GrpoSettings(update_every=8))
     _, state, reports = run(method, batches(32), 8)
-    for name in ("gate_unsure", "gate_usual", "gate_variance"):
+    for name in ("gate_usual", "gate_variance"):
         assert not torch.as_tensor(state[name]).any()
     assert state["gate_due"] == 0
     assert all(report.frozen_features is not None for report in reports)
@@ -136,15 +136,11 @@ def test_gates_of_many_streams_are_those_of_each() -> None:
     draw = torch.Generator().manual_seed(0)
     alone = [Gate.empty()] * 3
     together = Gate(*(torch.cat(columns) for columns in zip(*alone, strict=True)))
-    counts = torch.tensor([4, 4, 4])
     for number in range(1, 40):
-        scale = torch.tensor([1.0, 9.0 if number > 33 else 1.0, 1.0]).repeat_interleave(4)[:, None]
-        served, numbers = torch.softmax(scale * torch.randn(12, 6, generator=draw), 1), torch.tensor([number])
-        alone = [
-            gate.with_labels(labels, torch.tensor([4])).after(4, numbers)
-            for gate, labels in zip(alone, served.split(4), strict=True)
-        ]
-        together = together.with_labels(served, counts).after(4, numbers.repeat(3))
+        entropy, numbers = 0.2 + 0.01 * torch.rand(3, generator=draw), torch.tensor([number])
+        entropy[1] += 0.1 * (number > 33)
+        alone = [gate.after(own, numbers) for gate, own in zip(alone, entropy.split(1), strict=True)]
+        together = together.after(entropy, numbers.repeat(3))
         for column, own in zip(together, zip(*alone, strict=True), strict=True):
             torch.testing.assert_close(column, torch.cat(own))
     assert int(together.due[1]) > 0
