@@ -248,19 +248,31 @@ def workers(tmp_path: Path) -> Iterator[tuple[ChildProcess, tuple[str, str]]]:
     pool.kill()
 
 
-def test_a_job_whose_workers_are_killed_ends_with_an_error(topic, prism: str, camera_of, live_of, workers) -> None:
-    """While images come; until then labels have the windows of their event times."""
+@pytest.fixture
+def begun(topic, prism: str, camera_of, live_of, workers):
+    """Starts a job of these workers over a topic of some images, and waits for the labels of all but some: the pool,
+    the camera, the topic and its settings, the submitter."""
     pool, external = workers
-    name = topic()
-    live = live_of(name)
-    camera = camera_of(live.settings, name)
-    camera.take(12)
-    submitter = live.start(prism, *external, give_up_after="20s")
-    live.wait(camera, submitter, but=8)
+
+    def start(images: int, but: int = 0):
+        name = topic()
+        live = live_of(name)
+        camera = camera_of(live.settings, name)
+        camera.take(images)
+        submitter = live.start(prism, *external, give_up_after="20s")
+        live.wait(camera, submitter, but=but)
+        return pool, camera, name, live.settings, submitter
+
+    return start
+
+
+def test_a_job_whose_workers_are_killed_ends_with_an_error(begun) -> None:
+    """While images come; until then labels have the windows of their event times."""
+    pool, camera, name, settings, submitter = begun(12, but=8)
     camera.take(24)
     pool.kill()
     wait_for(lambda: not submitter.alive, 90)
-    labels = [json.loads(record.value) for record in consume(live.settings, f"{name}-labels")]
+    labels = [json.loads(record.value) for record in consume(settings, f"{name}-labels")]
     windows = [(moment(label["event_time"]) // 60 * 60, moment(label["window_start"])) for label in labels]
     assert all(expected == start for expected, start in windows)
     assert 4 <= len(windows) < 36
@@ -275,15 +287,9 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def test_a_job_whose_workers_hang_ends_with_an_error(topic, prism: str, camera_of, live_of, workers) -> None:
+def test_a_job_whose_workers_hang_ends_with_an_error(begun) -> None:
     """Prism says for ever that it runs."""
-    pool, external = workers
-    name = topic()
-    live = live_of(name)
-    camera = camera_of(live.settings, name)
-    camera.take(4)
-    submitter = live.start(prism, *external, give_up_after="20s")
-    live.wait(camera, submitter)
+    pool, _, _, _, submitter = begun(4)
     time.sleep(22)  # nothing comes: no standstill
     assert submitter.alive, submitter.said()
     pool.pause()
