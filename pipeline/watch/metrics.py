@@ -101,6 +101,10 @@ STREAM_SIZE = Gauge(
     "tta_stream_drift_size", "Of a stream's last shift, in standard deviations of a frame", ["stream"],
     registry=REGISTRY,
 )  # fmt: skip
+REST_SIZE = Gauge(
+    "tta_streams_not_shown_drift_size", "Sum of tta_stream_drift_size of the streams without series of their own",
+    registry=REGISTRY,
+)  # fmt: skip
 _BOUNDS = ("value", "low", "high")
 for _counter, _values in (
     (RESETS, get_args(ResetCause)), (DETECTIONS, get_args(DriftSignal)), (UPDATES_SKIPPED, get_args(SkipReason)),
@@ -262,4 +266,6 @@ def _show_streams() -> None:
             if isinstance(found, Estimate):
                 for bound in _BOUNDS:
                     STREAM_ACCURACY.labels(name, model, bound).set(getattr(found, bound))
-    NOT_SHOWN.set(max(len(seen) - _shown, 0))
+    rest = list(seen.values())[_shown:]
+    NOT_SHOWN.set(len(rest))
+    REST_SIZE.set(sum(one.size for one in rest))

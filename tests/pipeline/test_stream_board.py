@@ -122,6 +122,15 @@ def test_what_a_committed_slice_adds_up_to_is_shown_and_that_of_a_dropped_one_is
     assert watched("tta_streams_not_shown") == 1
 
 
+def test_sizes_of_shifts_are_shown_of_the_worst_streams_and_summed_of_the_rest(watched: Scraped) -> None:
+    assert watched("tta_streams_not_shown_drift_size") == 0
+    metrics.observe_monitor([*(record(name, shifts=[shift()]) for name in "abcd"), record("normal")])
+    metrics.commit_slice()
+    assert [watched("tta_stream_drift_size", stream=name) for name in "abcd"] == [0.7, 0.7, None, None]
+    assert watched("tta_streams_not_shown_drift_size") == pytest.approx(1.4)
+    assert watched("tta_streams_not_shown") == 3
+
+
 def test_a_stream_falls_silent_while_no_slice_comes(watched: Scraped) -> None:
     metrics.observe_monitor([record("a")])
     metrics.commit_slice()
