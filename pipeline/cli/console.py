@@ -5,6 +5,7 @@ way of what is said meanwhile.
 """
 
 import logging
+import os
 
 from rich.console import Console
 
@@ -45,8 +46,16 @@ class _Lines(logging.Handler):
             self.handleError(record)
 
 
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""How long a thread of OpenMP keeps its core while it waits: standard, of GNU's library, of LLVM's."""
+
+
 def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "text") -> None:
-    """How this process speaks. ``quiet``: of warnings and errors alone. ``verbose``: libraries too."""
+    """How this process speaks, and that torch's threads sleep while they wait, unless the environment says how they do.
+    ``quiet``: of warnings and errors alone. ``verbose``: libraries too. Comes before torch, which reads the environment
+    when it is loaded."""
+    if not any(name in os.environ for name in _WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     _Chosen.json = log_format == "json"
     _Chosen.least = logging.WARNING if quiet else logging.INFO
     lines = _Lines()

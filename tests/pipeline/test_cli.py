@@ -512,3 +512,17 @@ def test_of_the_runners_options_the_summary_tells_the_names(run: Run, feed: Path
     assert code == 0, err
     assert "--s3_secret_access_key=(hidden)" in (out / "summary.json").read_text()
     assert not [name for name, data in files(tmp_path).items() if b"HUNTER4" in data]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP alone tells how it waits")
+def test_threads_of_torch_sleep_while_they_wait_unless_the_environment_says_otherwise() -> None:
+    """Threads that wait at work took seven eighths of a job's speed beside one other busy process."""
+    script = "from grpo_tta.pipeline.cli import main; main(['version']); import torch"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+
+    def told(**environment: str) -> str:
+        given = {**kept, "OMP_DISPLAY_ENV": "true", **environment}
+        return subprocess.run([sys.executable, "-c", script], env=given, capture_output=True, text=True).stderr
+
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in told()
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in told(OMP_WAIT_POLICY="active")
