@@ -183,11 +183,20 @@ def test_shards_probes_and_secrets_fit_the_program(monkeypatch: pytest.MonkeyPat
     assert {one["path"] for one in probes.values()} == {"/healthz", "/readyz"}
     text = (DOCKER / "kubernetes/worker.yaml").read_text()
     environment = dict.fromkeys(re.findall(r"--from-literal=(\w+)=", text), "x")
-    environment |= {one["name"]: one["value"] for one in worker["env"]}
+    environment |= {one["name"]: one["value"] for one in worker["env"] if "value" in one}
     security = KafkaSecurity.from_environment(environment)
     assert (security.protocol, security.mechanism) == ("SASL_SSL", "SCRAM-SHA-512")
     assert security.username
     assert security.password
+
+
+def test_torch_takes_as_many_threads_as_a_pod_requests_cores() -> None:
+    wanted = {"resourceFieldRef": {"resource": "requests.cpu"}}
+    labelling = [one for _, one in pods() if one["image"].startswith("grpo-tta")]
+    assert labelling
+    for container in labelling:
+        assert {one["name"]: one.get("valueFrom") for one in container["env"]}["OMP_NUM_THREADS"] == wanted
+        assert int(container["resources"]["requests"]["cpu"]) >= 1
 
 
 def test_the_commands_that_files_say_to_type_name_files_that_are_there() -> None:
