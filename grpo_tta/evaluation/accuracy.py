@@ -120,6 +120,11 @@ def calibration_stream(frames: Frames, kinds: Sequence[str], batch: int = 32) ->
             yield Frames(canvases, frames.labels[some], seeds)
 
 
+def calibration_images(count: int, kinds: Sequence[str]) -> int:
+    """How many frames a `calibration_stream` of ``count`` images has."""
+    return sum(len(rows) for _, _, rows in _parts(count, kinds))
+
+
 def measured_parts(result: StreamResult, count: int, kinds: Sequence[str]) -> list[Measured]:
     """What became of a `calibration_stream` of ``count`` images: its parts, but for the first, which warms up."""
     (_, _, warm), *parts = _parts(count, kinds)

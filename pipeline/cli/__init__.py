@@ -49,7 +49,7 @@ def exit_code(command: Callable[[], int]) -> int:
     except (JobError, OSError) as error:
         return _failed(1, f"failed: {_said(error)}")
     except KeyboardInterrupt:
-        return _failed(130, "interrupted: the running slice was dropped; run the same command again to go on")
+        return _failed(130, "interrupted: what was under way is dropped; run the same command again")
     except Exception as error:
         return _failed(1, f"failed: {_unforeseen(error)}")
 

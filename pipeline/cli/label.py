@@ -14,7 +14,7 @@ from grpo_tta.adapters.video.container import SUFFIXES as VIDEO_SUFFIXES
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.console import say
 from grpo_tta.pipeline.cli.flags import check_values, job_values
-from grpo_tta.pipeline.cli.progress import ListedWatch, LiveWatch
+from grpo_tta.pipeline.cli.progress import CountedWatch, ListedWatch, LiveWatch
 from grpo_tta.pipeline.cli.stopping import StopRequest
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka, make_config
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -159,14 +159,17 @@ def calibrate(flags: Flags, beam_options: list[str]) -> int:
     if flags.reference:
         guard = {key: value for key, value in values.get("guard", {}).items() if key != "reference"}
         config = make_config({**values, "guard": guard, "method": {"name": "zero-shot"}})
-        made = calibration.calibrate(config, flags.max_images)
+        with CountedWatch() as progress:
+            made = calibration.calibrate(config, flags.max_images, progress)
         _replace(Path(flags.reference), made.data)
         print(f"reference of {made.images} images written to {flags.reference}; {made.unread} could not be read")
         print(f"model {made.model_fingerprint}")
     if flags.accuracy:
-        accuracy = calibrate_accuracy(make_config(values), flags.truth, flags.max_images)
+        with CountedWatch() as progress:
+            accuracy, unread = calibrate_accuracy(make_config(values), flags.truth, flags.max_images, progress)
         _replace(Path(flags.accuracy), accuracy.to_json().encode())
-        print(f"accuracy calibration of {accuracy.images} labelled images written to {flags.accuracy}")
+        said = f"accuracy calibration of {accuracy.images} labelled images written to {flags.accuracy}"
+        print(f"{said}; {unread} could not be read")
         for name, side in (("adapted", accuracy.adapted), ("frozen", accuracy.frozen)):
             if side is not None:
                 print(

@@ -110,15 +110,35 @@ class ListedWatch(JobWatch):
         labelled, elapsed = self._labelled(), time.monotonic() - self._started
         progress = self._last
         if progress is None:
-            return f"loading the model and listing the source, {elapsed:.0f} s", {}
+            return _loading(elapsed), {}
         here, there = labelled - self._first, progress.done - self._begun  # or in other processes
         rate = max(here, there) / elapsed if elapsed else 0.0
         done = min(progress.done + labelled - self._at_commit, progress.total)
-        seconds = (progress.total - done) / rate if rate else None
-        pace = "" if seconds is None else f"{_rate(rate)}/s, {seconds:.0f} s left, "
+        text, figures = _paced(done, progress.total, rate)
         seen = _seen(progress.counters)
-        figures = {"images": done, "total": progress.total, "images_per_second": rate, "seconds_left": seconds, **seen}
-        return f"{done}/{progress.total} images, {pace}{_listed(seen)}", figures
+        return f"{text}, {_listed(seen)}", {**figures, **seen}
+
+
+class CountedWatch(JobWatch):
+    """Of a command that takes so many images through the model, once it has told how many those are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = self._started = time.monotonic()
+        self._images: tuple[int, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` are through."""
+        if self._images is None:
+            self._started = time.monotonic()
+        self._images = done, total
+
+    def told(self) -> tuple[str, dict[str, Any]]:
+        """As the bar and the lines have it."""
+        if self._images is None:
+            return _loading(time.monotonic() - self._begun), {}
+        done, total = self._images
+        return _paced(done, total, done / max(time.monotonic() - self._started, 1e-3))
 
 
 class LiveWatch(JobWatch):
@@ -163,6 +183,17 @@ class LiveWatch(JobWatch):
             self._slices.popleft()
         seconds = min(_RATE_SECONDS, max(now - self._started, 1e-3))
         return sum(images for _, images in self._slices) / seconds
+
+
+def _loading(seconds: float) -> str:
+    return f"loading the model and listing the source, {seconds:.0f} s"
+
+
+def _paced(done: int, total: int, rate: float) -> tuple[str, dict[str, Any]]:
+    seconds = (total - done) / rate if rate else None
+    pace = "" if seconds is None else f", {_rate(rate)}/s, {seconds:.0f} s left"
+    figures = {"images": done, "total": total, "images_per_second": rate, "seconds_left": seconds}
+    return f"{done}/{total} images{pace}", figures
 
 
 def _seen(counters: Counters) -> dict[str, int]:

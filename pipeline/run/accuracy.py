@@ -1,7 +1,7 @@
 """What the accuracy estimate must know of a job's model, method and settings, from labelled normal images."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,14 @@ from grpo_tta.adapters.events import ImageRef, seed_of
 from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.estimate import AccuracyCalibration
-from grpo_tta.evaluation.accuracy import LEAST_IMAGES, WINDOW, calibration_stream, fit, measured_parts
+from grpo_tta.evaluation.accuracy import (
+    LEAST_IMAGES,
+    WINDOW,
+    calibration_images,
+    calibration_stream,
+    fit,
+    measured_parts,
+)
 from grpo_tta.evaluation.corruptions import CORRUPTIONS
 from grpo_tta.evaluation.run import run_stream
 from grpo_tta.evaluation.streams import Frames
@@ -21,9 +28,15 @@ from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_class
 from grpo_tta.pipeline.run.evaluate import read_truth
 from grpo_tta.pipeline.run.places import list_job_source
 
+Progress = Callable[[int, int], None]
+"""Is told how many images are through the model, and of how many."""
 
-def calibrate_accuracy(config: JobConfig, truth_path: str, max_images: int) -> AccuracyCalibration:
-    """Of at most ``max_images``, drawn evenly over those of the source that the truth file knows, by their ids' hashes.
+
+def calibrate_accuracy(
+    config: JobConfig, truth_path: str, max_images: int, progress: Progress
+) -> tuple[AccuracyCalibration, int]:
+    """Of at most ``max_images``, drawn evenly over those of the source that the truth file knows, by their ids' hashes;
+    and how many of these could not be read.
 
     Raises `JobError` where the truth names a class that the model has not, or too few images can be read.
     """
@@ -49,18 +62,24 @@ def calibrate_accuracy(config: JobConfig, truth_path: str, max_images: int) -> A
             f"calibration: an accuracy estimate needs at least {LEAST_IMAGES} labelled images that can be read, "
             f"got {len(labels)}; ids of the truth file are paths below --source"
         )
-    return calibrated(config, classifier, Frames(np.stack(canvases), np.array(labels), np.array(seeds, dtype=np.int64)))
+    frames = Frames(np.stack(canvases), np.array(labels), np.array(seeds, dtype=np.int64))
+    return calibrated(config, classifier, frames, progress=progress), len(drawn) - len(labels)
 
 
 def calibrated(
-    config: JobConfig, classifier: Classifier, frames: Frames, kinds: Sequence[str] | None = None
+    config: JobConfig,
+    classifier: Classifier,
+    frames: Frames,
+    kinds: Sequence[str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> AccuracyCalibration:
     """Of labelled normal images in a random order, and ``kinds`` of corruption of them: by default all there are."""
     method = create_method(config.method.name, classifier, config.method.settings)
     guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
     frozen, kinds = create_method("zero-shot", classifier), tuple(CORRUPTIONS if kinds is None else kinds)
     torch.set_grad_enabled(True)
-    result = run_stream(method, calibration_stream(frames, kinds, batch_size(config)), guard=guard, frozen=frozen)
+    stream = _told(calibration_stream(frames, kinds, batch_size(config)), len(frames.labels), kinds, progress)
+    result = run_stream(method, stream, guard=guard, frozen=frozen)
     fitted = fit(measured_parts(result, len(frames.labels), kinds))
     return AccuracyCalibration(
         classifier.fingerprint,
@@ -74,3 +93,11 @@ def calibrated(
         fitted.gain,
         "least_entropy" if result.frozen_reported else "entropy",
     )
+
+
+def _told(stream: Iterator[Frames], count: int, kinds: Sequence[str], progress: Progress) -> Iterator[Frames]:
+    done, total = 0, calibration_images(count, kinds)
+    for part in stream:
+        progress(done, total)
+        yield part
+        done += len(part.labels)

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +28,9 @@ class Calibrated:
     model_fingerprint: str
 
 
-def calibrate(config: JobConfig, max_images: int) -> Calibrated:
-    """A reference of at most ``max_images``, drawn evenly over the source by their ids' hashes.
+def calibrate(config: JobConfig, max_images: int, progress: Callable[[int, int], None]) -> Calibrated:
+    """A reference of at most ``max_images``, drawn evenly over the source by their ids' hashes. ``progress`` is told
+    how many of them are done, and of how many.
 
     They are taken stream by stream in order of time, as the guard will meet them: the spread from probe to probe is
     that of one camera's frames, not of all cameras' mixed. Raises `JobError` where too few can be read.
@@ -50,8 +51,10 @@ def calibrate(config: JobConfig, max_images: int) -> Calibrated:
     classifier = load_job_classifier(config)
     builder = ReferenceBuilder(classifier.class_vectors, classifier.fingerprint, config.guard.settings.probe_frames)
     read = ImageReader.make(config, classifier)
-    rest = iter(drawn)
+    rest, done = iter(drawn), 0
     while group := list(itertools.islice(rest, batch_size(config))):
+        progress(done, len(drawn))
+        done += len(group)
         canvases = []
         for ref in group:
             try:

@@ -250,7 +250,7 @@ def test_a_reference_that_cannot_be_written_leaves_the_old_one(
     reference = tmp_path / "clean.safetensors"
     reference.write_text("an older one")
     made = calibration.Calibrated(b"new", IMAGES, 0, "model")
-    monkeypatch.setattr(calibration, "calibrate", lambda config, images: made)
+    monkeypatch.setattr(calibration, "calibrate", lambda config, images, progress: made)
 
     def full(self: Path, data: bytes) -> int:
         with self.open("wb") as file:
@@ -295,10 +295,15 @@ def test_calibrate_writes_what_an_accuracy_estimate_needs_and_says_what_is_missi
     code, _, err = run(*command, "--truth", tmp_path / "truth.jsonl", "--max-images", 499)
     assert (code, "at least 500 labelled images that can be read, got 499" in err) == (1, True)
     assert not (tmp_path / "a.json").exists()
-    code, out, _ = run(*command, "--truth", tmp_path / "truth.jsonl")
-    assert (code, "accuracy calibration of 504 labelled images" in out) == (0, True)
+    broken = min((tmp_path / "normal").glob("*/*/*.jpg"))
+    broken.write_text("no picture")
+    monkeypatch.setattr("grpo_tta.pipeline.cli.progress._SECONDS", 0.01)
+    code, out, err = run(*command, "--truth", tmp_path / "truth.jsonl")
+    written = f"accuracy calibration of 503 labelled images written to {tmp_path / 'a.json'}; 1 could not be read\n"
+    assert (code, out.startswith(written)) == (0, True)
+    assert re.search(r"\d+/1606 images, \S+/s, \d+ s left\n", err), "503 twice, and 200 at each of three severities"
     made = AccuracyCalibration.load(tmp_path / "a.json")
-    assert (made.method, made.images, sorted(made.adapted.width.quantiles)) == ("zero-shot", 504, ["clean", "fog"])
+    assert (made.method, made.images, sorted(made.adapted.width.quantiles)) == ("zero-shot", 503, ["clean", "fog"])
     assert made.adapted == made.frozen
     assert run("calibrate", "--source", feed)[0] == 2
 
