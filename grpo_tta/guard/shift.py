@@ -11,9 +11,10 @@ moves a mean by: ``k`` and ``k_m`` are the classes that the stream shows now and
 The excess ``d - e``, in deviations of such distances, goes into a one-sided Page-Hinkley test. Its weight is less where
 rows resemble the one before, since 16 probes of a scene are one observation, and where few classes are shown. [ours]
 
-When the input has shifted the mean is made anew of the next four probes, from the first one on; the metric stays, so a
-second change is seen while the new mean is being made, and no probe goes into it while the test is above 0. What the
-stream varies by is then what it was before the test rose. [ours] Everything is a pure function of a stream's columns.
+When the input has shifted the mean is made anew of the next four probes, from the first one on, and of more where they
+show few classes; the metric stays, so a second change is seen while the new mean is being made, and no probe goes into
+it while the test is above 0. What the stream varies by is then what it was before the test rose. [ours] Everything is a
+pure function of a stream's columns.
 
 Columns: ``residual_sums`` ``[D]`` of the probe under way. While the stream makes a reference of its own: ``rows``, the
 mean residuals so far, each less the one before and the first one twice, int8 ``[n + 1, D]`` in steps of ``row_steps``
@@ -40,7 +41,8 @@ from grpo_tta.whitening import in_bytes, unexplained
 _MEMORY = 32
 """Of the course, in probes."""
 _ANEW = 4
-"""Probes that a mean made anew is of: more would take a drift that goes on slowly with them. [ours]"""
+"""Probes that a mean made anew is of, if they show enough classes: more would take a drift that goes on slowly with
+them. [ours]"""
 _PRIOR = 8.0
 """Probes that the reference's variance counts beside the stream's."""
 _HIGHEST_SCORE = 8.0
@@ -258,6 +260,8 @@ def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, se
     numbers = torch.tensor(course, dtype=torch.float64)
     if state["making"] and not statistic:
         mean, known, mean_classes = mean + (row - mean) / (known + 1), known + 1, classes
+    least = min(_ANEW, settings.reference_probes)
+    making = known < least or (mean_classes < enough and known < settings.reference_probes)
     return {
         **state,
         "mean": mean,
@@ -265,7 +269,7 @@ def _compared(row: Tensor, shown: Tensor, reference: Reference, state: State, se
         "last": row,
         "known": known,
         "mean_classes": mean_classes,
-        "making": int(bool(state["making"]) and known < min(_ANEW, settings.reference_probes)),
+        "making": int(bool(state["making"]) and making),
         "course": numbers,
         "settled": state["settled"] if statistic else numbers,
         "statistic": statistic,

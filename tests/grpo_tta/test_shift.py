@@ -101,6 +101,18 @@ def test_after_a_shift_the_mean_is_made_of_the_next_rows_and_watched_from_the_se
     assert after(state, -row_at(1.0))["statistic"] == pytest.approx(7.0, abs=0.5)
 
 
+@pytest.mark.parametrize(("classes", "probes"), [(CLASSES, 4), (30, 8)])
+def test_a_mean_that_saw_few_classes_is_made_of_more_probes(classes: int, probes: int) -> None:
+    """A mean of few classes takes the weight off every probe to come."""
+    settings = replace(SETTINGS, reference_probes=8)
+    shown = torch.cat([torch.ones(classes), torch.zeros(CLASSES - classes)])
+    state, made = shift.anew(shift.begun(REFERENCE)), 0
+    while state["making"]:
+        state = shift.after_row(row_at(1.0), None, shown, REFERENCE, state, settings)
+        made += 1
+    assert (made, state["known"]) == (probes, probes)
+
+
 def test_what_raises_the_test_does_not_go_into_a_mean_that_is_being_made() -> None:
     state = after(shift.anew(shift.begun(REFERENCE)), row_at(1.0))
     raised = after(state, -row_at(1.0))
