@@ -3,8 +3,8 @@
 Members one after another whose names are alike up to the first dot are a group. In a group with an image ``KEY.jpg``
 (or another suffix of an image) that is the event, and ``KEY.seg.png`` belongs to it; in others each image is one. A
 ``.json`` of the same name as the image may say ``stream``, ``event_time`` and ``attributes``
-(`schemas.ImageSidecar`). Nothing is unpacked: a name is a text, of which ``.``, ``..`` and what
-makes it absolute are left out.
+(`schemas.ImageSidecar`), of each image of that name; two such files are a `BadRecord`. Nothing is unpacked: a name is a
+text, of which ``.``, ``..`` and what makes it absolute are left out.
 
 The coordinate of a member is ``path@version#bytes=START-STOP``, so that one is read without the others
 (`adapters.storage.fetch`). Compressed archives
@@ -13,7 +13,8 @@ archive is damaged or cut off one `BadRecord` says from which byte on.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple
@@ -34,7 +35,8 @@ SUFFIX = ".tar"
 MAX_HEADER = 2**20
 """Bytes that are read to learn of one member."""
 MAX_SIDECAR = 64 * 1024
-_MAX_GROUP = 100
+_MAX_GROUP = 2**20
+"""Characters of a group's names, each member counted for 100 more."""
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 """What the library raises for headers that are none."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,7 +63,26 @@ class _Member(NamedTuple):
 class _Group:
     key: str
     images: list[_Member] = field(default_factory=list)
-    others: dict[str, _Member] = field(default_factory=dict)
+    others: dict[str, list[_Member]] = field(default_factory=lambda: defaultdict(list))
+    """By their names, suffixes in small letters."""
+    size: int = 0
+    last: str = ""
+    """The newest member's name without its suffix."""
+
+    def takes(self, name: str) -> bool:
+        """Whether a member belongs to it. One that has too many ends, but not between an image and its sidecar."""
+        most = 2 * _MAX_GROUP if self.last == _stem(name) else _MAX_GROUP
+        return _key(name) == self.key and self.size < most
+
+    def add(self, member: _Member) -> None:
+        """A member that it takes."""
+        if is_image(member.name):
+            self.images.append(member)
+        else:
+            stem = _stem(member.name)
+            self.others[stem + member.name[len(stem) :].lower()].append(member)
+        self.size += len(member.name) + 100
+        self.last = _stem(member.name)
 
 
 def tar_events(file: BinaryIO, entry: Entry, names: NamePattern, passed: PassedOver) -> Iterator[ImageRef | BadRecord]:
@@ -70,14 +91,10 @@ def tar_events(file: BinaryIO, entry: Entry, names: NamePattern, passed: PassedO
     group = _Group("")
     try:
         for member in _members(file):
-            key = _key(member.name)
-            if key != group.key or len(group.images) + len(group.others) >= _MAX_GROUP:
+            if not group.takes(member.name):
                 yield from _events(file, entry, names, passed, group)
-                group = _Group(key)
-            if is_image(member.name):
-                group.images.append(member)
-            else:
-                group.others[member.name] = member
+                group = _Group(_key(member.name))
+            group.add(member)
     except DamagedTar as damage:
         yield from _events(file, entry, names, passed, group)
         place = BytesPointer(entry.path, damage.start, damage.start).fragment
@@ -161,29 +178,37 @@ def _key(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
+def _stem(name: str) -> str:
+    """Up to the last dot."""
+    return name.rpartition(".")[0]
+
+
 def _events(
     file: BinaryIO, entry: Entry, names: NamePattern, passed: PassedOver, group: _Group
 ) -> Iterator[ImageRef | BadRecord]:
     plain = [member for member in group.images if "." not in member.name[len(group.key) + 1 :]]
+    taken = set()
     for member in group.images:
         if is_hidden(member.name) or (plain and member not in plain):
             passed.file(member.name)
             continue
-        sidecar = group.others.pop(member.name.rpartition(".")[0] + ".json", None)
-        yield _event(file, entry, names, member, sidecar)
-    for name in group.others:
-        passed.file(name)
+        sidecar = _stem(member.name) + ".json"
+        taken.add(sidecar)
+        yield _event(file, entry, names, member, group.others.get(sidecar, ()))
+    for name, others in group.others.items():
+        for _ in others if name not in taken else ():
+            passed.file(name)
 
 
 def _event(
-    file: BinaryIO, entry: Entry, names: NamePattern, member: _Member, sidecar: _Member | None
+    file: BinaryIO, entry: Entry, names: NamePattern, member: _Member, sidecars: Sequence[_Member]
 ) -> ImageRef | BadRecord:
     fragment = BytesPointer(entry.path, member.start, member.stop).fragment
     name = f"{entry.relative}/{member.name}"
     if not member.regular:
         return entry.bad("NotAFile", "the member is a link, sparse or a device", fragment=fragment, id=name)
     try:
-        said = _sidecar(file, sidecar)
+        said = _sidecar(file, sidecars)
         stream = Told(said.stream) if said.stream else names.stream(name, archive=entry.relative)
         if said.event_time is not None:
             time = Told((said.event_time - _EPOCH) // timedelta(microseconds=1))
@@ -204,9 +229,12 @@ def _event(
         return entry.refused(error, fragment=fragment, id=name)
 
 
-def _sidecar(file: BinaryIO, member: _Member | None) -> Any:
-    if member is None:
+def _sidecar(file: BinaryIO, members: Sequence[_Member]) -> Any:
+    if not members:
         return ImageSidecar()
+    member = members[0]
+    if len(members) > 1:
+        raise ValueError(f"{member.name!r} is in the archive twice: which of them is meant cannot be told")
     if not member.regular or member.stop - member.start > MAX_SIDECAR:
         raise ValueError(f"{member.name!r} is no file of at most {MAX_SIDECAR} bytes")
     file.seek(member.start)

@@ -20,10 +20,10 @@ LONG = "x" * 150
 
 
 def packed(members, format=tarfile.PAX_FORMAT, mtime=100):
-    """Of name -> bytes, or a TarInfo of no file."""
+    """Of name -> bytes, or a TarInfo of no file; or pairs of them."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=format) as archive:
-        for name, data in members.items():
+        for name, data in members.items() if isinstance(members, dict) else members:
             if isinstance(data, tarfile.TarInfo):
                 data.name = name
                 archive.addfile(data)
@@ -241,3 +241,26 @@ def test_a_sidecar_that_says_a_thing_twice_is_a_dead_letter(tmp_path):
     bad, event = list_source(str(tmp_path))
     assert "key 'stream' is in it twice" in bad.error_message
     assert event.stream == "door"
+
+
+def test_a_sidecar_is_of_every_image_of_its_name_and_one_alone(tmp_path):
+    said_once = [("a.JPG", b"1"), ("a.JSON", said(stream="door")), ("a.png", b"2"), ("a.JPG", b"3"), ("a.txt", b"")]
+    said_twice = [("b.jpg", b"1"), ("b.json", said(stream="door")), ("b.json", said(stream="gate"))]
+    (tmp_path / "s.tar").write_bytes(packed(said_once + said_twice))
+    passed = PassedOver()
+    *events, bad = list_source(str(tmp_path), passed=passed)
+    assert [event.stream for event in events] == ["door"] * 3
+    assert "'b.json' is in the archive twice" in bad.error_message
+    assert passed.plain() == {".txt": 1}
+
+
+def test_a_large_group_ends_between_an_image_and_the_next_ones_sidecar(tmp_path, monkeypatch):
+    """Names with dots for separators are one group."""
+    monkeypatch.setattr("grpo_tta.adapters.storage.tar._MAX_GROUP", 2**12)
+    members = {
+        f"2026.01.01.{at:03d}.{suffix}": said(stream="door") if suffix == "json" else b"1"
+        for at in range(100)
+        for suffix in ("jpg", "txt", "json")
+    }
+    (tmp_path / "s.tar").write_bytes(packed(members))
+    assert [event.stream for event in list_source(str(tmp_path))] == ["door"] * 100
