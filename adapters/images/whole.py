@@ -26,6 +26,8 @@ def strict_jpeg(data: bytes, width: int = 1, height: int = 1) -> tuple[Canvas, s
     try:
         space = _SPACES.get(simplejpeg.decode_jpeg_header(data)[2], "RGB")
         return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width), space
+    except KeyError as error:  # of a sampling that has no name there
+        raise OddSampling(str(error)) from None
     except ValueError as error:
         if "subsampling" in str(error):
             raise OddSampling(str(error)) from None

@@ -6,7 +6,7 @@ refused, and every problem becomes one line that names the key and the value.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from pydantic import (
 
 from grpo_tta.adapters.kafka.address import KafkaAddress
 from grpo_tta.adapters.lines import whole_text
-from grpo_tta.adapters.storage.filesystems import local_path, redacted
+from grpo_tta.adapters.storage.filesystems import local_path, redacted, redacted_text
 from grpo_tta.pipeline.config.problems import problem
 from grpo_tta.pipeline.config.sections import (
     CheckpointConfig,
@@ -38,6 +38,7 @@ from grpo_tta.pipeline.config.values import is_kafka as is_kafka
 from grpo_tta.pipeline.config.values import parse_duration as parse_duration
 from grpo_tta.pipeline.config.yaml_file import parse_yaml
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.schemas.base import encodable
 from grpo_tta.settings import ModelSettings
 
 _NOT_OF_LABELS = {
@@ -208,8 +209,20 @@ def read_config_file(path: str) -> dict[str, Any]:
     return loaded or {}
 
 
+def _unusable(value: Any, key: str) -> Iterator[str]:
+    """A line for each text that no file's name and no record can hold, as the bytes of a flag that are not UTF-8."""
+    if isinstance(value, Mapping | list | tuple):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, part in parts:
+            yield from _unusable(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str) and ("\0" in value or encodable(value) != value):
+        yield f"{key}: a text of UTF-8 without NUL is needed, got {redacted_text(ascii(value))}"
+
+
 def make_config(values: Mapping[str, Any]) -> JobConfig:
     """Checked configuration; raises `ConfigurationError` with one line a problem."""
+    if unusable := list(_unusable(values, "")):
+        raise ConfigurationError("\n".join(unusable))
     try:
         return JobConfig.model_validate(values)
     except ValidationError as error:

@@ -310,6 +310,6 @@ class RunConfig(Section):
     """Where they are served."""
     metrics_streams: Annotated[int, Field(ge=0, le=10_000)] = 0
     """So many of the worst streams (``docs/monitoring.md``) have series of their own."""
-    accuracy: str | None = None
+    accuracy: FilePath | None = None
     """File of ``grpo-tta calibrate --accuracy``, by which metrics estimate accuracy; none for the packaged one, where
     it is of the job's model, method and settings."""

@@ -18,6 +18,8 @@ from grpo_tta.schemas.rfc3339 import parse_rfc3339
 T = TypeVar("T")
 _UNITS = {"ms": 1_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_LONGEST = 36_500
+"""Days: a century, which every clock and wait can count."""
 
 
 def home(text: str) -> str:
@@ -57,11 +59,14 @@ def exactly(kind: type[T]) -> Callable[[Any], T]:
 
 
 def parse_duration(text: str) -> int:
-    """``30s``, ``5m``, ``250ms``, ``1h``, ``2d`` in microseconds; raises ``ValueError``."""
+    """``30s``, ``5m``, ``250ms``, ``1h``, ``2d`` in microseconds, a century at most; raises ``ValueError``."""
     match = _DURATION.fullmatch(str(text))
     if match is None:
         raise ValueError(f"a duration is a number with ms, s, m, h or d, like 30s, got {text!r}")
-    return round(float(match[1]) * _UNITS[match[2]])
+    found = float(match[1]) * _UNITS[match[2]]
+    if found > _LONGEST * _UNITS["d"]:
+        raise ValueError(f"a duration is at most {_LONGEST}d, got {text[:40]!r}")
+    return round(found)
 
 
 def _duration(value: Any) -> str:

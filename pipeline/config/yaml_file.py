@@ -1,7 +1,7 @@
 """YAML as this package reads it: with nothing in it that two readers may take for two things.
 
-A key that comes twice, an alias (``*name``, which a few lines make into millions of values), values nested deeper than
-32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line. So are
+A key that comes twice, an alias (``*name``, which a few lines make into millions of values), a tag (``!!int``, by which
+``010`` were 8), values nested deeper than 32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line. So are
 ``010`` and ``1:30``, which are 8 and 90 to some; ``1e-3`` is a number.
 """
 
@@ -28,9 +28,11 @@ class _Strict(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(None, None, f"alias *{event.anchor}: write the value out", event.start_mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(None, None, f"tag {event.tag}: write the value without it", event.start_mark)
         if self.depth >= _DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {_DEEPEST} levels", mark)
+            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {_DEEPEST} levels", event.start_mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)

@@ -26,6 +26,7 @@ from grpo_tta.schemas.monitor import (
 
 LABELS = "labels"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = datetime.min.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STRETCHES = 300
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -125,7 +126,7 @@ def read_outputs(url: str, since: datetime | timedelta | None = None, readers: i
     sums = _sums_of_labels(store) if from_labels else read_sums(store, readers)
     newest = sums.newest
     last = None if newest is None else time_of(newest)
-    begin = last - since if isinstance(since, timedelta) and last is not None else since
+    begin = last - min(since, last - _FIRST) if isinstance(since, timedelta) and last is not None else since
     begin = begin if isinstance(begin, datetime) else None
     now = time_of((newest or 0) + _idle(store, LABELS if from_labels else MONITOR) // _MICROSECOND)
     made = Outputs(url, from_labels, begin, last, now, list(sums.names.kinds), [], sums.streams)

@@ -372,3 +372,7 @@ def test_jpeg_colours_as_their_markers_say():
     odd = odd[: frame + 11] + b"\x41" + odd[frame + 12 :]  # a sampling that no table of names has
     with pytest.raises(CorruptImage):
         decode(odd, CanvasSpec(32, 32))
+    flat = encode(Image.new("RGB", (16, 16), (200, 60, 30)), "JPEG", quality=100, subsampling=2)
+    frame = flat.index(b"\xff\xc0")  # one block of colours for four of brightness, which lie below one another
+    flat = flat[: frame + 5] + b"\0\x20\0\x08\x03\x01\x14" + flat[frame + 12 :]
+    assert wrong(flat, np.asarray(Image.new("RGB", (8, 32), (200, 60, 30))), 6, CanvasSpec(32, 8)) is None

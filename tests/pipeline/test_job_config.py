@@ -36,6 +36,10 @@ def test_what_is_no_duration(text: str) -> None:
     ("sections", "said"),
     [
         ({"event_time": {"window": "fixed:-60s"}}, "event_time.window: a duration is"),
+        ({"event_time": {"window": "fixed:36501d"}}, "event_time.window: a duration is at most 36500d, got '36501d'"),
+        ({"source": {"settle": "9" * 400 + "s"}}, "source.settle: a duration is at most 36500d"),
+        ({"labels": {"templates": ["{}", "{} \udcff"]}}, "labels.templates.1: a text of UTF-8 without NUL is needed"),
+        ({"source": {"url": "a\0b"}}, r"source.url: a text of UTF-8 without NUL is needed, got 'a\\x00b'"),
         ({"event_time": {"window": "fixed:0s"}}, "event_time.window: a window's length must be > 0, got 'fixed:0s'"),
         ({"event_time": {"window": "hopping:5s"}}, "event_time.window: a window is fixed:LENGTH or session:GAP"),
         ({"max_batch_size": 0}, "max_batch_size: Input should be greater than or equal to 1, got 0"),
@@ -167,12 +171,13 @@ def test_a_tilde_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "job.yaml").write_text(
         "source: {url: ~/feed, allow_uris: [~/more]}\noutput: {url: ~/out}\nlabels: {file: ~/c.txt}\n"
-        "model: {name: RN50, pretrained: ~/w.pt}\nkafka: {until: 2026-01-01T00:00:00Z}\n"
+        "model: {name: RN50, pretrained: ~/w.pt}\nkafka: {until: 2026-01-01T00:00:00Z}\nrun: {accuracy: ~/a.json}\n"
     )
     job = make_config(read_config_file("~/job.yaml"))
     assert (job.source.url, job.source.allow_uris) == (f"{tmp_path}/feed", (f"{tmp_path}/more",))
     assert (job.output.url, job.labels.file) == (f"{tmp_path}/out", f"{tmp_path}/c.txt")
     assert (job.model.pretrained, job.kafka.until) == (f"{tmp_path}/w.pt", "2026-01-01T00:00:00Z")
+    assert job.run.accuracy == f"{tmp_path}/a.json"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +195,11 @@ def test_a_tilde_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("? " * 20_000, "nested deeper than 32 levels"),
         ("{[a]: b}", "a key must be a text"),
         ("a: b\u2028c", "line 1 holds U.2028"),
-        ("a: !!python/name:os.system", "could not determine a constructor"),
+        ("a: !!python/name:os.system", "line 1: tag tag:yaml.org,2002:python/name:os.system: write the value without"),
+        ("a: 1\nb: !!int 010", "line 2: tag .*int: write the value without it"),
+        ("a: !!timestamp b", "line 1: tag .*timestamp"),
+        ("a: [!!bool b]", "line 1: tag .*bool"),
+        ("! a: {}", "line 1: tag !:"),
         ("a: \x01", "special characters"),
     ],
 )
