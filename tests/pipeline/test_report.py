@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,7 @@ def test_what_cannot_be_reported_says_why(out: Path, tmp_path: Path) -> None:
         write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "south", 5)
     with pytest.raises(JobError, match="no image since"):
         write_report(ReportRequest(str(out), tmp_path / "page.html", since=datetime(2030, 1, 1, tzinfo=UTC)))
+    assert read_outputs(str(out), timedelta.max).since == datetime.min.replace(tzinfo=UTC), "no image is so old"
     (tmp_path / "answers.jsonl").write_text("{}\n")
     with pytest.raises(ConfigurationError, match="line 1"):
         read_answers(str(tmp_path / "answers.jsonl"))
