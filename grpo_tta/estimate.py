@@ -16,6 +16,7 @@ its own; two images' difference varies by as much as the encoders disagree.
 Where that is not worth saying, the answer is `Unknown`, with why.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -147,14 +148,17 @@ class AccuracyCalibration:
     """The histogram that the adapted encoder's threshold is put to."""
 
     def to_json(self) -> str:
-        """As a file holds it."""
-        return json.dumps({"version": 1, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        """As a file holds it, with a digest of all that it says."""
+        values = {"version": 1, **asdict(self)}
+        return json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "AccuracyCalibration":
         """Raises ValueError for what `to_json` did not write."""
         try:
             values = json.loads(text)
+            if values.pop("digest", "none") not in (_digest(values), "none"):  # older ones have none
+                raise ValueError("it is damaged, its digest is another; make it again with 'grpo-tta calibrate'")
             if values.pop("version") != 1:
                 raise ValueError("its version is not 1")
             sides = {name: _side(values.pop(name)) for name in ("adapted", "frozen")}
@@ -163,8 +167,11 @@ class AccuracyCalibration:
                 raise ValueError("it has no side 'adapted'")
             if values.get("score", "entropy") not in get_args(Score):
                 raise ValueError(f"score is one of {', '.join(get_args(Score))}, not {values['score']!r}")
-            made = cls(**values, adapted=sides["adapted"], frozen=sides["frozen"], gain=gain and Width(**gain))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            gain = None if gain is None else Width(**gain)
+            made = cls(**values, adapted=sides["adapted"], frozen=sides["frozen"], gain=gain)
+            absent = [name for name in ("frozen", "gain") if getattr(made, name) is None]
+            _check_figures({name: value for name, value in asdict(made).items() if name not in absent})
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"no accuracy calibration: {error}") from error
         return made
 
@@ -179,6 +186,25 @@ class AccuracyCalibration:
     def save(self, path: str | Path) -> None:
         """To a file."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
+
+
+_TEXTS = ("model_fingerprint", "method", "settings_fingerprint", "score")
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_figures(values: dict[str, Any]) -> None:
+    """Raise TypeError for a figure that is no finite number, a text that is none, and for no quantiles."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            _check_figures(value)
+        elif name in _TEXTS:
+            if not isinstance(value, str):
+                raise TypeError(f"{name} is no text: {value!r}")
+        elif type(value) not in (int, float) or not math.isfinite(value):
+            raise TypeError(f"{name} is no number: {value!r}")
 
 
 def _side(values: dict[str, Any] | None) -> Side | None:

@@ -1,5 +1,6 @@
 """The accuracy estimate: what it is made of, when it says nothing, and that a calibration's file comes back."""
 
+import re
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -23,6 +24,11 @@ CALIBRATION = AccuracyCalibration(
     "m", "grpo", "s", 500, 200, 50.0,
     Side(0.30, 0.6, 0.15, WIDTH), Side(0.40, 0.5, 0.10, WIDTH), Width({"clean": 0.05}, 0.1),
 )  # fmt: skip
+OLD = re.sub(' "digest": .*\n', "", CALIBRATION.to_json())
+BROKEN = [
+    ('"window": 200', '"window": null'), ('"window": 200', '"window": "200"'), ('"images": 500', '"images": true'),
+    ("0.15", "NaN"), ("0.15", "1" + "0" * 400), ('"method": "grpo"', '"method": 1'), ("0.05", "[]"), ("0.2", "Infinity"),
+]  # fmt: skip
 MANY = {str(number): 2 for number in range(100)}
 
 
@@ -125,6 +131,8 @@ def test_a_calibration_comes_back_from_its_file(tmp_path) -> None:
     for one in (CALIBRATION, replace(CALIBRATION, frozen=None, gain=None), replace(CALIBRATION, score="least_entropy")):
         one.save(path)
         assert AccuracyCalibration.load(path) == one
+    path.write_text(OLD)
+    assert AccuracyCalibration.load(path) == CALIBRATION
 
 
 @pytest.mark.parametrize(
@@ -136,6 +144,9 @@ def test_a_calibration_comes_back_from_its_file(tmp_path) -> None:
         '{"version": 2}',
         CALIBRATION.to_json().replace('"window"', '"w"'),
         CALIBRATION.to_json().replace('"score": "entropy"', '"score": "n"'),
+        CALIBRATION.to_json().replace('"window": 200', '"window": 300'),
+        "[" * 100_000,
+        *(OLD.replace(*change) for change in BROKEN),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_by_name(tmp_path, text: str) -> None:
