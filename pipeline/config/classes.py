@@ -13,6 +13,7 @@ from grpo_tta.adapters.lines import text_lines, whole_text
 from grpo_tta.checks import class_name
 from grpo_tta.pipeline.config.yaml_file import parse_yaml
 from grpo_tta.pipeline.errors import ConfigurationError
+from grpo_tta.schemas.base import encodable
 
 ClassNames = list[str]
 Prompts = dict[str, list[str]]
@@ -67,4 +68,6 @@ def _texts(name: str, value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError(f"class {name!r}: expected a prompt or a list of prompts, got {value!r}")
+    if any("\0" in text or encodable(text) != text for text in texts):
+        raise ValueError(f"class {name!a}: a prompt holds NUL or half a character: {value!a}")
     return texts

@@ -1,8 +1,8 @@
 """YAML as this package reads it: with nothing in it that two readers may take for two things.
 
 A key that comes twice, an alias (``*name``, which a few lines make into millions of values), a tag (``!!int``), values
-nested deeper than 32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line. So
-are ``010`` and ``1:30``, which are 8 and 90 to some; ``1e-3`` is a number.
+nested deeper than 32 levels and the line ends that only YAML knows (NEL, U+2028, U+2029) are refused, with their line.
+So are ``010`` and ``1:30``, which are 8 and 90 to some; ``1e-3`` is a number.
 """
 
 import re

@@ -148,15 +148,15 @@ def _make_labeler(job: ResolvedJob) -> StreamLabeler:
     try:
         method = create_method(config.method.name, classifier, config.method.settings)
         guard = DriftGuard(config.guard.settings, classifier.class_vectors, load_reference(config, classifier))
+        make = RecordMaker(
+            classifier.class_names,
+            classifier.fingerprint,
+            method.name,
+            top_k=config.output.top_k,
+            min_probability=config.output.min_probability,
+        )
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    make = RecordMaker(
-        classifier.class_names,
-        classifier.fingerprint,
-        method.name,
-        top_k=config.output.top_k,
-        min_probability=config.output.min_probability,
-    )
     labeler = StreamLabeler(
         method,
         guard,

@@ -39,13 +39,20 @@ class _Frozen(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordMaker:
-    """Builds output records; holds what is the same for all of a job's records."""
+    """Builds output records; holds what is the same for all of a job's records. Raises ValueError for a class whose
+    name says that there is no label."""
 
     class_names: tuple[str, ...]
     model_fingerprint: str
     method: str
     top_k: int
     min_probability: float
+
+    def __post_init__(self) -> None:
+        if self.min_probability > 0 and UNKNOWN in self.class_names:
+            raise ValueError(
+                f"a class is called {UNKNOWN!r}, as a label under min_probability is: rename it, or leave that out"
+            )
 
     def labels(
         self,

@@ -117,8 +117,8 @@ def _answer(line: str, number: int) -> Answer:
 def _check(made: Answer) -> None:
     if not 0 <= made.stratum < STRATA or not 0 < made.weight <= 1:
         raise ValueError(f"stratum is 0 to {STRATA - 1}, weight a share")
-    for time in (made.window_start, made.window_end):
-        given_time(time)
+    if not given_time(made.window_start) <= given_time(made.window_end):
+        raise ValueError("window_end is before window_start")
 
 
 def to_lines(answers: Sequence[Answer]) -> str:

@@ -5,6 +5,7 @@ name, so that a browser that reloads it meanwhile sees the old one or the new.
 """
 
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from grpo_tta.pipeline.report.windows import StreamWindow, estimator, windows_of
 from grpo_tta.pipeline.watch.status import check_written
 from grpo_tta.pipeline.watch.streams import STATES, floor_of
 
+_log = logging.getLogger(__name__)
 STREAMS_FOLDER = "streams"
 ASK_WINDOW = NEWEST
 """Images of a stream, the newest since its last shift, that questions are drawn from."""
@@ -85,6 +87,8 @@ def write_report(
     request = replace(request, calibration=request.calibration or packaged_for(outputs.kinds))
     if not outputs.names and not outputs.unplaced:
         raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
+    if strange := sorted({answer.stream for answer in request.answers}.difference(outputs.names)):
+        _log.warning("answers are of streams that the job has not, and count for nothing: %s", ", ".join(strange[:5]))
     streams = _judged(outputs, request, truth)
     common = _common(outputs, request, streams)
     size = request.streams_in_page

@@ -25,8 +25,8 @@ from grpo_tta.schemas import DeadLetter, LabeledImage
 
 
 def read_truth(path: str) -> dict[str, dict[str, str]]:
-    """``id`` -> its line; raises `ConfigurationError` naming the line that is none, or has an id for a second time, and
-    `JobError` where there is no file."""
+    """``id`` -> its line; raises `ConfigurationError` naming the line that is none, or has an id for a second time, or
+    a file without any, and `JobError` where there is no file."""
     truth: dict[str, dict[str, str]] = {}
     lines: dict[str, int] = {}
     try:
@@ -40,6 +40,8 @@ def read_truth(path: str) -> dict[str, dict[str, str]]:
         raise JobError(f"truth file {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigurationError(f"truth file {path}, {error}") from error
+    if not truth:
+        raise ConfigurationError(f'truth file {path}: it holds no line {{"id":, "label":}}')
     return truth
 
 
@@ -50,9 +52,12 @@ def _entry(text: str, number: int) -> dict[str, str]:
         check_keys(text)
         if not isinstance(entry, dict) or not all(isinstance(entry[key], str) for key in ("id", "label")):
             raise TypeError("id and label must be texts")
+        label, segment = class_name(entry["label"]), entry.get("segment")
+        if not label or not isinstance(segment, str | None):
+            raise TypeError("label must not be blank, segment must be a text")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'line {number}: expected {{"id":, "label":}}: {error!r}') from error
-    return {**{key: str(value) for key, value in entry.items()}, "label": class_name(entry["label"])}
+    return {"id": entry["id"], "label": label, "segment": segment or ""}
 
 
 def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
     known, truth, labels = _with_truth(labels_url, truth_path, by)
     groups: dict[tuple[str, ...], list[LabeledImage]] = defaultdict(list)
     for record in known:
-        groups[tuple(record.stream if key == "stream" else truth[record.id].get(key, "") for key in by)].append(record)
+        groups[tuple(record.stream if key == "stream" else truth[record.id][key] for key in by)].append(record)
     right = np.array([record.label == truth[record.id]["label"] for record in known])
     bins = reliability(np.array([record.probability for record in known]), right)
     return {

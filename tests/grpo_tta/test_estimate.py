@@ -27,7 +27,8 @@ CALIBRATION = AccuracyCalibration(
 OLD = re.sub(' "digest": .*\n', "", CALIBRATION.to_json())
 BROKEN = [
     ('"window": 200', '"window": null'), ('"window": 200', '"window": "200"'), ('"images": 500', '"images": true'),
-    ("0.15", "NaN"), ("0.15", "1" + "0" * 400), ('"method": "grpo"', '"method": 1'), ("0.05", "[]"), ("0.2", "Infinity"),
+    ("0.15", "NaN"), ("0.15", "1" + "0" * 400), ('"method": "grpo"', '"method": 1'),
+    ("0.05", "[]"), ("0.2", "Infinity"),
 ]  # fmt: skip
 MANY = {str(number): 2 for number in range(100)}
 

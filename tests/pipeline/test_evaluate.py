@@ -84,6 +84,8 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
         (b'{"id": "a", "label": "\xff"}\n', "line 1 is not UTF-8"),
         (b'{"id": "a", "label": "x"}\n' + b"[" * 100_000, "line 2: expected"),
         (b'{"id": 7, "label": "x"}\n', "line 1: expected"),
+        (b'{"id": "a", "label": " "}\n', "line 1: expected .*label must not be blank"),
+        (b'{"id": "a", "label": "x", "segment": [1]}\n', "line 1: expected .*segment must be a text"),
         (b'{"id": "a", "label": "x", "label": "y"}\n', "line 1: expected .*key 'label' is in it twice"),
     ],
 )
@@ -97,6 +99,11 @@ def test_truth_is_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('\ufeff{"id": "a\u2028b", "label": "cafe\u0301"}\r\n\n{"id": "c", "label": "d"}', encoding="utf-8")
     assert {name: line["label"] for name, line in read_truth(str(path)).items()} == {"a\u2028b": "caf\xe9", "c": "d"}
+    path.write_text('{"id": "a", "label": "x", "segment": null, "other": [1]}')
+    assert read_truth(str(path)) == {"a": {"id": "a", "label": "x", "segment": ""}}
+    path.write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"t\.jsonl: it holds no line"):
+        read_truth(str(path))
 
 
 def test_truth_that_is_none_names_its_line(tmp_path: Path) -> None:
@@ -112,6 +119,6 @@ def test_an_unknown_group_is_named(tmp_path: Path, by: list[str]) -> None:
 
 
 def test_a_folder_without_labels_says_so(tmp_path: Path) -> None:
-    (tmp_path / "truth.jsonl").write_text("")
+    (tmp_path / "truth.jsonl").write_text('{"id": "a", "label": "x"}')
     with pytest.raises(JobError, match="holds no labels"):
         evaluate(str(tmp_path), str(tmp_path / "truth.jsonl"))

@@ -55,6 +55,11 @@ def test_a_mapping_keeps_its_order_and_every_scalar_is_text(tmp_path: Path) -> N
         ("c.yaml", "{", "while parsing"),
         ("c.json", "{", "property name"),
         ("c.json", '{"cat": 7}', "class 'cat': expected a prompt"),
+        (
+            "c.json",
+            '{"cat": ["a", "\\ud800"]}',
+            "class 'cat': a prompt holds NUL or half a character: ['a', '\\ud800']",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, text: str, said: str) -> None:

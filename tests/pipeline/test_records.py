@@ -70,6 +70,12 @@ def test_top_k_is_at_most_the_classes():
     assert [candidate.label for candidate in label.top_k] == list(NAMES)
 
 
+def test_a_class_may_be_called_unknown_only_where_no_label_is():
+    RecordMaker((*NAMES, "unknown"), "model", "counting", top_k=3, min_probability=0.0)
+    with pytest.raises(ValueError, match="a class is called 'unknown', as a label under min_probability is"):
+        RecordMaker((*NAMES, "unknown"), "model", "counting", top_k=3, min_probability=0.1)
+
+
 def test_an_update_and_a_reset_name_frame_and_cause():
     (event,) = windowed([make_ref(8)])
     figures = Update(4, 1, 4, 0.5, 1.0, 0.75, 0.25, 0.125, 0.5, 0.25, 2.0, 4.0)

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -107,14 +108,15 @@ def test_streams_beyond_the_page_have_pages_of_their_own(out: Path, tmp_path: Pa
     assert [row["name"] for row in second["streams"]] == list(second["details"]) == [first["streams"][1]["name"]]
 
 
-def test_answers_are_folded_in(out: Path, tmp_path: Path) -> None:
+def test_answers_are_folded_in(out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_questions(ReportRequest(str(out), tmp_path / "ask.html"), "north", 10)
     asked = pages.unpack((tmp_path / "ask.html").read_bytes())["questions"]
     assert sorted(one["question"]["stratum"] for one in asked) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     given = [Answer(**one["question"], right=number % 2 == 0) for number, one in enumerate(asked)]
-    (tmp_path / "answers.jsonl").write_text(to_lines(given))
+    (tmp_path / "answers.jsonl").write_text(to_lines([*given, replace(given[0], coordinate="x", stream="elsewhere")]))
     assert main(["report", "--out", str(out), "--page", str(tmp_path / "page.html"),
                  "--answers", str(tmp_path / "answers.jsonl")]) == 0  # fmt: skip
+    assert "streams that the job has not, and count for nothing: elsewhere" in caplog.text
     data = pages.unpack((tmp_path / "page.html").read_bytes())
     (told,) = data["details"]["north"]["answers"]
     assert told["text"].startswith("5 of 10 labels from 01 Jan")

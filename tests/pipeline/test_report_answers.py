@@ -57,7 +57,7 @@ def test_answers_are_read_line_by_line_and_strictly(tmp_path: Path) -> None:
         "[" * 100_000, "{}", "[]", whole[:-1] + ', "right": true}', whole[:-1] + ', "more": 1}',
         *(json.dumps({**asdict(good), **other}) for other in (
             {"coordinate": ["x"]}, {"stratum": 1.5}, {"stratum": True}, {"stratum": 5}, {"stream": 5}, {"right": 1},
-            {"weight": 0}, {"weight": 2}, {"window_end": "now"},
+            {"weight": 0}, {"weight": 2}, {"window_end": "now"}, {"window_end": "0001-01-01T00:00:00Z"},
         )),
     ]  # fmt: skip
     for line in bad:
