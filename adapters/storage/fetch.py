@@ -135,10 +135,10 @@ class Fetcher:
             except Exception as error:
                 permanent = permanent_error(error)
                 if permanent is not None:
-                    raise permanent(f"{_name(ref)}: {_message(error)}") from error
+                    raise permanent(f"{_name(ref)}: {_message(error, ref)}") from error
                 if attempt == self._attempts or time.monotonic() >= until:
                     raise TransientFetchError(
-                        f"{_name(ref)}: {attempt} attempts failed, the last with {_message(error)}"
+                        f"{_name(ref)}: {attempt} attempts failed, the last with {_message(error, ref)}"
                     ) from error
             self._sleep(self._pause(ref, attempt))
         raise AssertionError("attempts >= 1")
@@ -350,5 +350,6 @@ def _name(ref: ImageRef) -> str:
     return redacted(ref.uri) if ref.uri else ref.coordinate
 
 
-def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {redacted_text(str(error))}" if str(error) else type(error).__name__
+def _message(error: BaseException, ref: ImageRef) -> str:
+    said = redacted_text(str(error), ref.uri or "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -30,6 +30,7 @@ _NO_SCHEME = re.compile(r"//(?=[^/]*@)")
 _POINTER = re.compile(r"#(?:bytes=\d+-\d+|pts=\d+)\Z", re.ASCII)
 _IN_PATH = re.compile(r"(;|&|%3b|%26|%3f|%23)([\w.\-]{1,64})(?:=|%3d)[^/?#;&]*", re.IGNORECASE)
 _PARTS = re.compile(r"[^&#?]+")
+_TAIL = re.compile(r"[?#;&].+", re.DOTALL)
 HIDDEN = "(hidden)"
 """Stands where a secret was."""
 
@@ -126,9 +127,15 @@ def shows_user(uri: str) -> bool:
     return ("@" in uri or "%40" in uri) and _without_user(uri) != uri
 
 
-def redacted_text(text: str) -> str:
-    """A text with every URL in it `redacted`; one that is percent-encoded as a whole comes out decoded."""
-    return _URL.sub(lambda found: redacted(_plain(found[0])), text) if _MAY_BE_URL.search(text) else text
+def redacted_text(text: str, of: str = "") -> str:
+    """A text with every URL in it `redacted`; one that is percent-encoded as a whole comes out decoded. ``of``: a uri
+    that it is about, whose query is hidden also behind a path alone, as storages name their files."""
+    shown = _URL.sub(lambda found: redacted(_plain(found[0])), text) if _MAY_BE_URL.search(text) else text
+    tail = _TAIL.search(of)
+    if tail is not None and scheme_of(of) != "file" and redacted(of) != of:
+        for spelt in (tail[0], unquote(tail[0])):
+            shown = shown.replace(spelt, spelt[0] + HIDDEN)
+    return shown
 
 
 def _plain(url: str) -> str:

@@ -127,10 +127,10 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
     except FileNotFoundError as error:
         raise SourceError(f"source {redacted(url)!r} does not exist") from error
     except PermissionError as error:
-        raise SourceError(f"source {redacted(url)!r} may not be read: {redacted_text(str(error))}") from error
+        raise SourceError(f"source {redacted(url)!r} may not be read: {redacted_text(str(error), url)}") from error
     except Exception as error:  # every back end has errors of its own
         raise SourceError(
-            f"source {redacted(url)!r} cannot be listed: {type(error).__name__}: {redacted_text(str(error))}"
+            f"source {redacted(url)!r} cannot be listed: {type(error).__name__}: {redacted_text(str(error), url)}"
         ) from error
     if empty:
         what = "holds no event" if is_manifest(url) else f"holds no image ({', '.join((*IMAGE_SUFFIXES, TAR))})"

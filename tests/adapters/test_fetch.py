@@ -206,6 +206,11 @@ def test_no_error_tells_a_password_or_a_signature(monkeypatch):
         with pytest.raises((PermanentFetchError, TransientFetchError)) as raised:
             fetcher.fetch(ref(uri))
         said.append(str(raised.value))
+    for text in ("host/a.jpg?X-Amz-Signature=HUNTER3", "GET /a.jpg?X-Amz-Signature=HUNTER3%2B"):
+        failing(monkeypatch, [FileNotFoundError(text)])
+        with pytest.raises(PermanentFetchError) as raised:
+            fetcher.fetch(ref(uri))
+        said.append(str(raised.value))
     for event in (ref(uri, size=10), ref("https://user:HUNTER3@host/a.jpg")):
         with pytest.raises(PermanentFetchError) as raised:
             fetcher.fetch(event)
