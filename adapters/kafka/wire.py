@@ -19,7 +19,7 @@ by the `UriPolicy` when it is fetched.
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -110,6 +110,7 @@ def decode_record(record: LogRecord, *, max_shown: int = MAX_SHOWN) -> ImageRef 
     try:
         if record.value is None:
             raise _Undecodable("NullValue", "the record's value is null")
+        _check_once(record, lambda name: name == "content_type")
         if (headers.get("content_type") or b"").strip().lower().startswith(b"image/"):
             return _raw(record, record.value, headers, coordinate)
         return _json(record.value, coordinate, record.offset)
@@ -150,6 +151,7 @@ def _json(value: bytes, coordinate: str, offset: int) -> ImageRef:
 def _raw(record: LogRecord, value: bytes, headers: Mapping[str, bytes | None], coordinate: str) -> ImageRef:
     if not value:
         raise _Undecodable("EmptyValue", "the record's value is empty")
+    _check_once(record, _is_of_event)
     fields: dict[str, Any] = {"schema_version": "1", "id": coordinate, **_from_record(record, headers)}
     attributes = {}
     for name, text in headers.items():
@@ -163,6 +165,19 @@ def _raw(record: LogRecord, value: bytes, headers: Mapping[str, bytes | None], c
     except ValidationError as error:
         raise _Undecodable("ValidationError", problems(error)) from error
     return _ref(event, coordinate, record.offset, None, value)
+
+
+def _is_of_event(header: str) -> bool:
+    return header in _RAW_FIELDS or header.startswith(_ATTRIBUTE)
+
+
+def _check_once(record: LogRecord, counts: Callable[[str], bool]) -> None:
+    """Which of two headers of one name is meant cannot be told, where it ``counts``."""
+    seen: set[str] = set()
+    for name, _ in record.headers:
+        if name in seen and counts(name):
+            raise _Undecodable("ValidationError", f"header {name[:200]!r} is in it twice")
+        seen.add(name)
 
 
 def _from_record(record: LogRecord, headers: Mapping[str, bytes | None]) -> dict[str, Any]:
@@ -244,7 +259,7 @@ def _show_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[list[lis
         if left <= 0:
             return shown, True
         called = shown_text(name, left)
-        known = value is None or name in _RAW_FIELDS or name.startswith(_ATTRIBUTE)
+        known = value is None or _is_of_event(name)
         held = _show(value, max(left - len(called.text), 0)) if known else Shown(f"<{len(value or b'')} bytes>")
         shown.append([called.text, None if value is None else held.text])
         cut = cut or held.truncated or called.truncated

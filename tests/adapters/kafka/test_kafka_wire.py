@@ -101,10 +101,16 @@ def test_media_types_are_compared_without_case(kind):
     assert decode_record(raw(content_type=kind)).data == b"\xff\xd8jpeg"
 
 
-def test_of_several_headers_with_one_name_the_last_counts():
+@pytest.mark.parametrize("name", ["stream", "content_type", "attribute.a"])
+def test_a_header_twice_in_a_raw_image_is_a_dead_letter(name):
+    record = raw(**{name: b"image/png"})
+    bad = decode_record(record._replace(headers=(*record.headers, (name, b"image/jpeg"))))
+    assert (bad.error_class, bad.error_message) == ("ValidationError", f"header {name!r} is in it twice")
+
+
+def test_headers_that_no_event_has_may_come_twice():
     record = raw()
-    record = record._replace(headers=(*record.headers, ("stream", b"first"), ("stream", b"last")))
-    assert decode_record(record).stream == "last"
+    assert isinstance(decode_record(record._replace(headers=record.headers + (("trace", b"1"),) * 2)), ImageRef)
 
 
 @pytest.mark.parametrize(
