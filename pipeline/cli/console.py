@@ -6,10 +6,12 @@ way of what is said meanwhile.
 
 import logging
 import os
+from pathlib import Path
 
 from rich.console import Console
 
 from grpo_tta.pipeline.cli.logs import JsonLines, TextLines
+from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.printable import printable_lines
 from grpo_tta.pipeline.quiet import tells_something
 
@@ -22,6 +24,8 @@ class _Results(Console):
         raise
 
 
+if not os.environ.get("COLUMNS", "80").strip("0"):  # some pseudo terminals say so; rich would print nothing
+    del os.environ["COLUMNS"]
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 results = _Results(highlight=False, soft_wrap=True)
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
@@ -71,6 +75,12 @@ def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "tex
     logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
         handler.addFilter(tells_something)
+
+
+def check_replaceable(flag: str, path: str | Path) -> None:
+    """Raise `ConfigurationError` where a file that is written whole would take the place of a device or folder."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigurationError(f"{flag} {path}: it is there and no file, give another name")
 
 
 def draws() -> bool:

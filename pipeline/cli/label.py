@@ -12,7 +12,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.adapters.video.container import SUFFIXES as VIDEO_SUFFIXES
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.cli.console import say
+from grpo_tta.pipeline.cli.console import check_replaceable, say
 from grpo_tta.pipeline.cli.flags import check_values, job_values
 from grpo_tta.pipeline.cli.progress import CountedWatch, ListedWatch, LiveWatch
 from grpo_tta.pipeline.cli.stopping import StopRequest
@@ -180,6 +180,8 @@ def calibrate(flags: Flags, beam_options: list[str]) -> int:
 
 
 def _check_writable(name: str, path: str | None) -> None:
+    if path:
+        check_replaceable(f"--{name}", path)
     folder = Path(path or ".").resolve().parent
     if path and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise ConfigurationError(f"--{name} {path}: {folder} is no folder that can be written to")

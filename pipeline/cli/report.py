@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_tta.pipeline.cli.console import check_replaceable
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ def request_of(flags: argparse.Namespace, out: str) -> "ReportRequest":
     if flags.streams_in_page < 1:
         raise ConfigurationError(f"--streams-in-page: at least 1, got {flags.streams_in_page}")
     answers = getattr(flags, "answers", None)
+    page = Path(flags.page) if flags.page else _beside(out, "report.html")
+    check_replaceable("--page", page)
     return ReportRequest(
         out=out,
-        page=Path(flags.page) if flags.page else _beside(out, "report.html"),
+        page=page,
         calibration=_calibration(flags.accuracy),
         floor=flags.floor,
         since=_since(flags.since),

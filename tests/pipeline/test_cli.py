@@ -269,6 +269,8 @@ def test_calibrate_says_what_is_too_few(run: Run, feed: Path, tmp_path: Path) ->
     assert (code, f"a reference needs at least 96 images, got {IMAGES}" in err) == (1, True)
     code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "gone" / "r")
     assert (code, f"--reference {tmp_path}/gone/r: {tmp_path}/gone is no folder" in err) == (2, True)
+    code, _, err = run("calibrate", "--source", feed, "--reference", "/dev/null")
+    assert (code, "--reference /dev/null: it is there and no file, give another name" in err) == (2, True)
     code, _, err = run("calibrate", "--source", feed, "--reference", tmp_path / "r", "--max-images", 0)
     assert (code, "--max-images must be >= 1, got 0" in err) == (2, True)
     assert not list(tmp_path.iterdir())
@@ -398,7 +400,10 @@ def test_status_shows_a_warm_up_and_a_reset_of_one_stream(
     assert len(line) <= 80
 
 
-@pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize(
+    ("asked", "coloured"),
+    [({}, True), ({"NO_COLOR": "1", "COLUMNS": "0"}, False), ({"TERM": "dumb"}, False)],
+)
 def test_help_has_colours_on_a_terminal_that_wants_them(asked: dict[str, str], coloured: bool) -> None:
     terminal, end = pty.openpty()
     kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

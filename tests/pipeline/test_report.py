@@ -138,6 +138,7 @@ def test_answers_are_folded_in(out: Path, tmp_path: Path, caplog: pytest.LogCapt
         (["--streams-in-page", "0"], "at least 1"),
         (["--accuracy", "missing.json"], "--accuracy"),
         (["--answers", "missing.jsonl"], "--answers missing.jsonl"),
+        (["--page", "/dev/null"], "--page /dev/null: it is there and no file, give another name"),
     ],
 )
 def test_a_bad_flag_is_named(out: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
