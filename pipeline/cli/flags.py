@@ -257,10 +257,13 @@ def add_some_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> Non
 
 
 def job_values(arguments: argparse.Namespace, beam_options: list[str]) -> dict[str, Any]:
-    """The configuration's values from file and flags, not yet checked."""
+    """The configuration's values from file and flags, not yet checked. The file is read once for one command line: it
+    may be a pipe, which is empty the second time."""
     from grpo_tta.pipeline.config.job import merged, read_config_file
 
-    values = read_config_file(arguments.config) if arguments.config else {}
+    if not hasattr(arguments, "config_values"):
+        arguments.config_values = read_config_file(arguments.config) if arguments.config else {}
+    values = arguments.config_values
     flags: dict[str, Any] = {}
     for flag, key, _ in all_flags():
         value = getattr(arguments, flag.lstrip("-").replace("-", "_"), None)

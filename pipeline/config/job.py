@@ -6,6 +6,8 @@ refused, and every problem becomes one line that names the key and the value.
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +66,8 @@ def _content(key: str, path: str | None) -> str | None:
     if path is None:
         return None
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not Path(path).is_dir():
+            raise ConfigurationError(f"{key}: {path}: it is read more than once, so no pipe or device will do: a file")
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigurationError(f"{key}: {path}: {error.strerror or error}") from error

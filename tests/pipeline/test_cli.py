@@ -25,7 +25,8 @@ from grpo_tta.estimate import AccuracyCalibration
 from grpo_tta.evaluation.corruptions import DEVELOPMENT
 from grpo_tta.pipeline.cli import checkpoint, columns, main
 from grpo_tta.pipeline.cli.columns import print_columns
-from grpo_tta.pipeline.cli.flags import all_flags
+from grpo_tta.pipeline.cli.flags import all_flags, job_values
+from grpo_tta.pipeline.cli.parser import parsed
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.label.load import load_job_classifier
 from grpo_tta.pipeline.run import accuracy
@@ -316,6 +317,16 @@ def test_the_packaged_calibration_is_of_the_packaged_model_and_the_default_metho
     assert made.model_fingerprint == load_job_classifier(config).fingerprint
     assert (made.method, made.settings_fingerprint) == (config.method.name, config.method.fingerprint())
     assert sorted(made.adapted.width.quantiles) == sorted(("clean", *DEVELOPMENT))
+
+
+def test_a_configuration_may_be_a_pipe_though_it_is_asked_for_twice() -> None:
+    end, begin = os.pipe()
+    os.write(begin, b"method: {name: tent}\n")
+    os.close(begin)
+    flags = parsed(["label", "--config", f"/dev/fd/{end}", "--source", "in"])
+    for _ in range(2):
+        assert job_values(flags, []) == {"method": {"name": "tent"}, "source": {"url": "in"}}
+    os.close(end)
 
 
 def test_a_shown_configuration_is_the_configuration(run: Run, tmp_path: Path) -> None:

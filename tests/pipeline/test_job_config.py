@@ -258,6 +258,8 @@ def test_files_count_by_what_they_hold(tmp_path: Path, section: str, key: str) -
     assert marks[0] == marks[1] != marks[2]
     with pytest.raises(ConfigurationError, match=f"{section}.{key}: .*gone: No such file"):
         config(**{section: {key: str(tmp_path / "gone")}}).fingerprint()
+    with pytest.raises(ConfigurationError, match=f"{section}.{key}: /dev/null: it is read more than once"):
+        config(**{section: {key: "/dev/null"}}).fingerprint()
 
 
 def test_the_origin_does_not_depend_on_how_the_source_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
