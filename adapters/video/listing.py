@@ -22,7 +22,7 @@ from grpo_tta.adapters.storage.names import NamePattern, guesses
 from grpo_tta.adapters.storage.path_times import Told
 from grpo_tta.adapters.storage.pointers import FramePointer
 from grpo_tta.adapters.storage.times import FIRST_PLAUSIBLE
-from grpo_tta.adapters.video.container import library, open_video, time_of
+from grpo_tta.adapters.video.container import is_cut_off, library, open_video, time_of
 from grpo_tta.schemas.rfc3339 import parse_rfc3339
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +36,8 @@ def video_events(file: BinaryIO, entry: Entry, names: NamePattern, every: int) -
     """The events of a video in order of time; ``every`` in microseconds. What is no video, or cut off, is a
     `BadRecord`."""
     try:
+        cut_off = is_cut_off(file)
+        file.seek(0)
         container, stream = open_video(file)
     except CorruptImage as error:
         yield entry.bad("CorruptVideo", str(error))
@@ -60,9 +62,10 @@ def video_events(file: BinaryIO, entry: Entry, names: NamePattern, every: int) -
                 yield entry.event(told.value, time, guessed=guessed, id=shown, fragment=fragment, size=-1)
             except ValueError as error:
                 yield entry.refused(error, fragment=fragment, id=shown)
-        if packets.damage or first is None:
+        damage = packets.damage or ("it is cut off: it ends before it says" if cut_off else None)
+        if damage or first is None:
             place = FramePointer(entry.path, packets.last + 1).fragment
-            yield entry.bad("CorruptVideo", packets.damage or "it holds no frame", fragment=place)
+            yield entry.bad("CorruptVideo", damage or "it holds no frame", fragment=place)
 
 
 class _Packets:
@@ -93,6 +96,8 @@ class _Packets:
                 if not packet.size or pts is None:
                     continue
                 count += 1
+                if packet.is_corrupt:
+                    self.damage = "the container marks frames as damaged"
                 key = pts if packet.is_keyframe else key
                 if key is not None and pts >= max(key, 0) and not packet.is_corrupt and not packet.is_discard:
                     yield pts

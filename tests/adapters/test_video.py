@@ -297,6 +297,33 @@ def test_a_video_that_is_cut_off_has_its_frames_and_a_dead_letter(tmp_path):
     assert not any(isinstance(canvas, str) for canvas in canvases[:10])
 
 
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("matroska", {}), ("webm", {}), ("mp4", {"movflags": "frag_keyframe+empty_moov"}), ("avi", {})],
+)
+def test_a_container_that_is_shorter_than_it_says_has_a_dead_letter(tmp_path, format, options):
+    """Also where it ends between two frames."""
+    name = {"matroska": "a.mkv"}.get(format, f"a.{format}")
+    file, codec = io.BytesIO(), "libvpx" if format == "webm" else "libx264"
+    with av.open(file, "w", format=format, options=options) as container:
+        stream = container.add_stream(codec, rate=10, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.gop_size = 5
+        for number in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    with av.open(io.BytesIO(file.getvalue())) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    data = file.getvalue()
+    for end in (ends[21], ends[21] + 3, ends[22]):
+        write(tmp_path, data[:end], name)
+        *events, bad = listed(tmp_path / name, 0.1)
+        assert all(isinstance(event, ImageRef) for event in events)
+        assert isinstance(bad, BadRecord)
+        assert len(events) >= 10
+    write(tmp_path, data, name)
+    assert {type(record) for record in listed(tmp_path / name, 0.1)} == {ImageRef}
+
+
 def test_damage_costs_frames_up_to_the_next_keyframe_and_no_others(tmp_path):
     data = encoded("matroska")
     write(tmp_path, data, "a.mkv")
