@@ -212,8 +212,11 @@ def _moment(path: str, readings: list[_Reading], file: int) -> int | None:
 
 
 def _number(path: str, readings: list[_Reading], file: int) -> int | None:
-    """Seconds since the epoch: in the file's name, of the day that a date tells, else anywhere without a date."""
-    for match in reversed(list(_NUMBER.finditer(path))):
+    """Seconds since the epoch: in the file's name, of the day that a date tells, else anywhere without a date. Of two
+    in a name that may begin and end a stretch the first. Raises ValueError where they are further apart."""
+    own: list[int] = []
+    above: int | None = None
+    for match in _NUMBER.finditer(path):
         if _ORDINAL.fullmatch(match[0]) or any(match.start() == reading.date.start for reading in readings):
             continue
         try:
@@ -222,6 +225,11 @@ def _number(path: str, readings: list[_Reading], file: int) -> int | None:
             continue
         days = [reading.date for reading in readings if reading.kind != "hour"]
         near = all(abs(time - microseconds(date.parts)) <= 2 * DAY for date in days)
-        if _FIRST_NUMBER <= time < _LAST_NUMBER and near and (match.start() >= file or not readings):
-            return time
-    return None
+        if _FIRST_NUMBER <= time < _LAST_NUMBER and near:
+            if match.start() >= file:
+                own.append(time)
+            elif not readings:
+                above = time
+    if own and max(own) - min(own) > DAY:
+        raise ValueError(f"several numbers of seconds are in {path!r}: say which by a time pattern")
+    return own[0] if own else above
