@@ -98,7 +98,14 @@ def to_parquet(model: type[WireModel], records: list[WireModel]) -> bytes:
 
 def from_parquet(model: type[Record], file: BinaryIO, streams: Collection[str] | None = None) -> Iterator[Record]:
     """The records of a file that `to_parquet` wrote, of ``streams`` alone if they are given; a batch of rows in memory
-    at a time."""
+    at a time. Raises ValueError for any other file."""
+    try:
+        yield from _records(model, file, streams)
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:  # what its library makes of other bytes
+        raise ValueError(f"no Parquet file of such records: {' '.join(str(error).split())}") from error
+
+
+def _records(model: type[Record], file: BinaryIO, streams: Collection[str] | None) -> Iterator[Record]:
     free = _free(model)
     maps = [field.name for field in arrow_schema(model) if pa.types.is_map(field.type)]
     for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):

@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
 from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
+from grpo_tta.adapters.json_event import problems
 from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.schemas import WireModel
@@ -99,9 +101,17 @@ def read_file(
                 except (KeyError, TypeError) as error:
                     raise ValueError(f"{store.url}/{name}, line {number}: no record of a stream") from error
                 except ValueError as error:
-                    raise ValueError(f"{store.url}/{name}, line {number}: {error}") from error
+                    raise ValueError(f"{store.url}/{name}, line {number}: {_said(error)}") from error
     elif name.endswith(".parquet"):
         with store.open_read(name) as file:
             from grpo_tta.adapters.storage.parquet import from_parquet
 
-            yield from from_parquet(model, file, streams)
+            try:
+                yield from from_parquet(model, file, streams)
+            except ValueError as error:
+                raise ValueError(f"{store.url}/{name}: {_said(error)}") from error
+
+
+def _said(error: ValueError) -> str:
+    """In a line."""
+    return problems(error) if isinstance(error, ValidationError) else str(error)

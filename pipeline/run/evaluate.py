@@ -90,12 +90,16 @@ def evaluate(labels_url: str, truth_path: str, by: Sequence[str] = ()) -> dict[s
 def _with_truth(
     labels_url: str, truth_path: str, by: Sequence[str] = ()
 ) -> tuple[list[LabeledImage], dict[str, dict[str, str]], int]:
-    """Labels that have a truth, the truth, and how many labels there are."""
+    """Labels that have a truth, the truth, and how many labels there are; one that is there twice is one."""
     unknown = sorted(set(by) - {"stream", "segment"})
     if unknown:
         raise ConfigurationError(f"--by: cannot group by {', '.join(unknown)}: known are stream, segment")
     truth = read_truth(truth_path)
-    labels = list(read_records(labels_url, "labels", LabeledImage))
+    found: dict[str, LabeledImage] = {}
+    for record in read_records(labels_url, "labels", LabeledImage):
+        if found.setdefault(record.coordinate, record) != record:
+            raise JobError(f"{labels_url} holds two labels of {record.coordinate}: files of another job are in labels/")
+    labels = list(found.values())
     if not labels:
         raise JobError(f"{labels_url} holds no labels")
     known = [record for record in labels if record.id in truth]

@@ -196,6 +196,23 @@ def test_a_broken_line_is_named(store):
         list(read_records(store.url, "labels", LabeledImage))
 
 
+def parquet(**row):
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row]), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"junk", b"PAR1" + bytes(40) + b"PAR1", parquet(x=1), parquet(stream="s", label=1)]
+)
+def test_a_parquet_file_of_no_such_records_is_named_in_a_line(store, data):
+    store.write("labels/f.parquet", data)
+    for streams in (None, ["s"]):
+        with pytest.raises(ValueError, match=r"labels/f.parquet: ") as raised:
+            list(read_file(store, "labels/f.parquet", LabeledImage, streams))
+        assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

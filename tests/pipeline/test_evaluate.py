@@ -118,6 +118,17 @@ def test_an_unknown_group_is_named(tmp_path: Path, by: list[str]) -> None:
         evaluate(*write(tmp_path, LABELS, TRUTH), by=by)
 
 
+def test_a_copy_of_a_label_file_does_not_count_twice(tmp_path: Path) -> None:
+    url, truth = write(tmp_path, LABELS, TRUTH)
+    alone = evaluate(url, truth)
+    copy, whole = tmp_path / "labels" / "copy.jsonl", (tmp_path / "labels" / "storage-0.jsonl").read_text()
+    copy.write_text(whole)
+    assert evaluate(url, truth) == alone
+    copy.write_text(whole.replace('"probability":0.75', '"probability":0.5'))
+    with pytest.raises(JobError, match="holds two labels of a@1: files of another job are in labels/"):
+        evaluate(url, truth)
+
+
 def test_a_folder_without_labels_says_so(tmp_path: Path) -> None:
     (tmp_path / "truth.jsonl").write_text('{"id": "a", "label": "x"}')
     with pytest.raises(JobError, match="holds no labels"):
