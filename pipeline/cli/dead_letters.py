@@ -8,6 +8,7 @@ from grpo_tta.adapters.kafka.address import KafkaAddress, KafkaSecurity
 from grpo_tta.adapters.kafka.errors import KafkaFailure
 from grpo_tta.adapters.kafka.replay import read_values, replay
 from grpo_tta.adapters.kafka.settings import KafkaSettings
+from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.pipeline.config.job import is_kafka, make_config, merged, read_config_file
 from grpo_tta.pipeline.config.kafka import security_of
@@ -45,6 +46,9 @@ def dead_letters(flags: argparse.Namespace, beam_options: list[str]) -> int:
 def _letters(url: str, security: KafkaSecurity) -> Iterator[DeadLetter]:
     """Those of a job's folder or bucket, or of a topic."""
     if not is_kafka(url):
+        store = ObjectStore(url)
+        if not any(store.names(f"{kind}/") for kind in ("dead_letters", "monitor", "labels")):
+            raise JobError(f"--from: {url} holds neither dead_letters/ nor labels/: it is not the --out of a job")
         yield from read_records(url, "dead_letters", DeadLetter)
         return
     settings, topics = _cluster(url, "--from", security)
