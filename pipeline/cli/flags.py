@@ -11,6 +11,17 @@ from grpo_tta.settings import GrpoSettings
 
 _METHOD_SETTING = "method.settings."
 
+
+class _Once(argparse.Action):
+    """A flag that other ones beside it lead people to repeat."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Raises argparse's error the second time."""
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "is given twice: several sources are a glob, or lines of a manifest")
+        setattr(namespace, self.dest, values)
+
+
 Flag = tuple[str, str, dict[str, Any]]
 """A flag, the configuration's key that it sets, and what argparse is told."""
 FLAGS: dict[str, list[Flag]] = {
@@ -18,7 +29,7 @@ FLAGS: dict[str, list[Flag]] = {
         (
             "--source",
             "source.url",
-            {"metavar": "URL", "help": "folder, glob, bucket, manifest or kafka://HOST:PORT/TOPIC"},
+            {"action": _Once, "metavar": "URL", "help": "folder, glob, bucket, manifest or kafka://HOST:PORT/TOPIC"},
         ),
         (
             "--stream-pattern",
@@ -296,6 +307,8 @@ def _shape(flags: dict[str, Any]) -> None:
         if not all(sign and name for _, sign, name in pairs):
             raise ConfigurationError(f"--topics: expected KIND=NAME,..., got {kafka['topics']!r}")
         kafka["topics"] = {kind.strip(): name.strip() for kind, _, name in pairs}
+        if len(kafka["topics"]) < len(pairs):
+            raise ConfigurationError(f"--topics: a kind is in it twice, got {','.join(map(''.join, pairs))!r}")
 
 
 def _check_method_flags(values: dict[str, Any], flags: dict[str, Any]) -> None:

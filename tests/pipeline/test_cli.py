@@ -97,6 +97,8 @@ def given(tmp_path: Path) -> Path:
             r"1 and number 2 look alike: .cat. and .c.u200b",
         ),
         (["--source", "{feed}", "--label", "{dir}/two.txt"], 2, "'--label', did you mean --labels"),
+        (["--source", "{feed}", "--source", "{dir}"], 2, "--source: is given twice: several sources are a glob"),
+        (["--source", "{feed}", "--topics", "drift=a,drift=b"], 2, "--topics: a kind is in it twice, got 'drift=a,d"),
         (["--source", "{feed}", "--labels", "{dir}/gone.txt"], 2, "gone.txt: No such file"),
         (["--source", "{feed}", "--window", "fixed:-60s"], 2, "event_time.window: a duration is a number.* '-60s'"),
         (["--source", "{feed}", "--class-vectors", "{dir}/narrow.safetensors"], 2, "7.* wide|width .*7|7 .*dimensions"),
