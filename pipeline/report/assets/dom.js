@@ -37,7 +37,11 @@ function badge(state) {
 
 const NONE = "–";
 const percent = (value, digits = 1) => (value === null || value === undefined ? NONE : `${(100 * value).toFixed(digits)} %`);
-const points = (value) => (value === null || value === undefined ? NONE : `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(1)}`);
+const points = (value) => {
+  if (value === null || value === undefined) return NONE;
+  const tenths = Math.round(1000 * value);
+  return `${tenths < 0 ? "−" : tenths > 0 ? "+" : ""}${(Math.abs(tenths) / 10).toFixed(1)}`;
+};
 const count = (value) => (value === null || value === undefined ? NONE : value.toLocaleString("en-US"));
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
