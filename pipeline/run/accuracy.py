@@ -83,7 +83,7 @@ def calibrated(
     fitted = fit(measured_parts(result, len(frames.labels), kinds))
     return AccuracyCalibration(
         classifier.fingerprint,
-        method.name,
+        config.method.name,
         config.method.fingerprint(),
         len(frames.labels),
         WINDOW,

@@ -20,18 +20,21 @@ from pipeline_tiny_model import tiny_classifier
 from rich.console import Console
 from safetensors.torch import save_file
 
+from grpo_tta.adapters.storage.sink import read_records
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, accuracy_path, class_prompts, reference_path, write_feed
-from grpo_tta.estimate import AccuracyCalibration
+from grpo_tta.estimate import AccuracyCalibration, foreign_to
 from grpo_tta.evaluation.corruptions import DEVELOPMENT
 from grpo_tta.pipeline.cli import checkpoint, columns, main
 from grpo_tta.pipeline.cli.columns import print_columns
 from grpo_tta.pipeline.cli.flags import all_flags, job_values
 from grpo_tta.pipeline.cli.parser import parsed
 from grpo_tta.pipeline.config.job import make_config
+from grpo_tta.pipeline.label import load
 from grpo_tta.pipeline.label.load import load_job_classifier
 from grpo_tta.pipeline.run import accuracy
 from grpo_tta.pipeline.run import calibrate as calibration
 from grpo_tta.pipeline.watch.status import Status, StreamStatus
+from grpo_tta.schemas import MonitorRecord
 
 IMAGES = 24
 FROZEN = ("--method", "zero-shot")
@@ -284,11 +287,13 @@ def test_calibrate_says_what_is_too_few(run: Run, feed: Path, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.jobs
 def test_calibrate_writes_what_an_accuracy_estimate_needs_and_says_what_is_missing(
     run: Run, feed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "CORRUPTIONS", {"fog": None})
-    monkeypatch.setattr(accuracy, "load_job_classifier", lambda config: tiny_classifier(list(class_prompts())))
+    for module in (accuracy, load):
+        monkeypatch.setattr(module, "load_job_classifier", lambda config: tiny_classifier(list(class_prompts())))
     truth = {line["id"]: line["label"] for line in map(json.loads, (feed / "truth.jsonl").read_text().splitlines())}
     for copy in range(21):
         for name in truth:
@@ -298,7 +303,7 @@ def test_calibrate_writes_what_an_accuracy_estimate_needs_and_says_what_is_missi
     lines = [json.dumps({"id": f"{copy}/{name}", "label": truth[name]}) for copy in range(21) for name in truth]
     (tmp_path / "truth.jsonl").write_text("\n".join(lines))
     (tmp_path / "other.jsonl").write_text("\n".join(lines[1:]).replace(f'"{truth[min(truth)]}"', '"sock"'))
-    command = ("calibrate", "--source", tmp_path / "normal", *FROZEN, "--accuracy", tmp_path / "a.json")
+    command = ("calibrate", "--source", tmp_path / "normal", "--accuracy", tmp_path / "a.json")
     assert run(*command)[::2] == (2, "bad configuration: --accuracy and --truth go together\n")
     code, _, err = run(*command, "--truth", tmp_path / "other.jsonl")
     assert (code, "no class of the model is called 'sock'" in err) == (1, True)
@@ -313,8 +318,10 @@ def test_calibrate_writes_what_an_accuracy_estimate_needs_and_says_what_is_missi
     assert (code, out.startswith(written)) == (0, True)
     assert re.search(r"\d+/1606 images, \S+/s, \d+ s left\n", err), "503 twice, and 200 at each of three severities"
     made = AccuracyCalibration.load(tmp_path / "a.json")
-    assert (made.method, made.images, sorted(made.adapted.width.quantiles)) == ("zero-shot", 503, ["clean", "fog"])
-    assert made.adapted == made.frozen
+    assert (made.images, sorted(made.adapted.width.quantiles)) == (503, ["clean", "fog"])
+    assert run("label", "--source", feed, "--out", tmp_path / "out")[0] == 0
+    record = next(read_records(str(tmp_path / "out"), "monitor", MonitorRecord))
+    assert foreign_to(made, (record.model_fingerprint, record.method, record.settings_fingerprint)) is None
     assert run("calibrate", "--source", feed)[0] == 2
 
 
