@@ -27,7 +27,7 @@ def main() -> None:
     for name, side in (("adapted", made.adapted), ("frozen", made.frozen)):
         if side is not None:
             print(
-                f"{name}: accuracy {100 * side.accuracy:.1f}, interval +-{100 * side.width.worst:.1f} at {made.window}"
+                f"{name}: accuracy {100 * side.accuracy:.1f}, interval +-{100 * side.width.bound:.1f} at {made.window}"
             )
 
 

@@ -6,7 +6,8 @@ share is the accuracy on average over kinds of corruption [ours]; its width was 
 
     max(q^2 + z^2 v (1/n - 1/n0), q^2/4) + c2 max(0, 1/K - 1/K0)
 
-``q``: the worst kind's 90 % quantile of the error, in windows of ``n0`` images, by a threshold of the other kinds;
+``q``: of the kinds' 90 % quantiles of the error, in windows of ``n0`` images, by a threshold of the other kinds, the
+one that nine in ten kinds yet unseen stay under (`Width.bound`);
 ``v``: the variance of a single image, ``p (1 - p)``; ``K``: the effective number of classes, 1 / (chance that two
 labels are equal), for a class is right or wrong of its own. [ours] Of the adapted encoder the smaller entropy of both
 encoders' is taken, where a method gives both: it errs less under a shift that flattens what adaptation gets right.
@@ -32,6 +33,8 @@ WIDEST = 0.20
 """Half-width over which an estimate is not said."""
 LOST_CLASSES = 0.5
 """The adapted encoder's share of the frozen one's effective classes, under which it has sharpened itself."""
+_MANY_KINDS = 19
+_KINDS_COVERED = 0.95
 Z2 = 1.6448536**2
 """Squared quantile of a normal distribution, 90 % on both sides."""
 BROKEN = ("collapse", "nonfinite")
@@ -108,9 +111,13 @@ class Width:
     """``c2``."""
 
     @cached_property
-    def worst(self) -> float:
-        """``q``."""
-        return max(self.quantiles.values())
+    def bound(self) -> float:
+        """``q``: the largest quantile, or the 95 % quantile of 19 and more: under either lies that of one more kind of
+        their sort with a chance of 1 / (k + 1), or of at most 2 / (k + 1)."""
+        ordered = sorted(self.quantiles.values())
+        place = _KINDS_COVERED * (len(ordered) - 1) if len(ordered) >= _MANY_KINDS else len(ordered) - 1
+        below = ordered[int(place)]
+        return below + (place - int(place)) * (ordered[math.ceil(place)] - below)
 
 
 @dataclass(frozen=True)
@@ -308,7 +315,7 @@ def classes_in_effect(total: int, squares: int) -> float:
 
 def half_width(width: Width, variance: float, n: int, classes: float, window: int, full: float) -> float:
     """See the module. ``classes``: ``K``; ``window``: ``n0``; ``full``: ``K0``."""
-    q2 = width.worst**2
+    q2 = width.bound**2
     sampled = max(q2 + Z2 * variance * (1 / n - 1 / window), q2 / 4)
     return math.sqrt(sampled + width.class_variance * max(0.0, 1 / classes - 1 / full))
 
@@ -336,8 +343,8 @@ def _of_side(calibration: AccuracyCalibration, side: Side, n: int, share: float,
 
 
 def _too_wide(width: Width, classes: float, half: float) -> Unknown:
-    if width.worst > WIDEST:
-        return Unknown("too_wide", f"the calibration's own errors are +-{100 * width.worst:.0f} points")
+    if width.bound > WIDEST:
+        return Unknown("too_wide", f"the calibration's own errors are +-{100 * width.bound:.0f} points")
     said = f"the labels are of {classes:.1f} classes in effect: +-{100 * half:.0f} points"
     return Unknown("few_classes", said)
 

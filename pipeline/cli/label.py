@@ -174,7 +174,7 @@ def calibrate(flags: Flags, beam_options: list[str]) -> int:
             if side is not None:
                 print(
                     f"{name}: accuracy {100 * side.accuracy:.1f} %, estimates in windows of {accuracy.window} images "
-                    f"+-{100 * side.width.worst:.1f} points"
+                    f"+-{100 * side.width.bound:.1f} points"
                 )
     return 0
 

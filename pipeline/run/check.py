@@ -9,6 +9,8 @@ from grpo_tta.adapters.events import BadRecord, ImageRef
 from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.names import DEFAULT_STREAM
 from grpo_tta.adapters.storage.passed import PassedOver
+from grpo_tta.adapters.storage.path_times import find
+from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.adapters.storage.times import holds_date
 from grpo_tta.pipeline.config.job import JobConfig
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -22,6 +24,7 @@ from grpo_tta.pipeline.run.runner import check_runner
 MOST_COUNTED = 100_000
 """Records whose streams are counted."""
 _SAMPLED = 1000
+_MINUTE = 60 * 10**6
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Checked:
     passed_over: dict[str, int]
     guessed: dict[str, tuple[int, str]] = field(default_factory=dict)
     """By kind, as notices have them: how many, and the first one's coordinate."""
+    dated: list[str] = field(default_factory=list)
+    """Images, of the first records, whose names tell a time that is not their event time, for want of a pattern."""
 
     def warnings(self, config: JobConfig) -> Iterator[str]:
         """What the streams' names say of a pattern that is missing or wrong."""
@@ -51,6 +56,9 @@ class Checked:
         count, example = self.guessed.get("time_guessed", (0, ""))
         if count:
             yield f"{count} images tell only a day, such as {example!r}, and are taken for its midnight"
+        if self.dated:
+            said = f"the names of {len(self.dated)} images tell a time, such as {self.dated[0]!r}"
+            yield f"{said}, but they count as taken when the file was changed: --time-pattern auto takes the name's"
         dated = [stream for stream in sorted(self.streams) if holds_date(stream)]
         if dated:
             yield f"{len(dated)} streams look like dates, such as {dated[0]!r}, and adapt each on its own: {way_out}"
@@ -80,7 +88,19 @@ def check_job(config: JobConfig, images: int) -> Checked:
                     count, example = guessed.get(kind, (0, record.coordinate))
                     guessed[kind] = count + 1, example
         labeled = _labelled(labeler, _sample(first, images))
-        return Checked(labeler.make, labeled, streams, looked_at, passed.plain(), guessed)
+        dated = [] if config.source.time_pattern else [record.id for record in first if _told_otherwise(record)]
+        return Checked(labeler.make, labeled, streams, looked_at, passed.plain(), guessed, dated)
+
+
+def _told_otherwise(record: ImageRef | BadRecord) -> bool:
+    """Whether the name of a file, that lies in no other, tells another minute than that it was changed in."""
+    if not isinstance(record, ImageRef) or is_pointer(record.uri or ""):
+        return False
+    try:
+        told = find(record.id)
+    except ValueError:
+        return False
+    return not told.guessed and abs(told.value - record.event_time) > _MINUTE
 
 
 def _labelled(labeler: StreamLabeler, records: list[ImageRef | BadRecord]) -> Labeled:

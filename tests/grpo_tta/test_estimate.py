@@ -78,6 +78,16 @@ def test_the_width_grows_with_fewer_images_and_fewer_classes_and_is_never_under_
     assert by_classes[2] == by_classes[3]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "bound"), [(1, 0.0), (6, 0.05), (18, 0.17), (19, 0.171), (20, 0.1805), (41, 0.38)]
+)
+def test_of_many_kinds_a_few_may_err_by_more_than_the_width(kinds: int, bound: float) -> None:
+    width = Width({str(kind): kind / 100 for kind in range(kinds)}, 0.0)
+    assert width.bound == pytest.approx(bound)
+    above = sum(quantile > width.bound + 1e-9 for quantile in width.quantiles.values())
+    assert (above + 1) / (kinds + 1) <= max(0.1, 1 / (kinds + 1))
+
+
 def test_effective_classes_do_not_depend_on_how_many_images_there_are() -> None:
     assert effective_classes({"a": 500, "b": 500}) == pytest.approx(2, abs=0.01)
     assert effective_classes({"a": 5}) == 1

@@ -166,7 +166,11 @@ def test_a_place_without_outputs_has_no_dead_letters_to_send(run: Run, tmp_path:
 
 def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_path: Path) -> None:
     code, out, err = run("check", "--source", feed)
-    assert (code, err) == (0, "")
+    assert code == 0
+    told = f"warning: the names of {IMAGES} images tell a time, such as 'cam-0"
+    assert err.startswith(told)
+    assert err.endswith("--time-pattern auto takes the name's\n")
+    assert run("check", "--source", feed, "--time-pattern", "auto")[2] == ""
     lines = out.splitlines()
     assert lines[0].startswith("model ")
     assert ", 365 classes, method grpo" in lines[0]

@@ -32,9 +32,9 @@ def test_the_threshold_is_unbiased_over_kinds_and_the_width_is_the_worst_kinds()
     assert np.mean(biases) == pytest.approx(0, abs=1e-9)
     assert (side.accuracy, side.lowest) == (measured[0].adapted.right.mean(), measured[2].adapted.right.mean())
     assert sorted(side.width.quantiles) == ["clean", "fog", "noise"]
-    assert 0.01 < side.width.worst < 0.2
+    assert 0.01 < side.width.bound < 0.2
     assert fitted.frozen == side
-    assert fitted.gain.worst == 0
+    assert fitted.gain.bound == 0
     assert share_under(measured[0].adapted.histogram(), side.threshold) == pytest.approx(0.6, abs=0.1)
 
 
