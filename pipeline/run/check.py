@@ -88,13 +88,14 @@ def check_job(config: JobConfig, images: int) -> Checked:
                     count, example = guessed.get(kind, (0, record.coordinate))
                     guessed[kind] = count + 1, example
         labeled = _labelled(labeler, _sample(first, images))
-        dated = [] if config.source.time_pattern else [record.id for record in first if _told_otherwise(record)]
+        files = [record for record in first if isinstance(record, ImageRef)]
+        dated = [] if config.source.time_pattern else [file.id for file in files if _told_otherwise(file)]
         return Checked(labeler.make, labeled, streams, looked_at, passed.plain(), guessed, dated)
 
 
-def _told_otherwise(record: ImageRef | BadRecord) -> bool:
+def _told_otherwise(record: ImageRef) -> bool:
     """Whether the name of a file, that lies in no other, tells another minute than that it was changed in."""
-    if not isinstance(record, ImageRef) or is_pointer(record.uri or ""):
+    if is_pointer(record.uri or ""):
         return False
     try:
         told = find(record.id)
