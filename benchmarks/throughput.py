@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,6 +34,7 @@ from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.load import ImageReader, labeler_of, load_job_classifier
 from grpo_tta.pipeline.label.monitor import MonitorMaker
 from grpo_tta.pipeline.run.bounded import run_label_job
+from grpo_tta.schemas import MonitorRecord
 
 _BATCH = 32
 
@@ -54,14 +56,21 @@ def bare(config: JobConfig, method: Method, reader: ImageReader, feed: Path) -> 
 
 
 @contextmanager
-def without_monitor() -> Iterator[None]:
-    """Inside, no record of ``monitor/`` is made."""
-    made = MonitorMaker.records
-    setattr(MonitorMaker, "records", lambda *_, **__: [])  # noqa: B010
+def monitor(*, made: bool) -> Iterator[list[float]]:
+    """Inside, seconds of the processor that the records of ``monitor/`` take; or none is made."""
+    records, spent = MonitorMaker.records, []
+
+    def counted(*streams: Any, **kinds: Any) -> list[MonitorRecord]:
+        started = time.thread_time()
+        found = records(*streams, **kinds) if made else []
+        spent.append(time.thread_time() - started)
+        return found
+
+    setattr(MonitorMaker, "records", counted)  # noqa: B010
     try:
-        yield
+        yield spent
     finally:
-        setattr(MonitorMaker, "records", made)  # noqa: B010
+        setattr(MonitorMaker, "records", records)  # noqa: B010
 
 
 def dealt(feed: Path, streams: int, to: Path) -> Path:
@@ -93,6 +102,7 @@ def main() -> int:
     keep_freed_memory()
     ratios: list[float] = []
     monitored: list[float] = []
+    shares: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         feed = Path(folder, "feed")
         write_feed(feed, 0, arguments.images)
@@ -103,8 +113,10 @@ def main() -> int:
             run_label_job(config)
             for number in range(arguments.rounds):
                 loop = bare(config, labeler.method, reader, feed)
-                job, work = job_seconds(labelled, Path(folder, f"out-{number}"))
-                with without_monitor():
+                with monitor(made=True) as spent:
+                    job, work = job_seconds(labelled, Path(folder, f"out-{number}"))
+                shares.append(sum(spent) / work)
+                with monitor(made=False):
                     _, less = job_seconds(labelled, Path(folder, f"without-{number}"))
                 ratios.append(loop / job)
                 monitored.append(less / work)
@@ -119,7 +131,8 @@ def main() -> int:
         ),
         Bar("label with monitor/ against without, processor's time", statistics.median(monitored), 0.98, unit="x"),
     ]
-    return finish(arguments, bars, {"bare": ratios, "monitor": monitored})
+    print(f"making the records of monitor/: {100 * statistics.median(shares):.2f} % of the processor's time")
+    return finish(arguments, bars, {"bare": ratios, "monitor": monitored, "records": shares})
 
 
 if __name__ == "__main__":
