@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.error_handling import ErrorHandler
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 import grpo_tta.beam
 from grpo_tta.adapters.events import BadRecord, ImageRef
@@ -122,8 +123,32 @@ def test_events_rows_and_mappings_are_the_same_event() -> None:
     assert isinstance(bad, BadRecord)
     assert (bad.coordinate, bad.stage) == ("a", "decode_event")
     assert isinstance(to_ref({**EVENT, "uri": "m.jsonl#bytes=0-9"}), BadRecord)
-    with pytest.raises(TypeError, match="got int"):
-        to_ref(7)
+    for held in (bytearray(b"\xff\xd8raw"), memoryview(b"\xff\xd8raw")):
+        assert to_ref({**inline, "data": held}) == to_ref(inline)
+    numbered = to_ref({**EVENT, "coordinate": 0})
+    assert numbered == made._replace(coordinate="0", attributes=())
+
+
+@pytest.mark.parametrize(
+    ("element", "named", "why"),
+    [
+        *((one, "(no id)", f"an event is .*, got {type(one).__name__}") for one in (None, 7, "a", b"a", ["a"], ("a",))),
+        ({}, "(no id)", "id: Field required"),
+        ({**EVENT, "event_time": MAX_TIMESTAMP}, "a", "event_time: .* years 1 to 9999"),
+        ({**EVENT, "event_time": MIN_TIMESTAMP, "coordinate": "c"}, "c", "event_time: .* years 1 to 9999"),
+        ({**EVENT, "coordinate": np.zeros(2)}, "a", "coordinate: .* got ndarray"),
+        ({**EVENT, "coordinate": b"c"}, "a", "coordinate: .* got bytes"),
+        ({**EVENT, "coordinate": object()}, "a", "coordinate: .* got object"),
+        ({**EVENT, "coordinate": True}, "a", "coordinate: .* got bool"),
+        ({**EVENT, "uri": None, "data": np.zeros(2, np.uint8)}, "a", "data: "),
+        ({**EVENT, None: 1, ("b", 2): 3}, "a", "Keys should be strings"),
+    ],
+)
+def test_whatever_an_element_is_it_is_an_event_or_a_dead_letter(element: Any, named: str, why: str) -> None:
+    bad = to_ref(element)
+    assert isinstance(bad, BadRecord)
+    assert (bad.coordinate, bad.stage) == (named, "decode_event")
+    assert re.search(why, bad.error_message)
 
 
 @pytest.mark.parametrize("handled", [False, True])
