@@ -41,6 +41,8 @@ _RAW, _GROUP4, _JPEG = 1, 4, 7
 _LOW_FIRST = 2
 _FAX_END = "000000000001" * 2
 _COMPRESSIONS = frozenset({_RAW, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000})
+_PREDICTED = frozenset({5, 8, 32946, 34925, 50000})
+"""Compressions with which a predictor is one; with others some programs pass over it, and some do not."""
 _PACKED = 12
 """Bits of samples that lie the same in either byte order; Pillow reads them in one."""
 _UNSIGNED = frozenset({1, 4})
@@ -104,6 +106,9 @@ def _check_readable(found: Directory, photometric: int, depth: int, samples: int
     compression = found.number(_COMPRESSION) or _RAW
     if compression not in _COMPRESSIONS:
         raise UnsupportedPixels(f"compression {compression} cannot be read")
+    predictor = found.number(_PREDICTOR) or 1
+    if predictor > 1 and compression not in _PREDICTED:
+        raise UnsupportedPixels(f"predictor {predictor} with compression {compression} cannot be read: some apply it")
     extra, fill = found.numbers(_EXTRA), found.number(_FILL) or 1
     if samples > _OWN.get(photometric, samples) + len(extra):
         raise UnsupportedPixels(f"{samples} samples cannot be read where nothing says what those beyond the colour are")

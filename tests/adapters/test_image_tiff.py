@@ -149,10 +149,11 @@ def test_tiff_whose_samples_mean_something_else_is_refused_by_name():
         files.tiff(four, 8, 2), files.tiff(four, 8, 2, planar=2), files.tiff(files.samples(16, (*SIZE, 4)), 16, 2),
         files.tiff(inks, 8, 5, extra=[short(332, 2)]), files.tiff(inks, 8, 5, extra=[short(336, 255, 0)]),
         files.tiff(files.samples(8), 8, 1, extra=[short(346, 1)]),
+        files.tiff(files.samples(8), 8, 1, extra=[short(317, 2)]),
     ):  # fmt: skip
         with pytest.raises(UnsupportedPixels):
             decode(data, SAME)
-    plain = [short(332, 1), short(336, *[0, 255] * 4), short(346, 0)]
+    plain = [short(317, 1), short(332, 1), short(336, *[0, 255] * 4), short(346, 0)]
     assert wrong(files.tiff(inks, 8, 5, extra=plain), np.rint(colours_of(inks, 5)), 1) is None
 
 
