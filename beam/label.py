@@ -19,7 +19,7 @@ from grpo_tta.beam.config import Config, config_of
 from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, LabelHere
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
-from grpo_tta.beam.runners import check_bounded, check_continuous, keep_bundles_whole
+from grpo_tta.beam.runners import check_bounded, check_continuous, check_windows, keep_bundles_whole
 from grpo_tta.beam.states import ReadStates, State
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
@@ -155,6 +155,7 @@ class LabelImages(beam.PTransform):
     def expand(self, pbegin_or_events: Any):  # type: ignore[no-untyped-def]  # Beam warns of any other hint
         """`LabelResults`. Nothing is loaded or connected here."""
         events = pbegin_or_events if self._source is None else pbegin_or_events | self._source
+        check_windows(events)
         refs = (
             events
             | "Global" >> beam.WindowInto(GlobalWindows())

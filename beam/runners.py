@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions
 from apache_beam.runners.runner import PipelineState
+from apache_beam.transforms.window import SlidingWindows
 
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
@@ -56,6 +57,16 @@ def check_continuous(pipeline: beam.Pipeline) -> None:
 def check_bounded(pipeline: beam.Pipeline) -> None:
     """Raises `ConfigurationError` where the pipeline's runner cannot label an input that ends."""
     _refuse(pipeline, _NOT_BOUNDED, "LabelImages", _BOUNDED_WAYS)
+
+
+def check_windows(elements: beam.PCollection) -> None:
+    """Raises `ConfigurationError` where each element is in several windows, and so is several elements."""
+    windows = elements.windowing.windowfn
+    if isinstance(windows, SlidingWindows) and windows.period < windows.size:
+        raise ConfigurationError(
+            "each element is in several of the SlidingWindows it comes in, and would be taken once for each; put them "
+            "into such windows behind this step"
+        )
 
 
 def keep_bundles_whole(pipeline: beam.Pipeline) -> None:

@@ -21,6 +21,7 @@ from grpo_tta.adapters.rows import Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import FORMATS, FileFormat, RecordFiles
 from grpo_tta.beam.config import config_of
+from grpo_tta.beam.runners import check_windows
 from grpo_tta.pipeline.config.kafka import out_settings
 from grpo_tta.pipeline.sinks import SendRecords
 from grpo_tta.pipeline.sinks import WriteRecords as WriteFile
@@ -157,6 +158,7 @@ def _by_bundle(records: Any, write: Callable[[list[Row]], None]) -> Any:
 
 
 def _rows(records: Any, shards: int) -> Any:
+    check_windows(records)
     return (
         records
         | "Global" >> beam.WindowInto(GlobalWindows())

@@ -13,6 +13,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.error_handling import ErrorHandler
+from apache_beam.transforms.window import SlidingWindows
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 import grpo_tta.beam
@@ -176,6 +177,10 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
         LabelImages({}, shards=0)
     with pytest.raises(ValueError, match="file_format"):
         WriteRecords("out", "csv")  # type: ignore[arg-type]
+    twice = pipeline() | beam.Create([EVENT]) | beam.WindowInto(SlidingWindows(60, 30))
+    for step in (LabelImages({}), WriteRecords("out")):
+        with pytest.raises(ConfigurationError, match="several of the SlidingWindows"):
+            _ = twice | step
     with pytest.raises(ConfigurationError, match="one topic"):
         grpo_tta.beam.WriteRecordsToKafka("kafka://localhost:1/a,b")
 
