@@ -20,7 +20,7 @@ from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, Label
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
 from grpo_tta.beam.runners import check_bounded, check_continuous, check_windows, keep_bundles_whole
-from grpo_tta.beam.states import ReadStates, State
+from grpo_tta.beam.states import ReadStates, State, newest_states
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import JobError
@@ -264,7 +264,7 @@ class _LabelGroups(LabelHere):
 
     def process(self, element: Any) -> Iterator[Any]:
         key, (refs, states) = element
-        self.brought = left = dict(states)
+        self.brought = left = newest_states(states)
         stepped = set()
         for found in super().process((key, refs)):
             if getattr(found, "tag", None) == STATES:

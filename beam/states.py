@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.beam.places import claim_place
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
 from grpo_tta.pipeline.errors import JobError
@@ -76,6 +77,15 @@ def _file(stream: str) -> str:
     return f"{_EACH}/{blake2b(stream.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}.pack"
 
 
+def newest_states(states: Iterable[State]) -> dict[str, bytes]:
+    """Of each stream the state that has seen the newest image."""
+    found: dict[str, bytes] = {}
+    for stream, state in states:
+        if stream not in found or (newest_image(state) or 0) > (newest_image(found[stream]) or 0):
+            found[stream] = state
+    return found
+
+
 class ReadStates(beam.PTransform):
     """``(stream, bytes)`` to start a bounded `LabelImages` from: of what `WriteStates` wrote to ``url``, or of the
     newest commits of the ``grpo-tta`` job whose checkpoint it is; applied to a pipeline. Fails, when it runs, where
@@ -118,6 +128,7 @@ class WriteStates(beam.PTransform):
         """One group, or none."""
         if not states.is_bounded:
             return states | "Write" >> beam.MapTuple(Snapshots(self._url).write).with_output_types(str)
+        claim_place(states.pipeline, self._url, "states")
         return (
             states
             | "Global" >> beam.WindowInto(GlobalWindows())
@@ -128,4 +139,4 @@ class WriteStates(beam.PTransform):
 
 
 def _write_all(grouped: tuple[int, Iterable[State]], url: str) -> str:
-    return Snapshots(url).write_all(grouped[1])
+    return Snapshots(url).write_all(newest_states(grouped[1]).items())

@@ -17,10 +17,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 import grpo_tta.adapters.coders  # noqa: F401  (registers how rows travel)
 from grpo_tta.adapters.events import group_of
-from grpo_tta.adapters.rows import Row
+from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import FORMATS, FileFormat, RecordFiles
 from grpo_tta.beam.config import config_of
+from grpo_tta.beam.places import claim_place
 from grpo_tta.beam.runners import check_windows
 from grpo_tta.pipeline.config.kafka import out_settings
 from grpo_tta.pipeline.sinks import SendRecords
@@ -39,8 +40,8 @@ class WriteRecords(beam.PTransform):
     is a folder or bucket. Gives the files' names.
 
     A file is complete before it appears, and holds the bytes that ``grpo-tta label`` would write of these records.
-    Records are all written together, whatever their windows. ``shards``: files of a kind, by stream. Raises ValueError
-    for a bad format or number of shards.
+    Records are all written together, whatever their windows; those of a kind by one step of the pipeline. ``shards``:
+    files of a kind, by stream. Raises ValueError for a bad format or number of shards.
 
     Of an input that never ends each bundle becomes a file of each kind, ``KIND/DAY/HASH.jsonl``, named by what it
     holds; ``shards`` does not count. Gives ``(kind, coordinate)`` of each record, for `CommitOffsets`.
@@ -58,6 +59,9 @@ class WriteRecords(beam.PTransform):
         """One group a file."""
         if not records.is_bounded:
             return _by_bundle(records, _FilesOfBundle(self._url, self._format))
+        for kind, model in KINDS.items():
+            if records.element_type is model:
+                claim_place(records.pipeline, self._url, kind)
         stems = {str(number): f"part-{number:05d}-of-{self._shards:05d}" for number in range(self._shards)}
         return (
             _rows(records, self._shards)

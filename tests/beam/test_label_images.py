@@ -31,10 +31,12 @@ from grpo_tta.beam import (
     read,
 )
 from grpo_tta.beam.events import to_ref
+from grpo_tta.beam.states import newest_states
 from grpo_tta.demo import STREAM_PATTERN, TIME_PATTERN, write_feed
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.schemas import ImageEvent, LabeledImage
+from grpo_tta.state import StreamState, encode_state
 
 pytestmark = pytest.mark.jobs
 
@@ -130,6 +132,11 @@ def test_events_rows_and_mappings_are_the_same_event() -> None:
     assert numbered == made._replace(coordinate="0", attributes=())
 
 
+def test_of_several_states_of_a_stream_the_one_of_the_newest_image_counts() -> None:
+    of = {at: encode_state(StreamState({}, {}, {}, {"event_time": at}, "m", "m", "s")) for at in (5, 7, 6)}
+    assert newest_states(("a", state) for state in of.values()) == {"a": of[7]}
+
+
 @pytest.mark.parametrize(
     ("element", "named", "why"),
     [
@@ -181,6 +188,14 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
     for step in (LabelImages({}), WriteRecords("out")):
         with pytest.raises(ConfigurationError, match="several of the SlidingWindows"):
             _ = twice | step
+    records = pipeline() | beam.Create([]).with_output_types(LabeledImage)
+    _ = records | WriteRecords("out"), records | "Elsewhere" >> WriteRecords("out2")
+    with pytest.raises(ConfigurationError, match="two steps of the pipeline write labels to 'out/'"):
+        _ = records | "Again" >> WriteRecords("out/")
+    states = records | beam.Map(lambda record: (record.stream, b""))
+    _ = states | WriteStates("out")
+    with pytest.raises(ConfigurationError, match="two steps of the pipeline write states to 'out'"):
+        _ = states | "Once more" >> WriteStates("out")
     with pytest.raises(ConfigurationError, match="one topic"):
         grpo_tta.beam.WriteRecordsToKafka("kafka://localhost:1/a,b")
 
