@@ -19,6 +19,7 @@ import hashlib
 import heapq
 import json
 import os
+import re
 import tempfile
 import zlib
 from bisect import bisect_left, bisect_right
@@ -35,6 +36,7 @@ from grpo_tta.adapters.storage.sealed import SealError, read_sealed, seal_json
 
 FOLDER = "listing"
 _SEGMENT = f"{FOLDER}/segment-"
+_INDEX = re.compile(rf"{_SEGMENT}(\d{{12,}})\.json")
 _FAN_IN = 64
 _STRIDE = 1000
 """Rows between two byte offsets of the index: what is read at once, and at most for nothing."""
@@ -84,7 +86,8 @@ class Listing:
     def open(cls, store: ObjectStore, before: "Listing | None" = None) -> "Listing | None":
         """The store's listing, None where none was finished; ``before``: as it was opened last, so that less is read.
         Raises ``SealError``, also for one of another version."""
-        starts = sorted(int(name.removeprefix(_SEGMENT).removesuffix(".json")) for name in store.names(_SEGMENT))
+        found = map(_INDEX.fullmatch, store.names(_SEGMENT))  # not copies and backups, which others have put there
+        starts = sorted(int(name[1]) for name in found if name)
         return cls(store, starts, before) if starts else None
 
     def __len__(self) -> int:

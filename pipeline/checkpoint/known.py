@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 
 from grpo_tta.adapters.storage.objects import ObjectStore
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, is_own
 from grpo_tta.schemas import Commit
 
 PARTITIONS = "partitions"
@@ -24,8 +24,8 @@ def known_streams(checkpoint_url: str, own: Mapping[str, Commit | None]) -> dict
     known = {name: frozenset(commit.states) for name, commit in own.items() if commit is not None}
     newest: dict[str, str] = {}
     for name in ObjectStore(checkpoint_url).names(f"{PARTITIONS}/"):
-        _, partition, file = name.split("/", 2)
-        if file.startswith("commits/") and partition not in own:
+        partition, _, file = name.removeprefix(f"{PARTITIONS}/").partition("/")
+        if file.startswith("commits/") and is_own(file) and partition not in own:
             newest[partition] = file
     with _lock:
         for partition, file in newest.items():

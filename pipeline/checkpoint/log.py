@@ -14,6 +14,7 @@ down those alone that have changed since the last one that named all.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ _RESETS = "resets/"
 """A request is named after its stream and has a name of its own; it becomes part of every plan until a commit says that
 it was done, so that a replay resets at the same event and nothing resets twice."""
 
+_OWN = re.compile(r"(?:epochs/\d{6,}|(?:plans|commits)/\d{6,}-\d{12,})\.json|states/\d{6,}-\d{12,}\.pack")
 _AT_ONCE = 16
 """Files that are read side by side."""
 _ALL_AGAIN = 4
@@ -90,6 +92,17 @@ def sequence_of(name: str) -> int:
     return int(name.rsplit("-", 1)[1].removesuffix(".json"))
 
 
+def is_own(name: str) -> bool:
+    """Whether it is a name of a plan, commit, claim or pack."""
+    return _OWN.fullmatch(name) is not None
+
+
+def own_names(store: ObjectStore, folder: str) -> list[str]:
+    """Files of the log in a folder, or of its states, sorted by name. What others have put beside them, such as a copy
+    or an editor's backup, is passed over."""
+    return [name for name in store.names(folder) if is_own(name)]
+
+
 class CheckpointLog:
     """The log of one partition in a store of its own."""
 
@@ -108,7 +121,7 @@ class CheckpointLog:
 
     def owner(self) -> tuple[int, str] | None:
         """The highest epoch that was claimed, and by whom."""
-        names = self._store.names("epochs/")
+        names = own_names(self._store, "epochs/")
         if not names:
             return None
         try:
@@ -118,16 +131,16 @@ class CheckpointLog:
 
     def latest(self) -> Commit | None:
         """The newest commit."""
-        names = self._store.names("commits/")
+        names = own_names(self._store, "commits/")
         return self.commit_named(max(names)) if names else None
 
     def open_plan(self, latest: Commit | None) -> Plan | None:
         """The plan that follows ``latest`` and has no commit; of several the one of the highest epoch."""
         oldest = _name("plans", latest.epoch, 0) if latest else ""
         sequence = latest.sequence + 1 if latest else 0
-        names = [name for name in self._store.names("plans/") if sequence_of(name) >= sequence and name >= oldest]
+        names = [name for name in own_names(self._store, "plans/") if sequence_of(name) >= sequence and name >= oldest]
         later = [name for name in names if sequence_of(name) > sequence]
-        if later and all(sequence_of(name) != sequence for name in self._store.names("commits/")):
+        if later and all(sequence_of(name) != sequence for name in own_names(self._store, "commits/")):
             lost = _name("commits", epoch_of(names[0]), sequence)
             raise DamagedCheckpoint(f"checkpoint file {lost}, which {later[0]} goes on from, {self._gone()}")
         names = [name for name in names if sequence_of(name) == sequence]
@@ -168,7 +181,7 @@ class CheckpointLog:
     def held(self, latest: Commit) -> list[Commit]:
         """The commits up to ``latest`` that are still here, as they were written down: ``checkpoint.keep`` at least."""
         newest: dict[int, str] = {}
-        for name in self._store.names("commits/"):  # of a sequence the highest epoch comes last
+        for name in own_names(self._store, "commits/"):  # of a sequence the highest epoch comes last
             if epoch_of(name) <= latest.epoch and sequence_of(name) <= latest.sequence:
                 newest[sequence_of(name)] = name
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -228,27 +241,27 @@ class CheckpointLog:
 
     def claimed(self) -> int:
         """The highest epoch that was claimed; 0 where none was."""
-        names = self._store.names("epochs/")
+        names = own_names(self._store, "epochs/")
         return epoch_of(names[-1]) if names else 0
 
     def _highest_epoch(self) -> int:
         """Of anything here: a checkpoint may have lost its claims, never its commits."""
         folders = ("epochs/", "plans/", "commits/")
-        return max((epoch_of(name) for folder in folders for name in self._store.names(folder)[-1:]), default=0)
+        return max((epoch_of(name) for folder in folders for name in own_names(self._store, folder)[-1:]), default=0)
 
     def collect_garbage(self, latest: Commit, keep: int) -> None:
         """Delete plans, commits and packs older than the last ``keep`` that ``latest``, the newest here, does not need;
         none where another process has taken over."""
-        epochs = self._store.names("epochs/")
+        epochs = own_names(self._store, "epochs/")
         if epochs and epoch_of(epochs[-1]) > latest.epoch:
             return
         oldest = latest.sequence - keep + 1
         live = {*latest.states.values(), self._base.name}
         for folder in ("plans/", "commits/"):
-            for name in self._store.names(folder):
+            for name in own_names(self._store, folder):
                 if name not in live and sequence_of(name) < oldest:
                     self._store.delete(name)
-        for name in self._store.names("states/"):
+        for name in own_names(self._store, "states/"):
             if name not in live and pack_sequence(name) < oldest:
                 self._store.delete(name)
         for name in epochs[:-1]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import file_digest
-from grpo_tta.pipeline.checkpoint.log import CheckpointLog, DamagedCheckpoint, epoch_of, sequence_of
+from grpo_tta.pipeline.checkpoint.log import CheckpointLog, DamagedCheckpoint, epoch_of, own_names, sequence_of
 from grpo_tta.pipeline.checkpoint.packs import PackReader, pack_of
 from grpo_tta.schemas import Commit
 
@@ -54,8 +54,8 @@ def _of_another_attempt(checkpoint: ObjectStore, commit: Commit, name: str, foun
     """Whether an owner whose plan for the slice was not committed has written the file, or may have and not got as far
     as its pack, which has the digests."""
     reader = PackReader(checkpoint)
-    packs = checkpoint.names("states/")
-    for plan in checkpoint.names("plans/"):
+    packs = own_names(checkpoint, "states/")
+    for plan in own_names(checkpoint, "plans/"):
         epoch, sequence = epoch_of(plan), sequence_of(plan)
         if sequence != commit.sequence or epoch == commit.epoch:
             continue

@@ -83,6 +83,8 @@ def test_it_is_written_once(store):
     assert again.fingerprint == first.fingerprint == Listing.open(store).fingerprint
     assert len(again) == 50
     assert len(store.names("listing/")) == 4
+    store.write("listing/segment-000000000000 (copy).json", b"what others put there is passed over")
+    assert Listing.open(store).fingerprint == first.fingerprint
 
 
 def test_racing_writers_end_with_one_listing(memory_url):

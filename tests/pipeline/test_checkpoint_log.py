@@ -103,6 +103,22 @@ def test_a_plan_is_open_until_its_commit(log):
     assert log.open_plan(log.latest()) == make_plan(1)
 
 
+@pytest.mark.parametrize("beside", ["{}~", "{}.bak", "{} (copy).json", "{} 2.json", "x{}.json", "notes.json"])
+def test_what_others_put_beside_its_files_is_passed_over(store, log, beside):
+    epoch = log.claim("a")
+    log.write_plan(make_plan(0, epoch=epoch))
+    log.write_commit(make_commit(0, epoch=epoch))
+    log.write_plan(make_plan(1, epoch=epoch))
+    for name in (*store.names(), "states/000001-000000000000.pack"):
+        folder, _, file = name.rpartition("/")
+        store.write(f"{folder}/{beside.format(file.partition('.')[0])}", b"a copy")
+    again = CheckpointLog(store)
+    assert again.latest() == make_commit(0, epoch=epoch)
+    assert (again.owner(), again.open_plan(again.latest())) == ((1, "a"), make_plan(1, epoch=epoch))
+    again.collect_garbage(again.latest(), 1)
+    assert again.claim("b") == 2
+
+
 def test_of_open_plans_the_one_of_the_highest_epoch_counts(log):
     log.write_plan(make_plan(1, epoch=1))
     log.write_plan(make_plan(1, epoch=2))
