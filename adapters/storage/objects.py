@@ -336,6 +336,10 @@ def _write_local(path: str, pieces: Iterable[bytes], *, exclusive: bool, private
         else:
             os.replace(temporary, path)
         _sync_folder(folder)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # as where a disk is full
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)

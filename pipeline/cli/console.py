@@ -71,8 +71,9 @@ def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "tex
         return
     for name in ("apache_beam", "kafka.net.selector", "py.warnings"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Tracebacks of connections that ended: what came of it is in our own message, or it passed.
-    logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
+    # Tracebacks of connections that ended, and of steps: what came of it is in our own message, or it passed.
+    for name in ("kafka.net.transport", "apache_beam.runners.common"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
         handler.addFilter(tells_something)
 

@@ -1,6 +1,7 @@
 """What a person at the terminal sees, and what Ctrl-C does."""
 
 import json
+import logging
 import os
 import signal
 import time
@@ -76,6 +77,10 @@ def plain_lines():
     set_up()
     yield
     set_up()
+
+
+def test_no_traceback_of_a_step_is_told_beside_our_own_message():
+    assert not logging.getLogger("apache_beam.runners.common").isEnabledFor(logging.ERROR)
 
 
 def test_time_left_is_of_the_rate_so_far(clock):
