@@ -15,7 +15,7 @@ from apache_beam.transforms.window import GlobalWindows, TimestampedValue
 import grpo_tta.beam.records  # noqa: F401  (registers how records travel)
 from grpo_tta.adapters.events import BadRecord, ImageRef, group_of
 from grpo_tta.adapters.rows import KINDS, Row
-from grpo_tta.beam.config import Config, config_of
+from grpo_tta.beam.config import Config, check_shards, config_of, place_of
 from grpo_tta.beam.continuous import HERE, KeyByStream, LabelContinuously, LabelHere
 from grpo_tta.beam.events import Event, to_ref
 from grpo_tta.beam.read import ReadImages
@@ -23,7 +23,7 @@ from grpo_tta.beam.runners import check_bounded, check_continuous, check_windows
 from grpo_tta.beam.states import ReadStates, State, newest_states
 from grpo_tta.pipeline.config.job import parse_duration
 from grpo_tta.pipeline.config.resolved import ResolvedJob
-from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import NOTED, KeyByShard, MonitorBad
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, ShardKey
 from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
@@ -107,11 +107,10 @@ class LabelImages(beam.PTransform):
 
     def __init__(self, config: Config, *, states: beam.PCollection | str | None = None, shards: int = 16) -> None:
         super().__init__()
-        if shards < 1:
-            raise ValueError(f"shards must be >= 1, got {shards}")
+        check_shards(shards)
         self._job = ResolvedJob.of(config_of(config))
         uri_policy(self._job.config)
-        self._states = states
+        self._states = place_of(states) if isinstance(states, str) else states
         self._shards = shards
         self._source: ReadImages | None = None
         self._threshold: float | None = None
@@ -154,6 +153,11 @@ class LabelImages(beam.PTransform):
 
     def expand(self, pbegin_or_events: Any):  # type: ignore[no-untyped-def]  # Beam warns of any other hint
         """`LabelResults`. Nothing is loaded or connected here."""
+        if isinstance(pbegin_or_events, beam.PCollection) == (self._source is not None):
+            raise ConfigurationError(
+                "LabelImages(config) is applied to a PCollection of events, LabelImages.from_source(url, config) to a "
+                "pipeline"
+            )
         events = pbegin_or_events if self._source is None else pbegin_or_events | self._source
         check_windows(events)
         refs = (

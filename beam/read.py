@@ -20,7 +20,7 @@ from grpo_tta.adapters.kafka.source import ReadImagesFromKafka as ReadRanges
 from grpo_tta.adapters.kafka.wire import parse_partition
 from grpo_tta.adapters.storage.names import NamePattern
 from grpo_tta.adapters.storage.source import list_source
-from grpo_tta.beam.config import config_of
+from grpo_tta.beam.config import config_of, source_of
 from grpo_tta.beam.runners import check_streams
 from grpo_tta.pipeline.config.job import JobConfig, parse_duration
 from grpo_tta.pipeline.config.kafka import make_offsets, settings_of, source_topics
@@ -49,7 +49,7 @@ class ReadImages(beam.PTransform):
     ) -> None:
         super().__init__()
         NamePattern(stream_pattern, time_pattern)
-        self._list = _List(url, stream_pattern, time_pattern, parse_duration(every) if every else None)
+        self._list = _List(source_of(url), stream_pattern, time_pattern, parse_duration(every) if every else None)
 
     def expand(self, pbegin: Any) -> Any:
         """One listing."""

@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from grpo_tta.adapters.storage.objects import ObjectStore
+from grpo_tta.beam.config import place_of
 from grpo_tta.beam.places import claim_place
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.packs import PackReader, write_pack
@@ -93,7 +94,7 @@ class ReadStates(beam.PTransform):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._url = url
+        self._url = place_of(url)
 
     def expand(self, pbegin: Any) -> Any:
         """Nothing is read here."""
@@ -122,7 +123,7 @@ class WriteStates(beam.PTransform):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._url = url
+        self._url = place_of(url)
 
     def expand(self, states: Any) -> Any:
         """One group, or none."""

@@ -20,7 +20,7 @@ from grpo_tta.adapters.events import group_of
 from grpo_tta.adapters.rows import KINDS, Row
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sink import FORMATS, FileFormat, RecordFiles
-from grpo_tta.beam.config import config_of
+from grpo_tta.beam.config import check_shards, config_of, place_of
 from grpo_tta.beam.places import claim_place
 from grpo_tta.beam.runners import check_windows
 from grpo_tta.pipeline.config.kafka import out_settings
@@ -49,11 +49,10 @@ class WriteRecords(beam.PTransform):
 
     def __init__(self, url: str, file_format: FileFormat = "jsonl", *, shards: int = 1) -> None:
         super().__init__()
-        if file_format not in FORMATS or shards < 1:
-            raise ValueError(
-                f"file_format must be one of {', '.join(FORMATS)} and shards >= 1, got {file_format!r}, {shards}"
-            )
-        self._url, self._format, self._shards = url, file_format, shards
+        check_shards(shards)
+        if file_format not in FORMATS:
+            raise ValueError(f"file_format must be one of {', '.join(FORMATS)}, got {file_format!r}")
+        self._url, self._format, self._shards = place_of(url), file_format, shards
 
     def expand(self, records: Any) -> Any:
         """One group a file."""
@@ -82,6 +81,7 @@ class WriteRecordsToKafka(beam.PTransform):
 
     def __init__(self, url: str, kafka: dict[str, Any] | None = None, *, shards: int = 1) -> None:
         super().__init__()
+        check_shards(shards)
         config = config_of({"kafka": kafka or {}}, output={"url": url}, checkpoint={"url": "elsewhere"})
         out_settings(config, url)
         self._shards = shards

@@ -75,7 +75,7 @@ def list_source(
     unreadable or (unless ``allow_empty``) without a single event or bad record.
     """
     names = NamePattern(stream_pattern, time_pattern)
-    _check(url)
+    check_source(url)
     if every is not None:
         library()
     records = read_manifest(url) if is_manifest(url) else _files(url, names, every, passed or PassedOver())
@@ -97,11 +97,12 @@ def list_arrivals(
     are passed over: that may change yet. Raises `SourceError` also for a storage without modification times.
     """
     names = NamePattern(stream_pattern, time_pattern)
-    _check(url)
+    check_source(url)
     return _guarded(url, _arrivals(url, names, passed or PassedOver()), allow_empty=True)
 
 
-def _check(url: str) -> None:
+def check_source(url: str) -> None:
+    """Raises ValueError for an address that can be no source."""
     if scheme_of(url) in ("rtsp", "rtsps"):
         raise ValueError(
             f"source {redacted(url)!r}: a camera's own stream cannot be read again after a crash: let a recorder write "

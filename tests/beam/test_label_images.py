@@ -182,6 +182,19 @@ def test_what_cannot_work_is_said_when_the_pipeline_is_made() -> None:
         LabelImages({"source": {"allow_uris": ["photos"]}})
     with pytest.raises(ValueError, match="shards must be >= 1"):
         LabelImages({}, shards=0)
+    for url in ("kafka://localhost:1/a", "nope://a", "", None):
+        for step in (WriteRecords, WriteStates, ReadStates, ReadImages):
+            with pytest.raises(ConfigurationError, match=r"no place for files|no source"):
+                step(url)
+    for number in (0, True, "4", 0.5):
+        with pytest.raises(ValueError, match="shards must be >= 1"):
+            WriteRecords("out", shards=number)
+    with pytest.raises(ConfigurationError, match=r"a configuration is .*, got NoneType"):
+        LabelImages(None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"LabelImages.config. is applied to a PCollection"):
+        _ = pipeline() | LabelImages({})
+    with pytest.raises(ConfigurationError, match=r"LabelImages.config. is applied to a PCollection"):
+        _ = pipeline() | beam.Create([EVENT]) | LabelImages.from_source("photos", {})
     with pytest.raises(ValueError, match="file_format"):
         WriteRecords("out", "csv")  # type: ignore[arg-type]
     twice = pipeline() | beam.Create([EVENT]) | beam.WindowInto(SlidingWindows(60, 30))
