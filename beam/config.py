@@ -23,11 +23,15 @@ def config_of(config: Config, **sections: Mapping[str, Any]) -> JobConfig:
         values: Mapping[str, Any] = config.plain()
     elif isinstance(config, Mapping):
         values = config
-    elif isinstance(config, str | os.PathLike):
-        values = read_config_file(os.fspath(config))
     else:
-        kind = type(config).__name__
-        raise ConfigurationError(f"a configuration is a JobConfig, a mapping or the path of a YAML file, got {kind}")
+        try:
+            path = os.fspath(config)
+        except TypeError:
+            kind = type(config).__name__
+            raise ConfigurationError(
+                f"a configuration is a JobConfig, a mapping or the path of a YAML file, got {kind}"
+            ) from None
+        values = read_config_file(path)
     defaults = {"source": {"url": _NO_FOLDER}, "output": {"url": "elsewhere"}}
     return make_config(merged(merged(defaults, values), sections))
 

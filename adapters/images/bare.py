@@ -349,7 +349,8 @@ def bare_webp(data: bytes, limits: ImageLimits) -> Bare:
     bare = b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
     frame = _webp_frame(*kept[-1])
     frame = None if frame == (0, 0, width, height) else frame
-    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height, frame=frame)
+    closed = len(data) >= int.from_bytes(data[4:8], "little") // 2 * 2 + 8
+    return Bare(bare, width, height, metadata.orientation(), memory=12 * width * height, frame=frame, closed=closed)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:

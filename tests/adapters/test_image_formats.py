@@ -362,6 +362,18 @@ def test_a_jpeg_without_its_end_is_right_or_refused(progressive, mode):
         decode(damaged, spec)
 
 
+def test_a_webp_that_is_cut_off_behind_its_pixels_is_told_of():
+    data = encode(Image.new("RGB", (9, 7)), "WEBP", lossless=True, exif=b"Exif\0\0" + bytes(30))
+    for size, expected in ((len(data), []), (len(data) - 4, ["image_without_end"]), (len(data) - 50, None)):
+        told: list[str] = []
+        if expected is None:
+            with pytest.raises(CorruptImage):
+                decode(data[:size], SAME)
+        else:
+            decode(data[:size], SAME, repaired=told.append)
+            assert told == expected
+
+
 def test_jpeg_colours_as_their_markers_say():
     image = picture((32, 32))
     for keep_rgb in (False, True):
