@@ -44,7 +44,7 @@ def to_ref(event: Event) -> ImageRef | BadRecord:
         there = shown(text.encode())
         truncated = there.truncated or "data" in fields
         message = problems(error) if isinstance(error, ValidationError) else str(error)
-        named = coordinate or str(fields.get("id", _NAMELESS))
+        named = coordinate or str(fields.get("id", "")) or _NAMELESS
         return BadRecord(named, "decode_event", type(error).__name__, message, there.text, truncated=truncated)
     return _ref(parsed, coordinate or parsed.id, data if isinstance(data, bytes) else parsed.data)
 

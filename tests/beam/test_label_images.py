@@ -142,6 +142,7 @@ def test_of_several_states_of_a_stream_the_one_of_the_newest_image_counts() -> N
     [
         *((one, "(no id)", f"an event is .*, got {type(one).__name__}") for one in (None, 7, "a", b"a", ["a"], ("a",))),
         ({}, "(no id)", "id: Field required"),
+        ({**EVENT, "id": ""}, "(no id)", "id: "),
         ({**EVENT, "event_time": MAX_TIMESTAMP}, "a", "event_time: .* years 1 to 9999"),
         ({**EVENT, "event_time": MIN_TIMESTAMP, "coordinate": "c"}, "c", "event_time: .* years 1 to 9999"),
         ({**EVENT, "coordinate": np.zeros(2)}, "a", "coordinate: .* got ndarray"),
