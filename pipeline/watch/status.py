@@ -108,7 +108,7 @@ def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
     """
     root = ObjectStore(checkpoint_url)
     names = root.names(f"{PARTITIONS}/")
-    live = sorted({name.split("/")[1] for name in names})
+    live = sorted({name.split("/")[1] for name in names if name.count("/") > 1})
     if live:
         return {name: ObjectStore(partition_url(checkpoint_url, name)) for name in live}
     if Listing.open(root) is None and not root.names("commits/"):

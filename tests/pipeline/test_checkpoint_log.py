@@ -9,6 +9,7 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.pipeline.checkpoint.known import known_streams, partition_url
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog, Conflict, DamagedCheckpoint
 from grpo_tta.pipeline.errors import JobError
+from grpo_tta.pipeline.watch.status import partition_logs
 from grpo_tta.schemas import Counters, PackRef
 
 
@@ -291,6 +292,9 @@ def test_what_partitions_know_is_read_once_a_commit(tmp_path, monkeypatch):
     for name, one in logs.items():
         one.write_commit(make_commit(0, partition=name, states={f"cam of {name}": "p"}))
     own = {"t-0": make_commit(0, states={"mine": "p"})}
+    for beside in ("notes.txt", "t-1/commits/000001-000000000000.json~"):
+        ObjectStore(root).write(f"partitions/{beside}", b"what others put there")
+    assert sorted(partition_logs(root)) == sorted(logs)
     read = ObjectStore.read
     monkeypatch.setattr(ObjectStore, "read", lambda store, name: reads.append(store.url) or read(store, name))
     for _ in range(3):
