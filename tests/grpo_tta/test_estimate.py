@@ -78,9 +78,7 @@ def test_the_width_grows_with_fewer_images_and_fewer_classes_and_is_never_under_
     assert by_classes[2] == by_classes[3]
 
 
-@pytest.mark.parametrize(
-    ("kinds", "bound"), [(1, 0.0), (6, 0.05), (18, 0.17), (19, 0.171), (20, 0.1805), (41, 0.38)]
-)
+@pytest.mark.parametrize(("kinds", "bound"), [(1, 0.0), (6, 0.05), (18, 0.17), (19, 0.171), (20, 0.1805), (41, 0.38)])
 def test_of_many_kinds_a_few_may_err_by_more_than_the_width(kinds: int, bound: float) -> None:
     width = Width({str(kind): kind / 100 for kind in range(kinds)}, 0.0)
     assert width.bound == pytest.approx(bound)
