@@ -1,7 +1,7 @@
 """What a transform is given: a job's configuration, of which only what concerns the transform need be given."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from grpo_tta.adapters.storage.filesystems import redacted, scheme_of
@@ -38,27 +38,23 @@ def config_of(config: Config, **sections: Mapping[str, Any]) -> JobConfig:
 
 def place_of(url: str | os.PathLike[str]) -> str:
     """Where files of a transform lie: a folder or bucket. Raises `ConfigurationError` for what can be none."""
-    try:
-        text = os.fspath(url)
-        if is_kafka(text):
-            raise ValueError(f"{redacted(text)!r} is a Kafka address")
-        ObjectStore(text)
-        _check_scheme(text)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"no place for files: {error}") from error
-    return text
+    return _address(url, "place for files", ObjectStore)
 
 
 def source_of(url: str | os.PathLike[str]) -> str:
     """A source that is listed. Raises `ConfigurationError` for what can be none."""
+    return _address(url, "source", check_source, ", which ReadImagesFromKafka reads")
+
+
+def _address(url: str | os.PathLike[str], what: str, check: Callable[[str], object], of_kafka: str = "") -> str:
     try:
         text = os.fspath(url)
         if is_kafka(text):
-            raise ValueError(f"{redacted(text)!r} is a Kafka address, which ReadImagesFromKafka reads")
-        check_source(text)
+            raise ValueError(f"{redacted(text)!r} is a Kafka address{of_kafka}")
+        check(text)
         _check_scheme(text)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"no source: {error}") from error
+        raise ConfigurationError(f"no {what}: {error}") from error
     return text
 
 

@@ -5,9 +5,9 @@ The bare loop reads a file, decodes it with the same decoder and steps the metho
 no Beam, no records, no checkpoint, and decodes in the thread that steps. The job is everything: listing, graph, reading
 ahead, guard, JSON Lines, plan, states, commit. The two sides alternate; the figure is the median of the rounds' ratios.
 
-The same job without the records of ``monitor/`` tells what those cost, by the processor's time of both: rounds of
-seconds differ by more than the 2 % that is asked about. With ``--streams`` the job's images are dealt out to so many
-streams; the bare loop keeps the feed's own six, in full batches.
+The same job without the records of ``monitor/`` tells what those cost, by the processor's time of both. Rounds differ
+by more than the 2 % that is asked about, so the time in which the records are made is counted too. With ``--streams``
+the job's images are dealt out to so many streams; the bare loop keeps the feed's own six, in full batches.
 """
 
 import os

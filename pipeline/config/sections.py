@@ -168,6 +168,10 @@ class MethodConfig(Section):
             )
         return self
 
+    def kind(self) -> tuple[str, str]:
+        """Its name and settings, by which records of ``monitor/`` and calibrations, with a model, know each other."""
+        return self.name, self.fingerprint()
+
     def fingerprint(self) -> str:
         """Of method and settings."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]

@@ -197,8 +197,7 @@ def fingerprints_of(job: ResolvedJob, labeler: StreamLabeler, source: str) -> Fi
 
 def kind_of(job: ResolvedJob, labeler: StreamLabeler) -> tuple[str, str, str]:
     """Model, method and its settings, to which a calibration belongs."""
-    method = job.config.method
-    return labeler.make.model_fingerprint, method.name, method.fingerprint()
+    return labeler.make.model_fingerprint, *job.config.method.kind()
 
 
 def _check_state_size(labeler: StreamLabeler, most: int) -> None:

@@ -105,8 +105,7 @@ class MonitorMaker:
 def monitor_of(job: ResolvedJob, model_fingerprint: str) -> MonitorMaker:
     """As a job is configured."""
     seconds = parse_duration(job.config.output.monitor) // SECOND
-    method = job.config.method
-    return MonitorMaker(seconds, model_fingerprint, method.name, method.fingerprint())
+    return MonitorMaker(seconds, model_fingerprint, *job.config.method.kind())
 
 
 def _best(label: LabeledImage) -> str:

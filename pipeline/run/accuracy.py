@@ -83,8 +83,7 @@ def calibrated(
     fitted = fit(measured_parts(result, len(frames.labels), kinds))
     return AccuracyCalibration(
         classifier.fingerprint,
-        config.method.name,
-        config.method.fingerprint(),
+        *config.method.kind(),
         len(frames.labels),
         WINDOW,
         fitted.effective_classes,
