@@ -33,6 +33,8 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 # Threads that keep their cores while they wait make a job five times as slow beside another process.
 export OMP_WAIT_POLICY ?= passive
+# Code that oneDNN keeps for every size of a forward is a tenth of a job's memory.
+export ONEDNN_PRIMITIVE_CACHE_CAPACITY ?= 64
 
 # Workers beyond the cores, since tests wait for processes and files.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/integration

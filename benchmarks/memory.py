@@ -1,11 +1,11 @@
 """Peak memory of a job over 20,000 images against one over 2,000.
 
-Each job runs in a process of its own with the default settings. The 20,000 events point at the files of one feed of
-2,000, ten times over with ids and times of their own, through a manifest; the small job's manifest has each once.
+Each job is ``grpo-tta label`` with the default settings and one thread. The 20,000 events point at the files of one feed
+of 2,000, ten times over with ids and times of their own, through a manifest; the small job's manifest has each once.
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,10 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from benchmarks.report import Bar, finish, parser
-from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
-from grpo_tta.pipeline.config.job import make_config
-from grpo_tta.pipeline.run.bounded import run_label_job
 
 PAUSE = timedelta(days=1)
 
@@ -40,22 +37,15 @@ def write_manifest(feed: Path, path: Path, times: int) -> int:
     return count
 
 
-def run_one(manifest: str, out: str) -> int:
-    """Label, then print this process's peak in KB."""
-    keep_freed_memory()
-    summary = run_label_job(make_config({"source": {"url": manifest}, "output": {"url": out}})).summary
-    print(json.dumps({"labels": summary.labels, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
-    return 0
-
-
 def peak(manifest: Path, out: Path, events: int) -> int:
     """Of a process that labels ``manifest``, in KB; raises ``RuntimeError`` where a label is missing."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--one", str(manifest), str(out)]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result = json.loads(said.splitlines()[-1])
-    if result["labels"] != events:
-        raise RuntimeError(f"{events} events gave {result['labels']} labels")
-    return int(result["peak"])
+    command = [sys.executable, "-m", "grpo_tta.pipeline.cli", "label", "--quiet", "--threads", "1"]
+    process = subprocess.Popen([*command, "--source", str(manifest), "--out", str(out)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    labels = json.loads((out / "summary.json").read_text())["labels"] if status == 0 else 0
+    if labels != events:
+        raise RuntimeError(f"{events} events gave {labels} labels, exit status {status}")
+    return usage.ru_maxrss
 
 
 def main() -> int:
@@ -63,10 +53,7 @@ def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--images", type=int, default=2000, help="of the small job (default: 2000)")
     flags.add_argument("--times", type=int, default=10, help="the large one is so much larger (default: 10)")
-    flags.add_argument("--one", nargs=2, metavar=("MANIFEST", "OUT"), help="label, print the peak of this process")
     arguments = flags.parse_args()
-    if arguments.one:
-        return run_one(*arguments.one)
     peaks = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

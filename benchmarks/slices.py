@@ -22,6 +22,7 @@ import psutil
 from benchmarks.report import Bar, finish, parser
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
+from grpo_tta.pipeline.cli.console import environment_for_torch
 from grpo_tta.pipeline.config.job import make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.driver import Progress
@@ -51,6 +52,7 @@ def main() -> int:
     flags.add_argument("--slices", type=int, default=500, help="default: 500")
     flags.add_argument("--images", type=int, default=20, help="a slice (default: 20)")
     arguments = flags.parse_args()
+    environment_for_torch()
     keep_freed_memory()
     process = psutil.Process()
     memory: list[float] = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from grpo_tta.classifier import Classifier, PerThread, share_tensors
@@ -122,8 +123,7 @@ def _batch_norm(module: Any, x: Tensor) -> Tensor:
     scale = module.weight * torch.rsqrt(module.running_var + module.eps)
     shift = module.bias - module.running_mean * scale
     shape = (len(x), -1) + (1,) * (x.ndim - 2)
-    y = torch.addcmul(_rows(shift, len(x)).view(shape), x, _rows(scale, len(x)).view(shape))
-    return _activated(module, y)
+    return _activated(module, _affine(x, _rows(scale, len(x)).view(shape), _rows(shift, len(x)).view(shape)))
 
 
 def _affine_norm(module: Any, bare: nn.Module, channels_first: bool, x: Tensor) -> Tensor:
@@ -132,7 +132,28 @@ def _affine_norm(module: Any, bare: nn.Module, channels_first: bool, x: Tensor) 
     normal, weight = bare(x), _rows(module.weight, len(x)).view(shape)
     if module.bias is None:
         return _activated(module, normal * weight)
-    return _activated(module, torch.addcmul(_rows(module.bias, len(x)).view(shape), normal, weight))
+    return _activated(module, _affine(normal, weight, _rows(module.bias, len(x)).view(shape)))
+
+
+class _Affine(torch.autograd.Function):
+    """``x * scale + shift``. The backward pass of ``addcmul`` multiplies all of ``x`` by one first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return torch.addcmul(shift, x, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, scale = ctx.saved_tensors
+        earlier = grad * scale if ctx.needs_input_grad[0] else None
+        return earlier, (grad * x).sum_to_size(scale.shape), grad.sum_to_size(scale.shape)
+
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    result: Tensor = _Affine.apply(x, scale, shift)
+    return result
 
 
 def _activated(module: Any, y: Tensor) -> Tensor:

@@ -50,16 +50,26 @@ class _Lines(logging.Handler):
             self.handleError(record)
 
 
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""How long a thread of OpenMP keeps its core while it waits: standard, of GNU's library, of LLVM's."""
+_TORCH = {
+    ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"): "passive",
+    ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"): "64",
+}
+"""Unless one of the names is set, the first is: how long a thread of OpenMP keeps its core while it waits (standard, of
+GNU's library, of LLVM's), and for how many operations and sizes of forwards oneDNN keeps code (now, of old)."""
+
+
+def environment_for_torch() -> None:
+    """Threads that sleep while they wait and memory that does not grow with every size of a forward, unless the
+    environment says otherwise. Comes before torch, which reads it when it is loaded."""
+    for names, value in _TORCH.items():
+        if not any(name in os.environ for name in names):
+            os.environ[names[0]] = value
 
 
 def set_up(*, verbose: bool = False, quiet: bool = False, log_format: str = "text") -> None:
-    """How this process speaks, and that torch's threads sleep while they wait, unless the environment says how they do.
-    ``quiet``: of warnings and errors alone. ``verbose``: libraries too. Comes before torch, which reads the environment
-    when it is loaded."""
-    if not any(name in os.environ for name in _WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+    """How this process speaks; before torch is loaded. ``quiet``: of warnings and errors alone. ``verbose``: libraries
+    too."""
+    environment_for_torch()
     _Chosen.json = log_format == "json"
     _Chosen.least = logging.WARNING if quiet else logging.INFO
     lines = _Lines()
