@@ -169,6 +169,15 @@ def _decoded(record: Any) -> ImageRef | BadRecord:
     return decode_record(record)
 
 
+def read_span(settings: KafkaSettings, partition: str, start: int, stop: int) -> Iterator[ImageRef | BadRecord]:
+    """What is committed from ``start`` to before ``stop``, outside of a pipeline; what the log no longer holds is passed
+    over. Raises a `KafkaFailure`, one that may pass after half a minute."""
+    reader = _Reader(settings, partition, ReadLimits(), "earliest", True, None)
+    for item in reader.read(start, stop):
+        if not isinstance(item, SkippedRange) and item[1] is not None:
+            yield _decoded(item[1])
+
+
 @dataclass
 class _Reader:
     """Reads one range: records, gaps and skipped ranges in log order, up to its last offset or the end of the log."""

@@ -54,6 +54,17 @@ class SourceError(Exception):
     """The source as a whole cannot be used: it is missing, empty, or may not be read."""
 
 
+def check_there(url: str) -> None:
+    """Raise `SourceError` where a local file or folder does not exist. Of what is no plain path nothing is said."""
+    path = None if is_glob(url) else local_path(url)
+    if path is not None and not os.path.exists(path):
+        raise _missing(url)
+
+
+def _missing(url: str) -> SourceError:
+    return SourceError(f"source {redacted(url)!r} does not exist")
+
+
 def list_source(
     url: str,
     *,
@@ -126,7 +137,7 @@ def _guarded(url: str, records: Iterator[T], *, allow_empty: bool) -> Iterator[T
     except SourceError:
         raise
     except FileNotFoundError as error:
-        raise SourceError(f"source {redacted(url)!r} does not exist") from error
+        raise _missing(url) from error
     except PermissionError as error:
         raise SourceError(f"source {redacted(url)!r} may not be read: {redacted_text(str(error), url)}") from error
     except Exception as error:  # every back end has errors of its own

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 
 from grpo_tta.pipeline.cli.console import say, set_up
@@ -88,13 +89,25 @@ def _run(flags: argparse.Namespace, beam_options: list[str]) -> int:
         print(shtab.complete(make_parser(everything=True), flags.shell))
         return 0
     name = flags.command.replace("-", "_")
-    if name in ("label", "check"):  # what is wrong with the configuration is said before torch is imported
-        from grpo_tta.pipeline.cli.flags import check_values, job_values
-        from grpo_tta.pipeline.config.job import make_config
-
-        make_config((check_values if name == "check" else job_values)(flags, beam_options))
+    if name in ("label", "check"):
+        _check_lightly(name, flags, beam_options)
     module = import_module(f"grpo_tta.pipeline.cli.{_MODULES[name]}")
     return int(getattr(module, name)(flags, beam_options))
+
+
+def _check_lightly(name: str, flags: argparse.Namespace, beam_options: list[str]) -> None:
+    """What is wrong with the configuration, or a folder that is not there, is said before torch is imported."""
+    from grpo_tta.adapters.storage.filesystems import local_path
+    from grpo_tta.adapters.storage.source import check_there
+    from grpo_tta.pipeline.cli.flags import check_values, job_values
+    from grpo_tta.pipeline.config.job import is_kafka, make_config
+
+    config = make_config((check_values if name == "check" else job_values)(flags, beam_options))
+    with suppress(ValueError):  # of an address, which is said better where it is used
+        checkpoint = local_path(config.checkpoint_url)
+        begun = checkpoint is not None and os.path.exists(checkpoint)  # such a job has a listing of its own
+        if not begun and not is_kafka(config.source.url):
+            check_there(config.source.url)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -48,7 +48,7 @@ def _letters(url: str, security: KafkaSecurity) -> Iterator[DeadLetter]:
     if not is_kafka(url):
         store = ObjectStore(url)
         if not any(store.names(f"{kind}/") for kind in ("dead_letters", "monitor", "labels")):
-            raise JobError(f"--from: {url} holds neither dead_letters/ nor labels/: it is not the --out of a job")
+            raise JobError(f"--from: {url!r} holds neither dead_letters/ nor labels/: it is not the --out of a job")
         yield from read_records(url, "dead_letters", DeadLetter)
         return
     settings, topics = _cluster(url, "--from", security)

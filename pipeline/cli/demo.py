@@ -108,10 +108,7 @@ def _print_feed(feed: FeedSummary) -> None:
     print_columns(lines)
     print(f"\n{feed.images} images, seed {feed.seed}, in {feed.out}; what they show: {feed.truth}")
     print("to label them:")
-    print(
-        f"  grpo-tta label --source {feed.out} --out OUT --stream-pattern '{STREAM_PATTERN}' "
-        f"--time-pattern '{TIME_PATTERN}'"
-    )
+    print(f"  grpo-tta label --source {feed.out} --out OUT --time-pattern auto")
 
 
 def print_table(out: Path, truth_path: Path) -> None:

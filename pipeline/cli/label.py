@@ -114,7 +114,10 @@ def run_live(config: JobConfig) -> int:
 def check(flags: Flags, beam_options: list[str]) -> int:
     """Configuration, access, ten images labelled; nothing is written. 1 where one of the ten cannot be labelled."""
     config = make_config(check_values(flags, beam_options))
-    checked = check_job(config, images=10)
+    try:
+        checked = check_job(config, images=10)
+    except KafkaFailure as error:
+        raise JobError(str(error)) from error
     made, labeled = checked.make, checked.labeled
     print(f"model {made.model_fingerprint}, {len(made.class_names)} classes, method {made.method}")
     lines = [["stream", "id", "label", "probability", "frozen"]]
@@ -125,7 +128,7 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     print_columns(lines)
     for letter in labeled.dead_letters:
         print(printable(f"{letter.coordinate}: {letter.stage}: {letter.error_class}: {letter.error_message}"))
-    _show_streams(checked)
+    _show_streams(config, checked)
     _show_passed_over(config, checked.passed_over)
     for warning in checked.warnings(config):
         say(f"warning: {warning}", logging.WARNING)
@@ -135,9 +138,11 @@ def check(flags: Flags, beam_options: list[str]) -> int:
     return 1 if labeled.dead_letters else 0
 
 
-def _show_streams(checked: Checked) -> None:
+def _show_streams(config: JobConfig, checked: Checked) -> None:
     """The largest streams with their counts."""
     begun = f" of the first {checked.looked_at} records" if checked.looked_at >= MOST_COUNTED else ""
+    if is_kafka(config.source.url):
+        begun = f" of the newest {checked.looked_at} records"
     largest = sorted(checked.streams.items(), key=lambda one: (-one[1], one[0]))
     shown = ", ".join(f"{stream} {count}" for stream, count in largest[:_STREAMS_SHOWN])
     more = len(checked.streams) - _STREAMS_SHOWN

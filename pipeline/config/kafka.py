@@ -71,3 +71,15 @@ def make_member(config: JobConfig) -> Member:
 def make_offsets(config: JobConfig) -> KafkaOffsets:
     """Questions about the source's positions."""
     return KafkaOffsets(settings_of(config, config.source.url), group=config.kafka.group)
+
+
+def check_reached(config: JobConfig) -> None:
+    """The clusters answer, and where output topics are not to be made they are there; raises a ``KafkaFailure``."""
+    for url in config.outputs:
+        if is_kafka(url):
+            settings, topics, plan = out_settings(config, url)
+            settings.probe()
+            if not plan.create:
+                with KafkaOffsets(settings) as offsets:
+                    offsets.partitions(topics.names())
+    settings_of(config, config.source.url).probe()

@@ -30,6 +30,7 @@ from grpo_tta.pipeline.config.values import (
     check_stretch,
     check_window,
     exactly,
+    parse_runner,
     parse_shard,
     parse_until,
     parsed,
@@ -298,7 +299,7 @@ class CheckpointConfig(Section):
 class RunConfig(Section):
     """How the graph is run; no label depends on it."""
 
-    runner: str = "FnApiRunner"
+    runner: Annotated[str, parsed(parse_runner)] = "FnApiRunner"
     """Beam runner, by name; ``DaskRunner``: a cluster (``docs/operating.md#a-dask-cluster``)."""
     beam_options: Annotated[tuple[str, ...], _LIST] = ()
     """Beam's own options, passed through as given; one that Beam does not know is refused, unless a job server may

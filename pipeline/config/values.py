@@ -151,6 +151,18 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+_NOT_SUPPORTED = {
+    "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
+    "SparkRunner": "it was never tried; on several machines name DaskRunner or start one job a --shard",
+}
+
+
+def parse_runner(name: str) -> None:
+    """A ValueError for a Beam runner that is known not to do."""
+    if name in _NOT_SUPPORTED:
+        raise ValueError(f"{name} is not supported: {_NOT_SUPPORTED[name]}")
+
+
 def parse_until(text: str) -> None:
     """``latest`` or a time, else a ``ValueError``."""
     if text != "latest":

@@ -86,7 +86,9 @@ def write_report(
     outputs = read_outputs(request.out, request.since, request.readers)
     request = replace(request, calibration=request.calibration or packaged_for(outputs.kinds))
     if not outputs.names and not outputs.unplaced:
-        raise JobError(f"{request.out} holds neither monitor/ nor labels/: it is not the --out of a job that has begun")
+        raise JobError(
+            f"{request.out!r} holds neither monitor/ nor labels/: it is not the --out of a job that has begun"
+        )
     if strange := sorted({answer.stream for answer in request.answers}.difference(outputs.names)):
         _log.warning("answers are of streams that the job has not, and count for nothing: %s", ", ".join(strange[:5]))
     streams = _judged(outputs, request, truth)

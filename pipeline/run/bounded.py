@@ -1,9 +1,11 @@
 """Run a labelling job: list the source, once or while it is followed, run it slice by slice, write the summary."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -89,7 +91,7 @@ def run_label_job(
             place.sweep()
         check_outputs(before, log, store, outputs)
         if before is not None and not config.source.follow and before.position == source.total:
-            _check_same(before, job.fingerprint, labeler.make.model_fingerprint)
+            _check_same(before, job, labeler.make.model_fingerprint, outputs)
         driver = _driver(job, labeler, source, log, shard, progress, stop, fault_point)
         position, counters = (before.position, before.counters) if before else (0, Counters())
         progress(Progress(position, source.total, counters, 0.0))
@@ -140,13 +142,33 @@ def _open_slice(config: JobConfig, partition: Partition, plan: Plan, commit: Com
     return OpenSlice(plan, commit, config.checkpoint_url, dated=config.source.follow, rerun=partition.rerun)
 
 
-def _check_same(done: Commit, config: str, model: str) -> None:
+def _check_same(done: Commit, job: ResolvedJob, model: str, outputs: Sequence[ObjectStore]) -> None:
     """A finished job is not another one's."""
-    if (done.config_fingerprint, done.model_fingerprint) != (config, model):
+    if (done.config_fingerprint, done.model_fingerprint) != (job.fingerprint, model):
+        changed = _changed(job, outputs)
         raise ConfigurationError(
             f"this job is finished, with other settings or another model ({done.config_fingerprint}, model "
-            f"{done.model_fingerprint}): give the new one another --out"
+            f"{done.model_fingerprint}{'; ' if changed else ''}{changed}): give the new one another --out"
         )
+
+
+def _changed(job: ResolvedJob, outputs: Sequence[ObjectStore]) -> str:
+    """The keys that the configuration in ``summary.json`` has otherwise."""
+    for output in outputs:
+        with suppress(OSError, ValueError, KeyError):
+            before = dict(_flat(json.loads(output.read(SUMMARY))["configuration"]))
+            now = dict(_flat(job.config.shown()))
+            keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+            return f"changed: {', '.join(keys)}" if keys else ""
+    return ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value
 
 
 def _put(output: ObjectStore, summary: bytes) -> None:

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from grpo_tta.adapters.events import BadRecord, ImageRef
+from grpo_tta.adapters.kafka.offsets import KafkaOffsets
+from grpo_tta.adapters.kafka.source import read_span
 from grpo_tta.adapters.storage.filesystems import is_manifest
 from grpo_tta.adapters.storage.names import DEFAULT_STREAM
 from grpo_tta.adapters.storage.passed import PassedOver
 from grpo_tta.adapters.storage.path_times import find
 from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.adapters.storage.times import holds_date
-from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.job import JobConfig, is_kafka
+from grpo_tta.pipeline.config.kafka import check_reached, settings_of, source_topics
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.labeled import Labeled
 from grpo_tta.pipeline.label.labeler import StreamLabeler
@@ -24,13 +27,15 @@ from grpo_tta.pipeline.run.runner import check_runner
 MOST_COUNTED = 100_000
 """Records whose streams are counted."""
 _SAMPLED = 1000
+_NEWEST = 200
+"""Records of a topic."""
 _MINUTE = 60 * 10**6
 
 
 @dataclass(frozen=True)
 class Checked:
-    """``streams``: events of each, of the first ``looked_at`` records that the source lists; ``passed_over``: files
-    that are no events by their names, by suffix."""
+    """``streams``: events of each, of the first ``looked_at`` records that the source lists, or of a topic's newest
+    ones; ``passed_over``: files that are no events by their names, by suffix."""
 
     make: RecordMaker
     labeled: Labeled
@@ -44,7 +49,7 @@ class Checked:
 
     def warnings(self, config: JobConfig) -> Iterator[str]:
         """What the streams' names say of a pattern that is missing or wrong."""
-        if is_manifest(config.source.url):
+        if is_manifest(config.source.url) or is_kafka(config.source.url):
             return
         way_out = "say by --stream-pattern which part of the path is the camera"
         if config.source.stream_pattern is None and DEFAULT_STREAM in self.streams:
@@ -65,20 +70,24 @@ class Checked:
 
 
 def check_job(config: JobConfig, images: int) -> Checked:
-    """Label a few of the first images that the source lists, of all its streams; writes nothing.
+    """Label a few of the first images that the source lists, or of a topic's newest ones, of all its streams; writes
+    nothing, commits no position and makes no topic.
 
-    Raises as `run_label_job` does.
+    Raises as `run_label_job` does, for a topic as `run_live_job`.
     """
     job = ResolvedJob.of(config)
-    check_runner(config.run)
+    live = is_kafka(config.source.url)
+    check_runner(config.run, transactional=live and config.kafka.transactional)
     uri_policy(config)
     outputs, checkpoint = output_stores(config)
     for store in (*outputs, checkpoint):
         store.check_access()
+    if live:
+        check_reached(config)
     with labeler_of(job) as labeler:
         passed, streams, looked_at = PassedOver(), Counter[str](), 0
         guessed: dict[str, tuple[int, str]] = {}
-        records = list_job_source(config, passed)
+        records = _newest(config) if live else list_job_source(config, passed)
         first = list(islice(records, _SAMPLED))
         for record in chain(first, islice(records, MOST_COUNTED - len(first))):
             looked_at += 1
@@ -89,8 +98,19 @@ def check_job(config: JobConfig, images: int) -> Checked:
                     guessed[kind] = count + 1, example
         labeled = _labelled(labeler, _sample(first, images))
         files = [record for record in first if isinstance(record, ImageRef)]
-        dated = [] if config.source.time_pattern else [file.id for file in files if _told_otherwise(file)]
+        dated = [] if config.source.time_pattern or live else [file.id for file in files if _told_otherwise(file)]
         return Checked(labeler.make, labeled, streams, looked_at, passed.plain(), guessed, dated)
+
+
+def _newest(config: JobConfig) -> Iterator[ImageRef | BadRecord]:
+    """Some of the newest records of each partition of the topics."""
+    settings = settings_of(config, config.source.url)
+    with KafkaOffsets(settings) as offsets:
+        partitions = offsets.partitions(source_topics(config))
+        starts, stops = offsets.beginning(partitions), offsets.end(partitions)
+    each = max(_NEWEST // len(partitions), 1)
+    for name in partitions:
+        yield from read_span(settings, name, max(starts[name], stops[name] - each), stops[name])
 
 
 def _told_otherwise(record: ImageRef) -> bool:

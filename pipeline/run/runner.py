@@ -26,11 +26,6 @@ from grpo_tta.pipeline.config.sections import RunConfig
 from grpo_tta.pipeline.config.values import option_name
 from grpo_tta.pipeline.errors import ConfigurationError
 
-_KNOWN_TO_FAIL = {
-    "DirectRunner": "it means different runners on different machines; name FnApiRunner or PrismRunner",
-    "SparkRunner": "it was never tried; on several machines name DaskRunner or start one job a --shard",
-}
-
 IN_PROCESS = "FnApiRunner"
 DASK = "DaskRunner"
 """Runs shards of a job, not its graph (`pipeline.run.cluster`)."""
@@ -45,8 +40,6 @@ _SAMPLING_MILLISECONDS = 10
 def check_runner(run: RunConfig, *, transactional: bool = False) -> None:
     """Raises `ConfigurationError` for a Beam runner that cannot run this graph, or that cannot be made; of a
     ``transactional`` job also for one whose steps are in other processes: its producers are in this one."""
-    if run.runner in _KNOWN_TO_FAIL:
-        raise ConfigurationError(f"run.runner: {run.runner} is not supported: {_KNOWN_TO_FAIL[run.runner]}")
     if run.runner == DASK and importlib.util.find_spec("distributed") is None:
         raise ConfigurationError(lacking(f"run.runner: {DASK}", "dask"))
     try:

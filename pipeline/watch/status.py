@@ -112,7 +112,7 @@ def partition_logs(checkpoint_url: str) -> dict[str, ObjectStore]:
     if live:
         return {name: ObjectStore(partition_url(checkpoint_url, name)) for name in live}
     if Listing.open(root) is None and not root.names("commits/"):
-        raise JobError(f"{checkpoint_url} holds no checkpoint")
+        raise JobError(f"{checkpoint_url!r} holds no checkpoint")
     return {"storage": root}
 
 

@@ -13,6 +13,7 @@ from live_jobs import TIME, LiveJob, feed, image_event, picture, send, wait_unti
 from demo.broker.quorum import free_ports
 from grpo_tta.adapters.kafka.wire import coordinate_of
 from grpo_tta.adapters.storage.sink import read_records
+from grpo_tta.pipeline.cli import main
 from grpo_tta.schemas import LabeledImage
 from grpo_tta.state import decode_state
 
@@ -21,6 +22,29 @@ ONE = {"kafka": {"partitions": "0"}, "checkpoint": {"slice_records": 100}}
 
 def said_by_coordinate(records):
     return {record["coordinate"]: record for record in records}
+
+
+# ---- before a job ----
+
+
+def test_check_labels_the_newest_of_a_topic_and_leaves_nothing_behind(broker, topic, live_job, tmp_path, capsys):
+    name = topic()
+    *_, bad = send(broker, name, [*feed(12, partitions=1), (0, b"not json")])
+    job = live_job(name)
+    line = ["check", "--source", f"kafka://{broker.bootstrap}/{name}", "--method", "zero-shot"]
+    places = ["--out", f"kafka://{broker.bootstrap}/{name}-out", "--checkpoint", str(tmp_path / "checkpoint")]
+    assert main([*line, *places]) == 1
+    said = capsys.readouterr().out
+    assert "of the newest 13 records: cam-" in said
+    assert f"{bad}: decode_event" in said
+    assert "9 of 10 images labelled, nothing written" in said
+    with job.settings.admin() as admin:
+        assert not [made for made in admin.list_topics() if made.startswith(f"{name}-out")]
+    assert not (tmp_path / "checkpoint").exists()
+    assert main([*line[:2], f"kafka://{broker.bootstrap}/{name}-gone"]) == 1
+    assert f"topic '{name}-gone' does not exist" in capsys.readouterr().err
+    assert main([*line[:2], "kafka://127.0.0.1:9/t"]) == 1
+    assert "no Kafka broker takes a connection" in capsys.readouterr().err
 
 
 # ---- poison ----

@@ -161,7 +161,7 @@ def test_what_beam_does_not_know_is_not_dropped_in_silence(
 
 def test_a_place_without_outputs_has_no_dead_letters_to_send(run: Run, tmp_path: Path) -> None:
     code, _, err = run("dead-letters", "replay", "--from", tmp_path / "typo", "--source", "kafka://127.0.0.1:9/t")
-    assert (code, "typo holds neither dead_letters/ nor labels/" in err) == (1, True)
+    assert (code, "typo' holds neither dead_letters/ nor labels/" in err) == (1, True)
 
 
 def test_check_labels_ten_images_and_writes_nothing(run: Run, feed: Path, tmp_path: Path) -> None:
@@ -477,6 +477,9 @@ LIGHT = [
     (["label"], 2),
     (["label", "--sauce", "x"], 2),
     (["check", "--source", "x", "--out", "y", "--method", "none"], 2),
+    (["check", "--source", "nowhere"], 1),
+    (["label", "--source", "nowhere", "--out", "y"], 1),
+    (["label", "--source", ".", "--out", "y", "--runner", "DirectRunner"], 2),
     (["version"], 0),
     (["lable"], 2),
     (["completion", "bash"], 0),
