@@ -22,11 +22,12 @@ from grpo_tta.beam.read import ReadImages
 from grpo_tta.beam.runners import check_bounded, check_continuous, check_windows, keep_bundles_whole
 from grpo_tta.beam.states import ReadStates, State, newest_states
 from grpo_tta.pipeline.config.job import parse_duration
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
 from grpo_tta.pipeline.graph import NOTED, KeyByShard, MonitorBad
 from grpo_tta.pipeline.label.dofn import COUNTERS, STATES, ShardKey
-from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
+from grpo_tta.pipeline.label.load import leave_labeler, take_labeler
 from grpo_tta.pipeline.label.monitor import monitor_of
 from grpo_tta.schemas import AdaptationLog, Counters, DeadLetter, DriftEvent, LabeledImage, MonitorRecord
 

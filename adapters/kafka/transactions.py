@@ -3,7 +3,7 @@
 The transactional id belongs to the source partition: a new owner's `open` aborts what an older one left unfinished and
 fences it, whatever it believes of its membership. The order of a slice:
 
-1. `begin` 2. `send_all` 3. `send_offsets`, with the manifest's name as metadata 4. `commit`: the slice counts.
+1. `begin` 2. `send_all` 3. `send_offsets`, with the commit's name as metadata 4. `commit`: the slice counts.
 
 After any error but `CommitUnknown` nothing of it counts; `abort` and either begin again or, when `Fenced`, let the
 partition go. kafka-python waits without end for the last two, so they run beside us and their wait is bounded.

@@ -27,7 +27,7 @@ from grpo_tta.pipeline.checkpoint.cache import StateCache
 from grpo_tta.pipeline.checkpoint.partition import Fingerprints
 from grpo_tta.pipeline.config.classes import read_labels
 from grpo_tta.pipeline.config.job import JobConfig, parse_duration
-from grpo_tta.pipeline.config.policy import uri_policy as uri_policy
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.label.labeler import StreamLabeler

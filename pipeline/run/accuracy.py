@@ -23,8 +23,9 @@ from grpo_tta.evaluation.corruptions import CORRUPTIONS
 from grpo_tta.evaluation.run import run_stream
 from grpo_tta.evaluation.streams import Frames
 from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, load_reference, uri_policy
+from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, load_reference
 from grpo_tta.pipeline.run.evaluate import read_truth
 from grpo_tta.pipeline.run.places import list_job_source
 

@@ -16,11 +16,12 @@ from grpo_tta.pipeline.checkpoint.log import CheckpointLog
 from grpo_tta.pipeline.checkpoint.outputs import check_outputs
 from grpo_tta.pipeline.checkpoint.partition import Partition, no_fault
 from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError
 from grpo_tta.pipeline.graph import OpenSlice
 from grpo_tta.pipeline.label.labeler import StreamLabeler
-from grpo_tta.pipeline.label.load import fingerprints_of, kind_of, labeler_of, uri_policy
+from grpo_tta.pipeline.label.load import fingerprints_of, kind_of, labeler_of
 from grpo_tta.pipeline.run.driver import PARTITION, Grow, Progress, SliceDriver
 from grpo_tta.pipeline.run.followed import Following
 from grpo_tta.pipeline.run.garbage import settled_heap

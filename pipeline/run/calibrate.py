@@ -12,8 +12,9 @@ from grpo_tta.adapters.images import ImageError
 from grpo_tta.adapters.storage.fetch import PermanentFetchError
 from grpo_tta.guard.reference import ReferenceBuilder
 from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.errors import JobError
-from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier, uri_policy
+from grpo_tta.pipeline.label.load import ImageReader, batch_size, load_job_classifier
 from grpo_tta.pipeline.run.places import list_job_source
 
 

@@ -16,10 +16,11 @@ from grpo_tta.adapters.storage.pointers import is_pointer
 from grpo_tta.adapters.storage.times import holds_date
 from grpo_tta.pipeline.config.job import JobConfig, is_kafka
 from grpo_tta.pipeline.config.kafka import check_reached, settings_of, source_topics
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.label.labeled import Labeled
 from grpo_tta.pipeline.label.labeler import StreamLabeler
-from grpo_tta.pipeline.label.load import labeler_of, uri_policy
+from grpo_tta.pipeline.label.load import labeler_of
 from grpo_tta.pipeline.label.records import RecordMaker, WindowedRef, bad_record
 from grpo_tta.pipeline.run.places import list_job_source, output_stores
 from grpo_tta.pipeline.run.runner import check_runner

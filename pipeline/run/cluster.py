@@ -24,12 +24,13 @@ from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.sealed import read_sealed, seal_json
 from grpo_tta.pipeline.checkpoint.log import Conflict
 from grpo_tta.pipeline.config.job import JobConfig
+from grpo_tta.pipeline.config.policy import uri_policy
 from grpo_tta.pipeline.config.resolved import ResolvedJob
 from grpo_tta.pipeline.errors import ConfigurationError, JobError
-from grpo_tta.pipeline.label.load import leave_labeler, take_labeler, uri_policy
+from grpo_tta.pipeline.label.load import leave_labeler, take_labeler
 from grpo_tta.pipeline.run.bounded import SUMMARY, JobResult, job_listing, run_label_job
 from grpo_tta.pipeline.run.driver import Progress
-from grpo_tta.pipeline.run.packed import Packed
+from grpo_tta.pipeline.run.pickled import Pickled
 from grpo_tta.pipeline.run.places import output_stores, outputs_claimed
 from grpo_tta.pipeline.run.runner import IN_PROCESS, check_runner, make_pipeline
 from grpo_tta.pipeline.run.shards import Shard, check_shards, shards_noted
@@ -170,8 +171,8 @@ def _run(config: JobConfig, work: LabelShard, count: int, tell: Callable[[], Non
     raised."""
     run = config.run.model_copy(update={"beam_options": (*config.run.beam_options, f"--dask_npartitions={count}")})
     pipeline = make_pipeline(run)
-    packed = Packed(pickle.dumps(work))
-    _ = pipeline | "Shards" >> beam.Create(range(count), reshuffle=False) | "LabelShard" >> beam.Map(packed)
+    pickled = Pickled(pickle.dumps(work))
+    _ = pipeline | "Shards" >> beam.Create(range(count), reshuffle=False) | "LabelShard" >> beam.Map(pickled)
     logging.getLogger("distributed").setLevel(logging.WARNING)
     try:
         result: Any = pipeline.run()

@@ -15,6 +15,7 @@ import grpo_tta.pipeline.graph as graph
 import grpo_tta.pipeline.label.dofn as labeling
 import grpo_tta.pipeline.run.bounded as run
 import grpo_tta.pipeline.run.places as places
+import grpo_tta.pipeline.run.slice as slices
 from grpo_tta.adapters.storage.objects import ObjectStore
 from grpo_tta.adapters.storage.source import list_source
 from grpo_tta.pipeline.checkpoint.log import CheckpointLog
@@ -59,7 +60,7 @@ def label(use):
     """Run a job of the counting method, or of another; its configuration and result."""
 
     def run_job(config, method=None, **options):
-        hooks = {name: options.pop(name) for name in ("stop", "fault_point") if name in options}
+        hooks = {name: options.pop(name) for name in ("stop", "fault_point", "progress") if name in options}
         use(config, job_labeler(config, method, **options))
         return run.run_label_job(config, **hooks)
 
@@ -115,6 +116,16 @@ def test_slices_equal_one_slice_where_arithmetic_is_exact(feed, tmp_path, label)
     again = maker.records(*(second[folder] for folder in ("labels", "adaptation", "drift", "dead_letters")))
     assert dump(merged(again)) == dump(first["monitor"])
     assert states(cut) == states(whole)
+
+
+def test_a_slice_has_no_more_events_than_states_that_fit(feed, tmp_path, label, monkeypatch):
+    config = job_config(feed, tmp_path / "out", checkpoint={"slice_records": 1000})
+    monkeypatch.setattr(slices, "_STATES", 20 * job_labeler(config).largest_state_bytes + 1)
+    done = []
+    label(config, progress=lambda progress: done.append(progress.done))
+    assert done[:3] == [0, 20, 40]
+    monkeypatch.setattr(slices, "_STATES", 0)
+    assert slices.most_records(1000, 1) == 1
 
 
 def step_of(config, commit=None):

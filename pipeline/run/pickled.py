@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Packed:
+class Pickled:
     """Called, it is unpickled: a Dask scheduler unpickles what its workers run, and would import torch for it."""
 
     step: bytes
