@@ -1,7 +1,7 @@
 """Peak memory of a job over 20,000 images against one over 2,000.
 
 Each job is ``grpo-tta label`` with the default settings and one thread. The 20,000 events point at the files of one
-feed of 2,000, ten times over with ids and times of their own, through a manifest; the small job's manifest has each once.
+feed of 2,000, ten times over with ids and times of their own, through a manifest; the small job's has each once.
 """
 
 import json

@@ -170,8 +170,8 @@ def _decoded(record: Any) -> ImageRef | BadRecord:
 
 
 def read_span(settings: KafkaSettings, partition: str, start: int, stop: int) -> Iterator[ImageRef | BadRecord]:
-    """What is committed from ``start`` to before ``stop``, outside of a pipeline; what the log no longer holds is passed
-    over. Raises a `KafkaFailure`, one that may pass after half a minute."""
+    """What is committed from ``start`` to before ``stop``, outside of a pipeline; what the log no longer holds is
+    passed over. Raises a `KafkaFailure`, one that may pass after half a minute."""
     reader = _Reader(settings, partition, ReadLimits(), "earliest", True, None)
     for item in reader.read(start, stop):
         if not isinstance(item, SkippedRange) and item[1] is not None:
