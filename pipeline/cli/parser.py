@@ -6,6 +6,7 @@
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -21,6 +22,13 @@ from grpo_tta.pipeline.cli.report import add_page_flags, add_report_flags
 STAGES = ("source", "decode_event", "policy", "fetch", "decode_image", "step", "sink")
 _PATHS = ("FILE", "DIR", "OUT", "URL", "TAG|PATH")
 """Of flags whose metavar begins so a shell completes paths."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Breaks no line inside of ``hf-hub:``."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,7 +125,7 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
 def _helped(parser: argparse.ArgumentParser, everything: bool, usage: str, example: str) -> None:
     """Of a command with many flags: a short line of usage, an example, and where the other flags are."""
     parser.usage = f"{parser.prog} {usage}"
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = _Help
     parser.add_argument("--help-all", action="help", help="show all flags, in groups")
     more = "" if everything else f"All flags, in groups: {parser.prog} --help-all\n"
     parser.epilog = f"{more}Example: {example}"
@@ -206,7 +214,7 @@ def _add_letters(parser: argparse.ArgumentParser, everything: bool) -> None:
 
 def _add_completion(parser: argparse.ArgumentParser, everything: bool) -> None:
     parser.add_argument("shell", choices=SUPPORTED_SHELLS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = _Help
     parser.epilog = (
         "bash:  grpo-tta completion bash > ~/.local/share/bash-completion/completions/grpo-tta\n"
         "zsh:   grpo-tta completion zsh > ~/.zfunc/_grpo-tta, with ~/.zfunc on fpath\n"
