@@ -542,7 +542,9 @@ def test_a_finished_job_is_not_taken_for_one_of_other_settings(feed, undisturbed
     out, checkpoint = Path(undisturbed.output.url), {**TWO, "on_state_mismatch": policy}
     there = files(out)
     other = job_config(feed, out, checkpoint=checkpoint, method={"settings": {"learning_rate": 0.5}})
-    with pytest.raises(ConfigurationError, match="this job is finished, with other settings"):
+    changed = "checkpoint.on_state_mismatch, method" if policy == "reset" else "method"
+    said = rf"this job is finished, with other settings .*; changed: {changed}.settings.learning_rate\)"
+    with pytest.raises(ConfigurationError, match=said):
         label(other)
     assert files(out) == there
 
