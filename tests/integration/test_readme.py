@@ -71,7 +71,7 @@ def test_from_a_clone_to_ones_own_folder_labelled(clone: Path) -> None:
 def test_the_other_commands_are_understood() -> None:
     lines = [line for heading in ("Your own images", "Your own topic") for block in blocks(heading)
              for line in block.splitlines()]  # fmt: skip
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         flags = parsed(shlex.split(line)[1:])
         if flags.command in ("label", "check"):
