@@ -11,7 +11,6 @@ Age: a process of its own sends images at half of the live rate; the job labels 
 The first ten seconds' events are left out.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from benchmarks.topics import PARTITIONS, make_topic, send
 from demo.broker import LocalBroker
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
+from grpo_tta.pipeline.cli.console import environment_for_torch
 from grpo_tta.pipeline.config.job import JobConfig, make_config
 from grpo_tta.pipeline.run.bounded import run_label_job
 from grpo_tta.pipeline.run.driver import Progress
@@ -155,7 +155,7 @@ def main() -> int:
     flags.add_argument("--images", type=int, default=4800, help="default: 4800")
     flags.add_argument("--rounds", type=int, default=3, help="default: 3")
     arguments = flags.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment_for_torch()
     keep_freed_memory()
     images, ratios, rates = arguments.images, [], []
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name, "broker")) as broker:

@@ -7,7 +7,6 @@ slope of a line through resident memory over the slices after the first fifth, a
 more, the most open in the last tenth of the slices against the most open in the tenth after the first fifth.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from benchmarks.topics import PARTITIONS, make_topic
 from demo.broker import LocalBroker
 from grpo_tta import keep_freed_memory
 from grpo_tta.demo.feed import write_feed
+from grpo_tta.pipeline.cli.console import environment_for_torch
 from grpo_tta.pipeline.run.live_job import run_live_job
 from grpo_tta.pipeline.watch.progress import LiveProgress
 
@@ -107,7 +107,7 @@ def main() -> int:
     flags.add_argument("--minutes", type=float, default=20.0, help="at a steady rate; 0: none (default: 20)")
     flags.add_argument("--rate", type=float, default=8.0, help="images a second (default: 8)")
     arguments = flags.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment_for_torch()
     keep_freed_memory()
     watches = []
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name, "broker")) as broker:

@@ -9,7 +9,6 @@ import argparse
 import base64
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ import kafka
 from demo.broker import BrokerUnavailable, LocalBroker, create_topic
 from demo.broker.quorum import free_ports
 from grpo_tta.demo import reference_path, write_feed
+from grpo_tta.pipeline.cli.console import environment_for_torch
 
 FRAMES, LABELS = "frames", "labels"
 PARTITIONS = 4
@@ -190,7 +190,7 @@ def main() -> int:
     """What is missing is said in one line."""
     arguments = make_parser().parse_args()
     logging.basicConfig(level=logging.ERROR)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment_for_torch()
     if arguments.send_to:
         return send(arguments.send_to, arguments.out, arguments.images, arguments.rate)
     try:
