@@ -121,13 +121,13 @@ def table(development: bool) -> list[Part]:
     """All that is measured, in this order; a run that is in two parts is measured once."""
     sets, kinds = ([DEMO_SET], DEVELOPMENT) if development else (SETS, tuple(CORRUPTIONS))
     conditions = [CLEAN, *(Condition(kind, severity) for kind in kinds for severity in SEVERITIES)]
-    main = Part(sets, conditions, _methods(METHODS), FRAMES, SEEDS, RUNS)
+    main = Part(sets, conditions, methods(METHODS), FRAMES, SEEDS, RUNS)
     return [
         replace(main, runs=1),
-        *(Part(sets, [CLEAN], _methods(METHODS), FRAMES, SEEDS, SEEDS, stream=stream) for stream in NATURAL),
-        Part(sets, conditions[1:], _methods(LONG_METHODS), LONG, SEEDS, 1, every=8),
+        *(Part(sets, [CLEAN], methods(METHODS), FRAMES, SEEDS, SEEDS, stream=stream) for stream in NATURAL),
+        Part(sets, conditions[1:], methods(LONG_METHODS), LONG, SEEDS, 1, every=8),
         main,
-        Part(sets, conditions, _methods(OTHERS), FRAMES, SEEDS, 1),
+        Part(sets, conditions, methods(OTHERS), FRAMES, SEEDS, 1),
     ]
 
 
@@ -137,7 +137,8 @@ def only(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
     return [part for part in some if part.methods]
 
 
-def _methods(names: Sequence[str]) -> list[BenchMethod]:
+def methods(names: Sequence[str]) -> list[BenchMethod]:
+    """Of these names, in the order published, tuned; raises `ConfigurationError` for an unknown one."""
     plain = [name for name in names if not name.endswith("-tuned")]
     tuned = [f"{name}={TUNED / name.removesuffix('-tuned')}.yaml" for name in names if name.endswith("-tuned")]
     return parse_methods(",".join(plain), tuned)

@@ -16,6 +16,8 @@ from typing import Any
 
 BUILD = Path("build/demo")
 PACKAGES = Path(__file__).with_name("packages.json")
+PICTURES = ("train", "development", "shipped", "final")
+"""Roles of the packages that hold drawings."""
 
 
 class FetchError(Exception):
@@ -88,8 +90,8 @@ def check_licence(package: Package) -> None:
 
 
 def main() -> None:
-    """Fetch and check everything."""
-    for package in packages():
+    """Fetch and check everything that the demo model and its pictures are made of."""
+    for package in packages(*PICTURES, "names"):
         fetch(package)
         print(f"{package.name}@{package.version}: {package.licence}, {package.role}")
 

@@ -20,7 +20,7 @@ import resvg_py
 from PIL import Image
 
 from demo.concepts import TRAINING_VENDORS, Concept, PictureSet, concepts, named, unseen
-from demo.fetch import BUILD, fetch, packages
+from demo.fetch import BUILD, PICTURES, fetch, packages
 
 SIZE = 72
 CLASSES = Path("grpo_tta/demo/assets/classes.json")
@@ -71,7 +71,7 @@ def render_set(pictures: PictureSet, known: list[Concept]) -> tuple[np.ndarray, 
 def main() -> None:
     """Render everything, or one set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("set", nargs="?", choices=[p.set_name for p in packages() if p.role != "names"])
+    parser.add_argument("set", nargs="?", choices=[p.set_name for p in packages(*PICTURES)])
     arguments = parser.parse_args()
     (BUILD / "pictures").mkdir(parents=True, exist_ok=True)
     if arguments.set is None:
@@ -82,7 +82,7 @@ def main() -> None:
 
 def render_one(name: str) -> None:
     """The classes of the packaged model as one vendor drew them."""
-    (package,) = (package for package in packages() if package.set_name == name)
+    (package,) = (package for package in packages(*PICTURES) if package.set_name == name)
     for needed in (package, *packages("names")):
         fetch(needed)
     classes = [entry["name"] for entry in json.loads(CLASSES.read_text(encoding="utf-8"))["classes"]]
@@ -91,7 +91,7 @@ def render_one(name: str) -> None:
 
 def render_all() -> None:
     """Every set, and the list of concepts."""
-    sets = {p.set_name: PictureSet(p) for p in packages("train", "development", "shipped", "final")}
+    sets = {p.set_name: PictureSet(p) for p in packages(*PICTURES)}
     known = concepts(sets)
     classes = [concept for concept in known if concept.is_class]
     jobs = {name: (set_, known if name in TRAINING_VENDORS else classes) for name, set_ in sets.items()}

@@ -13,6 +13,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -29,7 +30,7 @@ from grpo_tta.demo import scenes
 from grpo_tta.demo.tower import STEM
 
 FOLDER = Path("build/towers/efficientnet")
-_NO_TEXT = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+NO_TEXT = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
 """open_clip wants a text tower; nothing is ever encoded by it."""
 _LOOKS = 4
 _BATCH = 128
@@ -59,23 +60,33 @@ def main() -> None:
     scale = best_scale(cosines, labels)
     accuracy = float((cosines.argmax(1) == labels).float().mean())
     print(f"efficientnet: logit scale {scale}, {100 * accuracy:.1f} % of the held-out pictures' frames right")
-    model = open_clip.CLIP(EMBED_DIM, vision_config(STEM), _NO_TEXT)
-    model.visual.load_state_dict(teacher.visual.state_dict())
-    model.logit_scale.data.fill_(math.log(scale))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": vision_config(STEM), "text_cfg": _NO_TEXT},
-        "preprocess_cfg": PREPROCESS,
-    }
-    (FOLDER / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     names = [concept.label for concept in captions.concepts[: captions.classes]]
-    save_file(
-        {"class_vectors": vectors.contiguous()},
-        FOLDER / "class_vectors.safetensors",
-        metadata={"class_names": json.dumps(names, ensure_ascii=False)},
-    )
+    write(FOLDER, EMBED_DIM, vision_config(STEM), teacher.visual, scale, {"class_vectors": (names, vectors)})
+
+
+def write(
+    folder: Path,
+    embed_dim: int,
+    vision: dict[str, Any],
+    visual: torch.nn.Module,
+    scale: float,
+    vectors: dict[str, tuple[list[str], Tensor]],
+) -> None:
+    """A folder as open_clip reads it; beside the model ``NAME.safetensors`` of class names and vectors ``[C, D]``."""
+    model = open_clip.CLIP(embed_dim, vision, NO_TEXT)
+    model.visual.load_state_dict(visual.state_dict())
+    model.logit_scale.data.fill_(math.log(scale))
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": NO_TEXT},
+        "preprocess_cfg": PREPROCESS | {"size": vision["image_size"]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name, (classes, rows) in vectors.items():
+        metadata = {"class_names": json.dumps(classes, ensure_ascii=False)}
+        save_file({"class_vectors": rows.contiguous()}, folder / f"{name}.safetensors", metadata=metadata)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "attn_mask"}
-    save_file(weights, FOLDER / "open_clip_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
 
 
 if __name__ == "__main__":

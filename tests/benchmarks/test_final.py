@@ -112,7 +112,7 @@ def test_each_cell_has_runs_with_some_of_the_seeds_and_all_seeds_are_used() -> N
 def test_settings_that_were_chosen_are_methods_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tent.yaml").write_text("method: {name: tent, settings: {learning_rate: 0.1}}\n")
     monkeypatch.setattr(final, "TUNED", tmp_path)
-    published, tuned = final._methods(["tent", "tent-tuned"])
+    published, tuned = final.methods(["tent", "tent-tuned"])
     assert (published.label, published.settings.learning_rate) == ("tent", 0.001)
     assert (tuned.label, tuned.name, tuned.settings.learning_rate) == ("tent-tuned", "tent", 0.1)
 
