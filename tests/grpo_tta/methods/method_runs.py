@@ -64,7 +64,11 @@ def assert_close(left: State, right: State) -> None:
             allowed = 1e-2 * float(value.abs().max())
         elif isinstance(value, Tensor) and value.dtype in _BYTES and isinstance(other, Tensor):
             value, other, allowed = value.float(), other.float(), _BYTES[value.dtype]
-        elif isinstance(value, Tensor) and value.dtype in _HALF and name != "learnt":
+        elif name == "learnt" and isinstance(value, Tensor) and isinstance(other, Tensor):
+            # Adam's step of an entry whose gradient is next to nothing may go either way: the whole is compared
+            assert float((other.float() - value.float()).norm()) <= 0.02 * float(value.float().norm()), name
+            continue
+        elif isinstance(value, Tensor) and value.dtype in _HALF:
             allowed = _HALF[value.dtype] * float(value.abs().max())
         torch.testing.assert_close(other, value, atol=allowed, rtol=1e-2)
 
