@@ -1,7 +1,7 @@
 """Alignment and dispersion rewards of a group of candidate classes.
 
-The names are the paper's; the formulas are labelled one by one. No reward is ever taken from the encoder that is being
-adapted: an anchor that moves with its pupil collapses [ours, measured], so every alignment is of frozen models.
+The names are the paper's; the formulas are labelled one by one. Every alignment is of frozen models: an anchor that
+moves with its pupil collapsed in a prototype [ours, docs/decisions/0004].
 ``group`` is int64 ``[..., G]``, class indices; every reward is float32 ``[..., G]``.
 """
 
@@ -14,7 +14,6 @@ from grpo_tta.owners import times
 from grpo_tta.policy import entropy
 
 _CLIP_SCORE_WEIGHT = 2.5
-_FULL_TRUST_CLASSES = 90.0
 _FULL_TRUST_SHARE = 0.9
 _SMALLEST_RATIO = 0.05
 _SMALLEST_SUM = 1e-12
@@ -68,7 +67,7 @@ def marginal_ratio(marginal: Tensor) -> Tensor:
     return (marginal * marginal.shape[-1]).clamp_min(_SMALLEST_RATIO)
 
 
-def trust(shown: Tensor, enough: float = _FULL_TRUST_CLASSES) -> Tensor:
+def trust(shown: Tensor, enough: float) -> Tensor:
     """How much a stream's frames say about the encoder rather than about the stream, in [0, 1]. [ours]
 
     ``min(1, exp(H) / min(enough, 0.9 C))^2`` with H the entropy of ``shown`` ``[..., C]``, sums of frozen

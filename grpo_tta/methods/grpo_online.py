@@ -60,10 +60,10 @@ class OnlineGrpo(TunedMethod):
     one that was stored. [ours, docs/decisions/0027]
 
     The group is drawn and trained on with the same parameters, so the ratio is 1 and the clip does not bind: an update
-    is along the policy gradient ``sum_o pi(o) A(o) grad log pi(o)`` over the group, less the gradients of the feature
-    dispersion and of the entropy. The surrogate's value is zero but for rounding, as the advantages sum to zero:
-    reward, gradient norm and disagreement are what to watch. A stretch of frames whose gradient is not finite adds
-    nothing, and its report says ``finite=False``.
+    is along ``sum_o w(o) A(o) grad log pi(o)`` over the group, ``w`` being the policy made to sum to 1 over it, less
+    the gradients of the feature dispersion and of the entropy. The surrogate's value is zero but for rounding, as the
+    advantages sum to zero: reward, gradient norm and disagreement are what to watch. A stretch of frames whose gradient
+    is not finite adds nothing, and its report says ``finite=False``.
     """
 
     name: ClassVar[str] = "grpo-online"

@@ -90,7 +90,8 @@ class GrpoSettings:
     """Online: the policy, which labels come from too, is of adapted features in the metric of the stream's adapted
     features, or of plain cosines. [ours]"""
     marginal_frames_per_class: float = 1.0
-    """Memory of a stream's marginals in frames, per class, > 0; at least ten updates. [ours]"""
+    """Online: memory of a stream's marginals, and of the classes that it has shown, by which it is trusted, in frames
+    per class, > 0; at least ten updates. [ours]"""
     logit_adjustment: float = 1.0
     """Online: labels are those of the adapted logits minus this times the log of the adapted encoder's own marginal of
     runners-up, as far as the stream is to be trusted; 0: the adapted encoder's as they are. [ours]"""
@@ -120,10 +121,10 @@ class GrpoSettings:
     """Views an image: the plain one and ``views - 1`` random resized crops with flips [peer:TPT, RLCF; their number
     ours]."""
     confident_share: float = 1.0 / 3.0
-    """Share of the views, those of lowest entropy, that are trained on and make the consensus; > 0, at most 1.
-    [peer:TPT, there 0.1]"""
+    """Share of the views, those of lowest entropy, that are trained on and make the consensus; > 0, at most 1; at least
+    one view. [peer:TPT, there 0.1]"""
     view_min_area: float = 0.5
-    """Smallest area of a crop, as a share of the image, > 0; the largest is 1. [ours]"""
+    """Smallest area of a crop, as a share of the image, > 0; the largest is 1; of no effect with one view. [ours]"""
     images_at_once: int = 16
     """Episodic: images adapted in one forward; bounds memory, changes labels by rounding alone. [ours]"""
     lora_rank: int = 16
@@ -131,7 +132,7 @@ class GrpoSettings:
     lora_blocks: int = 3
     """Attention layers with deltas, counted from the last, at least 1. [peer:TTL]"""
     seed: int = 0
-    """Mixed into every image's own seed."""
+    """Mixed into every image's own seed, which draws crops and ``gumbel`` groups; of no effect with neither."""
 
     def __post_init__(self) -> None:
         check_fields(

@@ -105,11 +105,11 @@ def test_a_stream_of_one_class_does_not_hold_that_class_back() -> None:
 def test_a_stream_is_trusted_by_the_number_of_classes_it_shows(classes: int, shown: int, expected: float) -> None:
     sums = torch.zeros(classes)
     sums[:shown] = 7.5
-    assert rewards.trust(sums) == pytest.approx(expected, rel=1e-3)
+    assert rewards.trust(sums, 90) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_stream_of_which_nothing_was_seen_is_not_trusted() -> None:
-    assert rewards.trust(torch.zeros(10)) == 0.0
+    assert rewards.trust(torch.zeros(10), 90) == 0.0
 
 
 def test_marginal_memory_does_not_depend_on_how_frames_are_cut() -> None:

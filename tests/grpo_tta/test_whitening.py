@@ -101,12 +101,12 @@ def test_a_common_shift_and_a_common_scale_of_all_features_change_nothing() -> N
         torch.testing.assert_close(cosines(metric, moved), expected, atol=2e-3, rtol=2e-3)
 
 
-def test_it_is_differentiable_in_features_alone() -> None:
+def test_it_is_differentiable_in_features() -> None:
     features = squeezed(5).requires_grad_()
     cosines(metric_of(moments_of(squeezed()), ONE, vectors()), features).sum().backward()
     assert features.grad is not None
     assert bool(torch.isfinite(features.grad).all())
-    assert isinstance(metric_of(moments_of(squeezed()), ONE, vectors()), Metric)
+    assert features.grad.any()
 
 
 def test_one_class_or_no_frame_tells_nothing_and_many_of_both_everything() -> None:
