@@ -23,7 +23,6 @@ _RUN = 64
 _VISITS = 20
 _BLIPS = 50
 _SHIFTS = 8
-_SHOWN = 40
 
 
 class _Drawing:
@@ -104,8 +103,11 @@ def _skewed(draw: _Drawing, frames: int, conditions: Sequence[Condition]) -> Pla
     return draw.plan(draw.of(draw.rng.choice(draw.classes, frames, p=shares / shares.sum())), conditions)
 
 
-def _few_shown(draw: _Drawing, frames: int, conditions: Sequence[Condition]) -> Plan:
-    return draw.plan(draw.of(draw.rng.choice(draw.classes[:_SHOWN], frames)), conditions)
+def _few_shown(count: int) -> Maker:
+    def make(draw: _Drawing, frames: int, conditions: Sequence[Condition]) -> Plan:
+        return draw.plan(draw.of(draw.rng.choice(draw.classes[:count], frames)), conditions)
+
+    return make
 
 
 def _few_classes(count: int) -> Maker:
@@ -199,7 +201,11 @@ STREAMS: dict[str, StreamKind] = {
         "eight parts with class shares of their own, the input stays", _label_shift, least_frames=8
     ),
     "skewed": StreamKind("class shares by Zipf's law", _skewed),
-    "few-shown": StreamKind("40 of the classes are shown, all are asked for", _few_shown),
+    "few-shown": StreamKind("40 of the classes are shown, all are asked for", _few_shown(40)),
+    **{
+        f"few-shown-{count}": StreamKind(f"{count} of the classes are shown, all are asked for", _few_shown(count))
+        for count in (5, 10, 20)
+    },
     **{
         f"few-classes-{count}": StreamKind(f"{count} classes are asked for and shown", _few_classes(count))
         for count in (2, 5, 6, 10, 20, 40)

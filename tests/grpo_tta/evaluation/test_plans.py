@@ -126,7 +126,8 @@ def test_a_label_shift_is_no_change_of_the_input() -> None:
 def test_skewed_and_few() -> None:
     counts = np.sort(np.bincount(made("skewed", 3000).labels))[::-1]
     assert counts[0] / counts[1] == pytest.approx(2, rel=0.25)
-    assert len(np.unique(made("few-shown", 3000).labels)) == 40
+    for name, count in (("few-shown", 40), ("few-shown-5", 5)):
+        assert len(np.unique(made(name, 3000).labels)) == count
     plan = made("few-classes-5")
     assert plan.classes is not None
     assert len(plan.classes) == 5
