@@ -36,9 +36,9 @@ class Window:
 
     def marginal_after(self, marginal: Tensor, probabilities: Tensor, horizon: float) -> Tensor:
         """Running means of runners-up ``[S, C]`` with these windows', of ``probabilities`` ``[S, E, C]``; memory
-        ``horizon`` frames."""
-        sums = (self.counted[..., None] * runner_up(probabilities)).sum(1)
-        mean = sums / self.counted.sum(1, keepdim=True).clamp_min(1)
+        ``horizon`` frames. A window of which no frame counts changes nothing."""
+        sums, number = (self.counted[..., None] * runner_up(probabilities)).sum(1), self.counted.sum(1, keepdim=True)
+        mean = torch.where(number > 0, sums / number.clamp_min(1), marginal)
         return update_marginal(marginal, mean, self.counted.shape[1], horizon)
 
 

@@ -13,7 +13,7 @@ from grpo_tta import Batch, Classifier, GrpoSettings, State, create_method
 from grpo_tta.classifier import digest_tensors
 from grpo_tta.methods.grpo_episodic import EpisodicGrpo
 from grpo_tta.methods.grpo_online import OnlineGrpo
-from grpo_tta.methods.known import Known
+from grpo_tta.methods.known import Known, Window
 from grpo_tta.optimiser import adam_in_bytes
 from grpo_tta.owners import stack, unstack
 from grpo_tta.rewards import marginal_dispersion, runner_up
@@ -311,3 +311,25 @@ def test_a_reset_by_a_shift_keeps_the_parameters_and_nothing_else(classifier: Cl
     assert torch.equal(kept["learnt"], state["learnt"])
     assert not torch.equal(kept["learnt"], initial["learnt"])
     assert_same({**kept, "learnt": initial["learnt"]}, initial)
+
+
+def test_a_window_of_which_no_frame_counts_leaves_the_marginal() -> None:
+    rows = torch.rand(2, 16, 5, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    counted = torch.stack([torch.zeros(16), torch.ones(16)])
+    marginal = torch.full((2, 5), 0.2)
+    after = Window(rows, rows, None, counted).marginal_after(marginal, rows, 80.0)
+    torch.testing.assert_close(after[0], marginal[0])
+    kept = math.exp(-16 / 80)
+    torch.testing.assert_close(after[1], kept * marginal[1] + (1 - kept) * runner_up(rows[1]).mean(0))
+
+
+def test_a_stream_of_one_class_is_labelled_by_plain_cosines(classifier: Classifier, batches: Batches) -> None:
+    seen = seeing(classifier, batches)
+    one = batches(1, start=9003)
+    stream = Batch(one.canvases.repeat(96, 1, 1, 1), torch.arange(96))
+    labels, _, _ = run(create_method("whitened", seen), stream, 16)
+    frozen, _, _ = run(create_method("zero-shot", seen), stream, 16)
+    torch.testing.assert_close(labels, frozen, atol=1e-5, rtol=1e-4)
+    many, _, _ = run(create_method("whitened", seen), batches(96, start=9000), 16)
+    plain, _, _ = run(create_method("zero-shot", seen), batches(96, start=9000), 16)
+    assert not torch.allclose(many, plain, atol=1e-2)
