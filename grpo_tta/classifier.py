@@ -143,7 +143,12 @@ class Classifier:
 
     def _check_width(self) -> None:
         with torch.no_grad():
-            width = self.features(torch.zeros(1, 3, *self.preprocess.size, device=self.device)).shape[1]
+            features = self.features(torch.zeros(1, 3, *self.preprocess.size, device=self.device))
+        if not bool(torch.isfinite(features).all()):
+            raise ModelError(
+                "the visual tower's features of a grey image are not finite: its weights are damaged or not its own"
+            )
+        width = features.shape[1]
         for name, vectors in (("class_vectors", self.class_vectors), ("ensemble_vectors", self.ensemble_vectors)):
             if vectors is not None and vectors.shape[1] != width:
                 raise ModelError(

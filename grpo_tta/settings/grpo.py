@@ -47,6 +47,7 @@ _LEARNING_RATES = {
     "online": {"norm": 2e-3, "lora": 5e-3, "full": 1e-5},
     "episodic": {"norm": 1e-3, "lora": 5e-3, "full": 1e-5},
 }
+_LONGEST_WINDOW = 256
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class GrpoSettings:
     """Optimiser steps on one group [ours; peer:RLCF takes 3]. Online it must be 1: the frames of an update are not
     kept."""
     update_every: int = 16
-    """Online: frames between two updates, at least 1, whatever the batches. [ours]"""
+    """Online: frames between two updates, 1 to 256, whatever the batches; of longer windows it could not be told how
+    far frames are independent. [ours]"""
     learning_rate: float | None = None
     """Adam's, > 0; none: for ``norm`` 2e-3 online [ours] and 1e-3 episodic [peer:WATT, BATCLIP], 5e-3 for ``lora``
     [peer:TTL], 1e-5 for ``full`` [peer:RLCF]."""
@@ -144,6 +146,8 @@ class GrpoSettings:
             shares=_SHARES,
             optional_positive=("learning_rate", "gate_frames"),
         )
+        if self.update_every > _LONGEST_WINDOW:
+            raise ValueError(f"update_every must be <= {_LONGEST_WINDOW}, got {self.update_every}")
         self._check_mode()
 
     def _check_mode(self) -> None:

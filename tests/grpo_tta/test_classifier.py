@@ -1,5 +1,6 @@
 """The frozen classifier: probabilities, preprocessing, fast weights over a tower that never changes, and its errors."""
 
+import copy
 import threading
 from collections.abc import Callable
 
@@ -104,6 +105,14 @@ def test_fingerprint_is_of_weights_vectors_scale_bias_and_preprocessing(classifi
 def test_class_vectors_of_another_width_are_refused(vit: Classifier) -> None:
     with pytest.raises(ModelError, match="class_vectors are 16 wide, the visual tower gives 32: make them with"):
         Classifier(vit.visual, ["a", "b"], torch.randn(2, 16), vit.preprocess, logit_scale=1.0)
+
+
+def test_a_tower_that_gives_no_features_is_refused(vit: Classifier) -> None:
+    visual = copy.deepcopy(vit.visual)
+    with torch.no_grad():
+        next(visual.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="features of a grey image are not finite"):
+        Classifier(visual, vit.class_names, vit.class_vectors, vit.preprocess, logit_scale=1.0)
 
 
 def test_class_vectors_must_be_one_finite_direction_a_class(vit: Classifier) -> None:

@@ -47,6 +47,7 @@ def test_the_learning_rate_follows_mode_and_preset(tune: Any, online: float, epi
         ({"dispersion": "x"}, "dispersion must be one of"),
         ({"advantage": "x"}, "advantage must be one of"),
         ({"group_size": 1}, "group_size must be >= 2, got 1"),
+        ({"update_every": 257}, "update_every must be <= 256, got 257"),
         ({"update_every": 0}, "update_every must be >= 1, got 0"),
         ({"views": 0}, "views must be >= 1, got 0"),
         ({"images_at_once": 0}, "images_at_once must be >= 1, got 0"),
