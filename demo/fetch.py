@@ -44,14 +44,19 @@ class Package:
         """Where npm leaves the archive."""
         return BUILD / "packages" / f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
-    def member(self, name: str) -> Any:
-        """A JSON member of the archive; ``None`` where the package has none of that name."""
+    def read(self, name: str) -> bytes | None:
+        """A member of the archive; ``None`` where the package has none of that name."""
         with tarfile.open(self.archive) as archive:
             try:
                 file = archive.extractfile(f"package/{name}")
             except KeyError:
                 return None
-            return None if file is None else json.load(file)
+            return None if file is None else file.read()
+
+    def member(self, name: str) -> Any:
+        """A JSON member of the archive; ``None`` where the package has none of that name."""
+        data = self.read(name)
+        return None if data is None else json.loads(data)
 
 
 def packages(*roles: str) -> list[Package]:

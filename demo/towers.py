@@ -30,7 +30,7 @@ from grpo_tta.demo import scenes
 from grpo_tta.demo.tower import STEM
 
 FOLDER = Path("build/towers/efficientnet")
-NO_TEXT = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+_NO_TEXT = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
 """open_clip wants a text tower; nothing is ever encoded by it."""
 _LOOKS = 4
 _BATCH = 128
@@ -73,12 +73,12 @@ def write(
     vectors: dict[str, tuple[list[str], Tensor]],
 ) -> None:
     """A folder as open_clip reads it; beside the model ``NAME.safetensors`` of class names and vectors ``[C, D]``."""
-    model = open_clip.CLIP(embed_dim, vision, NO_TEXT)
+    model = open_clip.CLIP(embed_dim, vision, _NO_TEXT)
     model.visual.load_state_dict(visual.state_dict())
     model.logit_scale.data.fill_(math.log(scale))
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "model_cfg": {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": NO_TEXT},
+        "model_cfg": {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": _NO_TEXT},
         "preprocess_cfg": PREPROCESS | {"size": vision["image_size"]},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
